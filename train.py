@@ -1,0 +1,192 @@
+"""Train U-Nets on a known task or on a folder of pictures; every network becomes a bundle in weights/.
+
+    python train.py                                             both networks for streets
+    python train.py --task nuclei --architectures crop-concat   one network for another task
+    python train.py --data my_folder                            your own pictures, see the README for the layout
+    accelerate launch train.py                                  the same, on several devices
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import platform
+import shlex
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+
+from unet.bundle import Bundle
+from unet.data import TASKS, Augmentation, DataError, Dataset, PixelStore, load_dataset
+from unet.hub import write_card
+from unet.images import ImageError
+from unet.model import ARCHITECTURES, UNet, count_parameters
+from unet.predict import Segmenter
+from unet.training import Interrupted, Recipe, TrainingError, evaluate, finish, fit, make_accelerator, scores
+
+RECORDED_PACKAGES = ("torch", "accelerate", "segmentation-models-pytorch", "numpy", "pillow")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Data -> networks -> fit -> evaluate -> save -> push. Returns the process's exit status."""
+    args = parse_arguments(arguments)
+    try:
+        dataset = load_dataset(args.data, task=TASKS.get(args.task), seed=args.seed)
+        dataset.check()
+        accelerator = make_accelerator()
+        store = PixelStore(dataset.train, args.working_pixels, accelerator.device)
+        accelerator.print(describe(dataset, store))
+        for architecture in args.architectures:
+            folder = train_network(architecture, dataset, store, accelerator, args)
+            if accelerator.is_main_process:
+                report(folder, dataset)
+    except Interrupted as stop:
+        print(f"\ntrain.py: {stop}. Go on with:\n  {command_line([*args.given, '--resume'])}", file=sys.stderr)
+        return 130
+    except (DataError, ImageError, TrainingError) as error:
+        print(f"train.py: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
+    """The command line, with every default that depends on the task filled in."""
+    parser = argparse.ArgumentParser(
+        prog="train.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--task", help=f"{', '.join(TASKS)}, or a name for your own (default: streets, or the --data folder's name)")
+    add("--data", type=Path, help="folder with the pictures (default: the known task's set, downloaded once)")
+    add("--architectures", nargs="+", choices=ARCHITECTURES, default=["residual-add", "crop-concat"], metavar="NAME")
+    add("--epochs", type=int, default=60, help="times every picture is seen (default: %(default)s)")
+    add("--batch-size", type=int, default=12, help="pictures a step, over all devices (default: %(default)s)")
+    add("--crop", type=int, nargs=2, default=(160, 208), metavar=("H", "W"), help="labelled pixels of a training crop")
+    add("--learning-rate", type=float, default=2e-3, help="at its highest (default: %(default)s)")
+    add("--width", type=float, default=1.0, help="multiplies every level's channels, 0.25 for a quarter of them")
+    add("--working-pixels", type=int, help="resize every picture to about this many pixels; 0 leaves them as they are")
+    add("--validate-every", type=int, default=5, metavar="EPOCHS", help="(default: %(default)s)")
+    add("--seed", type=int, default=0)
+    add("--output", type=Path, default=Path("weights"), help="bundles go to OUTPUT/TASK/ARCHITECTURE")
+    add("--runs", type=Path, default=Path("runs"), help="checkpoints and histories go to RUNS/TASK/ARCHITECTURE")
+    add("--resume", action="store_true", help="go on with an unfinished run; give the other flags as before")
+    args = parser.parse_args(arguments)
+    args.given = list(sys.argv[1:] if arguments is None else arguments)
+    args.task = args.task or (args.data.resolve().name if args.data else "streets")
+    if args.data is None and args.task not in TASKS:
+        parser.error(f"--task {args.task} is not a known one ({', '.join(TASKS)}); say with --data where its pictures are")
+    if min(args.epochs, args.batch_size, args.validate_every, *args.crop) < 1 or args.width <= 0:
+        parser.error("--epochs, --batch-size, --crop, --validate-every and --width must be positive")
+    if args.working_pixels is None and args.task in TASKS:
+        args.working_pixels = TASKS[args.task].working_pixels
+    args.working_pixels = args.working_pixels or None
+    return args
+
+
+def train_network(
+    architecture: str, dataset: Dataset, store: PixelStore, accelerator: Accelerator, args: argparse.Namespace
+) -> Path:
+    """Train one architecture and save its bundle; returns the bundle's folder."""
+    classes = len(dataset.class_names)
+    published = ARCHITECTURES[architecture]
+    published = dataclasses.replace(
+        published,
+        widths=tuple(max(1, round(width * args.width)) for width in published.widths),
+        num_outputs=1 if classes == 2 else classes,
+    )
+    # The paper's network has no BatchNorm, but it trains far better with it: put in here, folded away at the end.
+    trained = published if published.batch_norm != "none" else dataclasses.replace(published, batch_norm="before_relu")
+    torch.manual_seed(args.seed)
+    net = UNet(trained)
+    recipe = Recipe(
+        epochs=args.epochs,
+        batch_size=args.batch_size,
+        crop=published.output_size(published.input_size(tuple(args.crop))),
+        learning_rate=args.learning_rate,
+        validate_every=args.validate_every,
+        seed=args.seed,
+        augmentation=Augmentation(turn=args.task in TASKS and TASKS[args.task].turn),
+    )
+
+    def as_bundle(net: UNet, training: dict | None = None) -> Bundle:
+        net = net.fold_batch_norm() if published.batch_norm == "none" else net
+        return Bundle(
+            net, args.task, architecture, dataset.class_names, dataset.palette, store.preprocessing,
+            data=dataset.record, training=training or {},
+        )  # fmt: skip
+
+    def validate(net: UNet) -> float:
+        return evaluate(Segmenter(as_bundle(net)), dataset.val, progress=False).miou()
+
+    run = args.runs / args.task / architecture
+    title = f"{args.task} {architecture} ({count_parameters(net) / 1e6:.2f} M)"
+    finished = fit(
+        net, store, recipe, accelerator=accelerator, validate=validate, folder=run, resume=args.resume, title=title
+    )
+    folder = args.output / args.task / architecture
+    if accelerator.is_main_process:
+        as_bundle(finished.net, record_of_the_run(args.given) | finished.record).save(folder)
+        finish(run)
+    accelerator.wait_for_everyone()
+    return folder
+
+
+def report(folder: Path, dataset: Dataset) -> None:
+    """Score what was saved, as it was saved (float16), store the scores beside it, write the card, print the table."""
+    segmenter = Segmenter.load(folder)
+    bundle = segmenter.bundle
+    bundle.scores["val"] = scores(evaluate(segmenter, dataset.val), bundle.class_names, len(dataset.val))
+    bundle.save_config(folder)
+    write_card(folder)
+    val = bundle.scores["val"]
+    width = max(len(name) for name in bundle.class_names)
+    print(f"\n{folder}, val, {val['pictures']} pictures")
+    for name in bundle.class_names:
+        iou = val["iou"][name]
+        print(f"  {name:<{width}}  IoU {'absent' if iou is None else f'{iou:.3f}'}")
+    print(f"  mIoU {val['miou']:.4f}   Dice {val['mean_dice']:.4f}   pixel accuracy {val['pixel_accuracy']:.4f}\n")
+
+
+def describe(dataset: Dataset, store: PixelStore) -> str:
+    """The classes, their colours and shares: a wrong class list is seen before hours are spent on it."""
+    shares = store.class_shares(len(dataset.class_names)).tolist()
+    width = max(len(name) for name in dataset.class_names)
+    lines = [f"{len(dataset.train)} pictures to train on, {len(dataset.val)} to validate on"]
+    for index, (name, color, share) in enumerate(zip(dataset.class_names, dataset.palette, shares, strict=True)):
+        lines.append(f"  {index:>3}  {name:<{width}}  #{bytes(color.tolist()).hex()}  {share:6.1%}")
+    return "\n".join(lines)
+
+
+def record_of_the_run(given: list[str]) -> dict[str, object]:
+    """What it takes to do the run again: command, commit, versions, hardware."""
+    cuda = torch.cuda.is_available()
+    return {
+        "command": command_line(given),
+        "commit": _git_commit(),
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in RECORDED_PACKAGES},
+        "hardware": torch.cuda.get_device_name() if cuda else f"{torch.get_num_threads()} CPU threads",
+    }
+
+
+def command_line(given: list[str]) -> str:
+    """The command as one would type it; a path outside this folder is told by its name alone."""
+    shown = [f"<{Path(a).name}>" if "/" in a and (a.startswith(("/", "..", "~"))) else a for a in given]
+    return shlex.join(["python", "train.py", *shown]).replace("'<", "<").replace(">'", ">")
+
+
+def _git_commit() -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            cwd=Path(__file__).parent, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.CalledProcessError):
+        return None  # not a git checkout: a downloaded archive, say
+    return done.stdout.strip()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

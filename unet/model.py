@@ -1,0 +1,293 @@
+"""One U-Net, four configurations: how are the skip connections joined?
+
+``crop-concat`` is the network of Ronneberger, Fischer, Brox: "U-Net: Convolutional Networks for Biomedical Image
+Segmentation" (arXiv 1505.04597, figure 1): unpadded convolutions, skips cropped and concatenated. ``residual-add`` is
+its small padded relative, whose skips are added. Their twins change nothing but the skip.
+
+Input: float (N, 3, H, W), normalised as the bundle says. Output: logits (N, C, H', W'), where (H', W') is
+``config.output_size((H, W))``: the input's size for a padded network, 2 * ``config.margin`` less for an unpadded one.
+Softmax, sigmoid and argmax are the caller's business.
+"""
+
+import copy
+import dataclasses
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from huggingface_hub import PyTorchModelHubMixin
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+# BatchNorm as Keras has it, where the residual-add network comes from: torch's defaults are 1e-5 and 0.1.
+BATCH_NORM_EPSILON = 1e-3
+BATCH_NORM_MOMENTUM = 0.01
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """Everything about the architecture; stored with the weights, so that nothing is ever retyped.
+
+    widths: channels at each level, from the full-resolution level to the bottleneck.
+    convolutions: 3x3 convolutions in a block.
+    padded: True keeps a block's size (padding "same"); False loses 2 pixels a convolution and side pair, as the paper.
+    skip: "add" or "concat" (encoder's channels first).
+    join: where the skip comes in: "before_block", as the paper, or "after_block", on the block's output.
+    batch_norm: "none", "before_relu" (can be folded into the convolution) or "after_relu".
+    dropout: one rate a level, at the end of its encoder block and, bottleneck apart, of its decoder block. () is none.
+    """
+
+    widths: tuple[int, ...]
+    convolutions: int
+    padded: bool
+    skip: str
+    join: str
+    batch_norm: str = "none"
+    dropout: tuple[float, ...] = ()
+    in_channels: int = 3
+    num_outputs: int = 1
+
+    def __post_init__(self) -> None:
+        # JSON has lists only; a frozen dataclass is compared and hashed, so tuples it must be.
+        object.__setattr__(self, "widths", tuple(self.widths))
+        object.__setattr__(self, "dropout", tuple(self.dropout))
+        for field, allowed in {
+            "skip": ("add", "concat"),
+            "join": ("before_block", "after_block"),
+            "batch_norm": ("none", "before_relu", "after_relu"),
+        }.items():
+            if getattr(self, field) not in allowed:
+                raise ValueError(f"{field} is {getattr(self, field)!r}; it must be one of {', '.join(allowed)}")
+        if not self.widths or min(*self.widths, self.convolutions, self.in_channels, self.num_outputs) < 1:
+            raise ValueError(f"widths, convolutions, in_channels and num_outputs must be at least 1, got {self}")
+        if self.dropout and len(self.dropout) != len(self.widths):
+            raise ValueError(f"dropout needs one rate for each of the {len(self.widths)} levels, got {self.dropout}")
+
+    @property
+    def num_classes(self) -> int:
+        """Two classes share one logit (sigmoid); more have one each (softmax)."""
+        return max(2, self.num_outputs)
+
+    @property
+    def stride(self) -> int:
+        """Input pixels to one bottleneck pixel: the step between valid sizes, and between exact tiles."""
+        return 2 ** (len(self.widths) - 1)
+
+    @property
+    def margin(self) -> int:
+        """Pixels of input lost on each side of the output: 0 when padded, 92 for the paper's network."""
+        size = self._smallest_length()
+        return (size - self._output_length(size)) // 2
+
+    @property
+    def receptive_radius(self) -> int:
+        """The furthest that any output pixel looks in any direction, in pixels of the input.
+
+        Follows the interval that one output pixel depends on backwards through the deepest path: a 3x3 convolution
+        widens it by one on each side, an up-convolution halves it, a pooling doubles it.
+        """
+        shift = 0 if self.padded else 1  # without padding, output i of a convolution looks at inputs i..i+2
+
+        def through_block(low: int, high: int) -> tuple[int, int]:
+            return low + self.convolutions * (shift - 1), high + self.convolutions * (shift + 1)
+
+        radius = 0
+        for pixel in range(self.stride):
+            low = high = pixel
+            for _ in self.widths[1:]:
+                low, high = through_block(low, high)
+                low, high = low // 2, high // 2
+            low, high = through_block(low, high)
+            for _ in self.widths[1:]:
+                low, high = through_block(2 * low, 2 * high + 1)
+            radius = max(radius, pixel + self.margin - low, high - pixel - self.margin)
+        return radius
+
+    def output_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """(h, w) of the logits for an input of ``size`` (h, w).
+
+        Raises ValueError for a size that does not fit the network, naming the nearest sizes that do.
+        """
+        lengths = [self._output_length(length) for length in size]
+        if None in lengths:
+            nearest = " or ".join(f"{h}x{w}" for h, w in zip(*(self._nearest_lengths(n) for n in size), strict=True))
+            raise ValueError(
+                f"an input of {size[0]}x{size[1]} does not fit this network; the nearest sizes that do: {nearest}. "
+                "Segmenter takes pictures of any size."
+            )
+        return tuple(lengths)
+
+    def input_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """(h, w) of the smallest input whose output is at least ``size`` (h, w)."""
+        smallest = self._smallest_length()
+        covered = self._output_length(smallest)
+        return tuple(smallest + self.stride * -(-max(0, n - covered) // self.stride) for n in size)
+
+    def _output_length(self, length: int) -> int | None:
+        """Length of the output for an input of ``length`` pixels, None where a pooling or a block does not fit."""
+        lost = 0 if self.padded else 2 * self.convolutions
+        levels = len(self.widths)
+        for level in range(levels):
+            length -= lost
+            if length < 1 or (level < levels - 1 and length % 2):
+                return None
+            if level < levels - 1:
+                length //= 2
+        for _ in range(levels - 1):
+            length = 2 * length - lost
+            if length < 1:
+                return None
+        return length
+
+    def _smallest_length(self) -> int:
+        length = 1
+        while self._output_length(length) is None:
+            length += 1
+        return length
+
+    def _nearest_lengths(self, length: int) -> tuple[int, int]:
+        """The valid lengths next to ``length``, at or below it and at or above it (the smallest twice if below that)."""
+        smallest = self._smallest_length()
+        below = smallest + max(0, length - smallest) // self.stride * self.stride
+        return below, below if below >= length else below + self.stride
+
+
+_RESIDUAL_ADD = UNetConfig(
+    widths=(32, 64, 128),
+    convolutions=3,
+    padded=True,
+    skip="add",
+    join="after_block",
+    batch_norm="after_relu",
+    dropout=(0.2, 0.3, 0.4),
+)
+_CROP_CONCAT = UNetConfig(
+    widths=(64, 128, 256, 512, 1024), convolutions=2, padded=False, skip="concat", join="before_block"
+)
+
+#: Every architecture by name. The menu, the command line, the tests and the README iterate this table.
+ARCHITECTURES: dict[str, UNetConfig] = {
+    "residual-add": _RESIDUAL_ADD,
+    "crop-concat": _CROP_CONCAT,
+    "residual-concat": dataclasses.replace(_RESIDUAL_ADD, skip="concat"),
+    "crop-add": dataclasses.replace(_CROP_CONCAT, skip="add"),
+}
+
+
+class ConvBlock(nn.Sequential):
+    """``config.convolutions`` times [3x3 convolution, ReLU, BatchNorm where the config puts it], then dropout."""
+
+    def __init__(self, in_channels: int, out_channels: int, config: UNetConfig, dropout: float) -> None:
+        layers: OrderedDict[str, nn.Module] = OrderedDict()
+        for i in range(1, config.convolutions + 1):
+            layers[f"conv{i}"] = nn.Conv2d(in_channels, out_channels, 3, padding=1 if config.padded else 0)
+            norm = nn.BatchNorm2d(out_channels, BATCH_NORM_EPSILON, BATCH_NORM_MOMENTUM)
+            if config.batch_norm == "before_relu":
+                layers[f"norm{i}"] = norm
+            layers[f"relu{i}"] = nn.ReLU()
+            if config.batch_norm == "after_relu":
+                layers[f"norm{i}"] = norm
+            in_channels = out_channels
+        if dropout:
+            layers["dropout"] = nn.Dropout(dropout)
+        super().__init__(layers)
+
+
+class Up(nn.Module):
+    """A 2x2 up-convolution and a block, with the encoder's feature map joined before or after that block."""
+
+    def __init__(self, in_channels: int, out_channels: int, config: UNetConfig, dropout: float) -> None:
+        super().__init__()
+        self.skip, self.join = config.skip, config.join
+        joined_channels = out_channels * (2 if config.skip == "concat" else 1)
+        block_channels, self.out_channels = (
+            (joined_channels, out_channels) if config.join == "before_block" else (out_channels, joined_channels)
+        )
+        self.up = nn.ConvTranspose2d(in_channels, out_channels, 2, stride=2)
+        self.block = ConvBlock(block_channels, out_channels, config, dropout)
+
+    def forward(self, x: Tensor, skip_connection: Tensor) -> Tensor:
+        x = self.up(x)
+        if self.join == "before_block":
+            return self.block(self.merge(x, skip_connection))
+        return self.merge(self.block(x), skip_connection)
+
+    def merge(self, x: Tensor, skip_connection: Tensor) -> Tensor:
+        """Crop the encoder's feature map to the middle (h, w) of x, then concatenate or add it."""
+        skip_connection = center_crop(skip_connection, x.shape[-2:])
+        return torch.cat([skip_connection, x], dim=1) if self.skip == "concat" else skip_connection + x
+
+
+class UNet(
+    nn.Module, PyTorchModelHubMixin, library_name="unet", tags=["u-net", "image-segmentation"], license="mit"
+):
+    """The network of a :class:`UNetConfig`; (N, in_channels, H, W) -> logits (N, num_outputs, H', W')."""
+
+    def __init__(self, config: UNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        rates = config.dropout or (0.0,) * len(config.widths)
+        channels = config.in_channels
+        self.encoder = nn.ModuleList()
+        for width, rate in zip(config.widths, rates, strict=True):
+            self.encoder.append(ConvBlock(channels, width, config, rate))
+            channels = width
+        self.decoder = nn.ModuleList()
+        for width, rate in zip(config.widths[-2::-1], rates[-2::-1], strict=True):
+            self.decoder.append(Up(channels, width, config, rate))
+            channels = self.decoder[-1].out_channels
+        self.head = nn.Conv2d(channels, config.num_outputs, 1)
+        self.apply(_initialise)
+
+    def forward(self, x: Tensor) -> Tensor:
+        _, _, h, w = x.shape
+        self.config.output_size((h, w))  # a size that does not fit is refused here, by name, not deep inside by shape
+        skip_connections = []
+        for block in self.encoder[:-1]:
+            x = block(x)
+            skip_connections.append(x)
+            x = F.max_pool2d(x, 2)
+        x = self.encoder[-1](x)
+        for up in self.decoder:
+            x = up(x, skip_connections.pop())
+        return self.head(x)
+
+    def fold_batch_norm(self) -> "UNet":
+        """A copy in eval mode with each "before_relu" BatchNorm folded into the convolution before it.
+
+        Same logits, no BatchNorm: a crop-concat network trained with BatchNorm becomes the paper's, parameter for
+        parameter. Raises ValueError for "after_relu", where a ReLU stands between the two.
+        """
+        if self.config.batch_norm == "after_relu":
+            raise ValueError("BatchNorm after ReLU cannot be folded into the convolution; leave this network as it is")
+        trained = copy.deepcopy(self).eval()
+        if self.config.batch_norm == "before_relu":
+            for block in trained.modules():
+                if isinstance(block, ConvBlock):
+                    for i in range(1, self.config.convolutions + 1):
+                        conv, norm = getattr(block, f"conv{i}"), getattr(block, f"norm{i}")
+                        setattr(block, f"conv{i}", fuse_conv_bn_eval(conv, norm))
+                        delattr(block, f"norm{i}")
+        folded = UNet(dataclasses.replace(self.config, batch_norm="none")).to(self.head.weight)
+        folded.load_state_dict(trained.state_dict())
+        return folded.eval()
+
+
+def center_crop(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """The middle (h, w) = ``size`` of x (..., H, W)."""
+    h, w = size
+    top, left = (x.shape[-2] - h) // 2, (x.shape[-1] - w) // 2
+    return x[..., top : top + h, left : left + w]
+
+
+def count_parameters(net: nn.Module) -> int:
+    """Number of trainable parameters."""
+    return sum(p.numel() for p in net.parameters() if p.requires_grad)
+
+
+def _initialise(layer: nn.Module) -> None:
+    """Gaussian weights of standard deviation sqrt(2 / fan-in), as the paper's section 3 (He et al. 2015)."""
+    if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+        nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+        nn.init.zeros_(layer.bias)

@@ -1,0 +1,201 @@
+"""A bundle applied to a picture of any size: exact tiles, bounded memory.
+
+A tile's logits equal the whole picture's, for both kinds of network. An unpadded network gets the paper's overlap-tile
+strategy: a mirrored margin around the picture, and tiles that overlap by what the convolutions lose (Ronneberger 2015,
+figure 2). A padded one gets a halo as wide as its receptive field, cut off at the picture's border, where the whole
+picture has its zero padding too. Tiles start at multiples of the network's stride, so poolings fall on the same pixels.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .bundle import Bundle
+from .model import UNetConfig
+
+#: Side of a tile in working pixels. Larger wastes less on margins and halos; memory grows with the square.
+TILE = 512
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """A segmented picture.
+
+    label_map: uint8 (H, W), class indices. confidence: float32 (H, W), the probability of that class.
+    palette: uint8 (k, 3). seconds: wall-clock time from the picture to this.
+    """
+
+    label_map: np.ndarray
+    confidence: np.ndarray
+    class_names: tuple[str, ...]
+    palette: np.ndarray
+    seconds: float
+
+    def shares(self) -> np.ndarray:
+        """float64 (k,): the share of the picture that each class covers; they sum to 1."""
+        counts = np.bincount(self.label_map.reshape(-1), minlength=len(self.class_names))
+        return counts / self.label_map.size
+
+
+class Segmenter:
+    """Segments pictures with one bundle on one device.
+
+    device: "cpu", "cuda", ... or None for CUDA where there is one.
+    precision: "float32", "bfloat16" or None for what the hardware does natively (bfloat16 emulated is slower).
+    """
+
+    def __init__(
+        self, bundle: Bundle, *, device: str | torch.device | None = None, precision: str | None = None
+    ) -> None:
+        self.bundle = bundle
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        precision = precision or ("bfloat16" if has_native_bfloat16(self.device) else "float32")
+        if precision not in ("float32", "bfloat16"):
+            raise ValueError(f"precision is {precision!r}; it must be 'float32', 'bfloat16' or None")
+        self.dtype = getattr(torch, precision)
+        self.net = bundle.net.to(self.device, memory_format=torch.channels_last).eval()
+
+    @classmethod
+    def load(
+        cls,
+        source: str | Path,
+        *,
+        revision: str | None = None,
+        device: str | torch.device | None = None,
+        precision: str | None = None,
+    ) -> Segmenter:
+        """Load a bundle's folder, or the Hub's repository "user/name" at ``revision`` (branch, tag or commit).
+
+        Raises BundleError for a bundle that is missing, damaged or not this project's.
+        """
+        if not Path(source).exists() and str(source).count("/") == 1:
+            from .hub import fetch_bundle  # only who loads from the Hub pays for its import
+
+            source = fetch_bundle(str(source), revision=revision)
+        return cls(Bundle.load(source), device=device, precision=precision)
+
+    def __call__(self, image: np.ndarray, *, tile: int = TILE) -> Segmentation:
+        """Segment uint8 (H, W, 3); tile: side of a tile in working pixels. Raises ValueError for another array."""
+        start = time.perf_counter()
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+            raise ValueError(
+                f"Segmenter needs a uint8 array (H, W, 3), got {image.dtype} {image.shape}; read_image makes one"
+            )
+        label_map = np.empty(image.shape[:2], np.uint8)
+        confidence = np.empty(image.shape[:2], np.float32)
+        for rows, columns, logits in self.tiles(image, tile=tile):
+            probability, label = _decide(logits)
+            label_map[rows, columns] = label.cpu().numpy()
+            confidence[rows, columns] = probability.cpu().numpy()
+        seconds = time.perf_counter() - start
+        return Segmentation(label_map, confidence, self.bundle.class_names, self.bundle.palette, seconds)
+
+    def tiles(self, image: np.ndarray, *, tile: int = TILE) -> Iterator[tuple[slice, slice, Tensor]]:
+        """Cut ``image`` into tiles; yields (rows, columns, logits float32 (C, h, w)) that cover it exactly once."""
+        config = self.net.config
+        if tile < config.stride + 2:
+            raise ValueError(f"a tile must be at least {config.stride + 2} pixels for this network, got {tile}")
+        tile = tile // config.stride * config.stride
+        working = self.bundle.preprocessing.resize(image)
+        row_pieces = _pieces(image.shape[0], working.shape[0], tile, config.stride)
+        column_pieces = _pieces(image.shape[1], working.shape[1], tile, config.stride)
+        for row in row_pieces:
+            for column in column_pieces:
+                logits = self._window_logits(working, row.window, column.window)
+                yield row.pixels, column.pixels, column.resample(row.resample(logits, dim=1), dim=2)
+
+    def _window_logits(self, working: np.ndarray, rows: range, columns: range) -> Tensor:
+        """float32 (C, len(rows), len(columns)): what the whole working picture's logits are in this window."""
+        config = self.net.config
+        row_read, row_skip = _read_window(rows, working.shape[0], config)
+        column_read, column_skip = _read_window(columns, working.shape[1], config)
+        window = working[np.ix_(_mirror(row_read, working.shape[0]), _mirror(column_read, working.shape[1]))]
+        x = torch.from_numpy(window).to(self.device).permute(2, 0, 1)[None]
+        x = self.bundle.preprocessing.normalise(x).contiguous(memory_format=torch.channels_last)
+        with torch.inference_mode(), torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            logits = self.net(x)[0].float()
+        return logits[:, row_skip : row_skip + len(rows), column_skip : column_skip + len(columns)]
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """One tile along one axis: these pixels of the picture, interpolated from this window of the working picture."""
+
+    pixels: slice
+    window: range
+    lower: np.ndarray
+    upper: np.ndarray
+    weight: np.ndarray
+
+    def resample(self, logits: Tensor, dim: int) -> Tensor:
+        """Bilinear along ``dim``, with the same arithmetic for a pixel whatever tile it is in."""
+        if len(self.lower) == len(self.window) and not self.weight.any():
+            return logits
+        lower, upper = (torch.from_numpy(index).to(logits.device) for index in (self.lower, self.upper))
+        weight = torch.from_numpy(self.weight).to(logits.device).view([-1 if d == dim else 1 for d in range(3)])
+        return torch.lerp(logits.index_select(dim, lower), logits.index_select(dim, upper), weight)
+
+
+def _pieces(length: int, working_length: int, tile: int, stride: int) -> list[_Piece]:
+    """Cut an axis of ``length`` pixels so that each piece needs at most ``tile`` working pixels, from a stride on."""
+    # Pixel centres, as torch's align_corners=False and Pillow have them; the outermost half pixels repeat the border.
+    position = (np.arange(length) + 0.5) * (working_length / length) - 0.5
+    position = position.clip(0, working_length - 1)
+    lower = np.floor(position).astype(np.int64)
+    weight = (position - lower).astype(np.float32)
+    upper = lower + (weight > 0)
+    pieces, first = [], 0
+    while first < length:
+        start = int(lower[first]) // stride * stride
+        stop = min(start + tile, working_length)
+        last = int(np.searchsorted(upper, stop))
+        part = slice(first, last)
+        pieces.append(_Piece(part, range(start, stop), lower[part] - start, upper[part] - start, weight[part]))
+        first = last
+    return pieces
+
+
+def _read_window(window: range, working_length: int, config: UNetConfig) -> tuple[range, int]:
+    """Which working pixels to feed for logits at ``window``, and how many logits to skip before its first."""
+    if config.padded:
+        # Zero padding must fall where the whole picture has it (its border, after padding to whole strides), never
+        # inside: so a halo of at least the receptive radius, ended at that border.
+        whole = _round_up(working_length, config.stride)
+        halo = _round_up(config.receptive_radius, config.stride)
+        start = max(0, window.start - halo)
+        return range(start, min(whole, _round_up(window.stop, config.stride) + halo)), window.start - start
+    start = window.start - config.margin
+    return range(start, start + config.input_size((len(window), 1))[0]), 0
+
+
+def _mirror(positions: range, length: int) -> np.ndarray:
+    """Indices into an axis of ``length`` pixels for positions beyond it, mirrored at the border pixels' centres."""
+    period = max(1, 2 * (length - 1))
+    folded = np.arange(positions.start, positions.stop) % period
+    return np.minimum(folded, period - folded) if length > 1 else np.zeros(len(positions), np.int64)
+
+
+def _round_up(n: int, multiple: int) -> int:
+    return -(-n // multiple) * multiple
+
+
+def _decide(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits (C, h, w) -> probability float32 (h, w) of the likeliest class, and its index uint8 (h, w)."""
+    if logits.shape[0] == 1:  # two classes share one logit
+        return logits[0].abs().sigmoid(), (logits[0] > 0).to(torch.uint8)
+    best, label = logits.max(dim=0)
+    return (best - logits.logsumexp(dim=0)).exp(), label.to(torch.uint8)
+
+
+def has_native_bfloat16(device: torch.device) -> bool:
+    """Does this hardware multiply bfloat16 itself? Emulated, it is slower than float32."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    return device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()

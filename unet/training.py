@@ -1,0 +1,352 @@
+"""Fit a U-Net, evaluate it, and survive being killed: on Hugging Face Accelerate, for CPU, GPU and many machines.
+
+Everything a step does follows from the seed and the step's number: which pictures, how they are augmented, what dropout
+drops. So a resumed run continues exactly where it stopped, and a run has no state but weights, optimizer and averages.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import math
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from segmentation_models_pytorch.losses import DiceLoss
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from tqdm import tqdm
+
+from .data import Augmentation, PixelStore
+from .metrics import IGNORE_INDEX, ConfusionMatrix
+from .model import UNet
+from .predict import Segmenter, has_native_bfloat16
+
+CHECKPOINT_FOLDER = "checkpoint"
+RECIPE_FILE = "recipe.json"
+HISTORY_FILE = "history.jsonl"
+
+
+class TrainingError(RuntimeError):
+    """A run that cannot start or go on; the message says why and what to do."""
+
+
+class Interrupted(TrainingError):
+    """Ctrl-C: everything is saved."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a run does, apart from its data and network.
+
+    crop: (h, w) in working pixels of what is labelled in a training crop. validate_every: epochs between validations.
+    learning_rate: AdamW's, reached after ``warmup`` (a share of the run), then decayed to 0 as (1 - progress)^0.9.
+    ema: the weights' exponential moving average looks back over this share of the run.
+    """
+
+    epochs: int
+    batch_size: int
+    crop: tuple[int, int]
+    learning_rate: float = 2e-3
+    weight_decay: float = 1e-2
+    warmup: float = 0.05
+    ema: float = 0.02
+    validate_every: int = 1
+    seed: int = 0
+    augmentation: Augmentation = Augmentation()
+
+    def rate(self, step: int, steps: int) -> float:
+        """Learning rate of a step: linear warm-up, then polynomial decay (Chen et al. 2017, DeepLab)."""
+        warmup = max(1, round(self.warmup * steps))
+        return self.learning_rate * min((step + 1) / warmup, (1 - step / steps) ** 0.9)
+
+
+class SegmentationLoss(nn.Module):
+    """Cross-entropy plus Dice over the pixels that are not void.
+
+    class_weights (C,): for cross-entropy with C >= 3 classes; two classes share one logit and have none.
+    """
+
+    def __init__(self, num_outputs: int, class_weights: Tensor | None = None) -> None:
+        super().__init__()
+        self.register_buffer("class_weights", class_weights if num_outputs > 1 else None)
+        self.dice = DiceLoss("binary" if num_outputs == 1 else "multiclass", smooth=1.0, ignore_index=IGNORE_INDEX)
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """logits (N, C, H, W), labels int64 (N, H, W) -> a scalar; 0 where all is void."""
+        counted = labels != IGNORE_INDEX
+        if logits.shape[1] == 1:
+            # Masked by hand: a mean over all pixels would let the void ones dilute the rest.
+            pixel = F.binary_cross_entropy_with_logits(logits[:, 0], (labels == 1).float(), reduction="none")
+            entropy = (pixel * counted).sum() / counted.sum().clamp(min=1)
+        else:
+            pixel = F.cross_entropy(logits, labels, self.class_weights, ignore_index=IGNORE_INDEX, reduction="sum")
+            weight = counted if self.class_weights is None else self.class_weights[labels.where(counted, 0)] * counted
+            entropy = pixel / weight.sum().clamp(min=1e-6)
+        return entropy + self.dice(logits, labels)
+
+
+def class_weights(shares: Tensor) -> Tensor:
+    """float32 (C,): 1 / ln(1.10 + share), which favours rare classes mildly (Paszke et al. 2016, ENet)."""
+    return (1 / torch.log(1.10 + shares)).float()
+
+
+class _RunState:
+    """What Accelerate does not know of: how far the run is, the averaged weights, and the best of them so far."""
+
+    def __init__(self, average: AveragedModel) -> None:
+        self.average = average
+        self.step = 0
+        self.seconds = 0.0
+        self.best_score = -math.inf
+        self.best_step = 0
+        self.best_weights = copy.deepcopy(average.module.state_dict())
+
+    def keep_best(self, score: float) -> None:
+        if score > self.best_score:
+            self.best_score, self.best_step = score, self.step
+            self.best_weights = copy.deepcopy(self.average.module.state_dict())
+
+    def state_dict(self) -> dict[str, Any]:
+        numbers = {name: getattr(self, name) for name in ("step", "seconds", "best_score", "best_step")}
+        return {"average": self.average.state_dict(), "best_weights": self.best_weights} | numbers
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.average.load_state_dict(state["average"])
+        for name in ("step", "seconds", "best_score", "best_step", "best_weights"):
+            setattr(self, name, state[name])
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A finished run: the network with its best averaged weights, and what the record says of it."""
+
+    net: UNet
+    record: dict[str, Any]
+
+
+def fit(
+    net: UNet,
+    store: PixelStore,
+    recipe: Recipe,
+    *,
+    accelerator: Accelerator,
+    validate: Callable[[UNet], float],
+    folder: Path,
+    resume: bool = False,
+    title: str = "training",
+) -> Fit:
+    """Train ``net`` on ``store``.
+
+    validate: the score of a network in eval mode, higher is better; the best averaged weights by it are returned.
+    folder: where the checkpoint and the history are kept; a kill at any moment loses an epoch at most.
+    Raises TrainingError where the folder holds an unfinished run and resume is False, or the loss is not finite, and
+    Interrupted after Ctrl-C, with everything saved.
+    """
+    folder = Path(folder)
+    total_classes = net.config.num_classes
+    steps_per_epoch = math.ceil(len(store) / recipe.batch_size)
+    steps = recipe.epochs * steps_per_epoch
+    loss_function = SegmentationLoss(net.config.num_outputs, class_weights(store.class_shares(total_classes)))
+    loss_function.to(accelerator.device)
+    net = net.to(accelerator.device, memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(net.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay)
+    average = AveragedModel(
+        net, multi_avg_fn=get_ema_multi_avg_fn(math.exp(-1 / max(1, recipe.ema * steps))), use_buffers=True
+    )
+    state = _RunState(average)
+    model, optimizer = accelerator.prepare(net, optimizer)
+    accelerator.register_for_checkpointing(state)
+    _start_or_resume(accelerator, folder, recipe, resume)
+
+    started = time.perf_counter() - state.seconds
+    losses: list[Tensor] = []
+    model.train()
+    with (
+        _ctrl_c_is_a_flag() as interrupted,
+        tqdm(
+            total=steps, initial=state.step, desc=title, disable=not accelerator.is_main_process, dynamic_ncols=True
+        ) as bar,
+    ):
+        while state.step < steps:
+            images, labels, indices = _batch(store, recipe, state.step, steps_per_epoch, net, accelerator)
+            for group in optimizer.param_groups:
+                group["lr"] = recipe.rate(state.step, steps)
+            torch.manual_seed(_seed(recipe.seed, state.step) + accelerator.process_index)  # dropout
+            loss = loss_function(model(images).float(), labels)
+            accelerator.backward(loss)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            average.update_parameters(accelerator.unwrap_model(model))
+            losses.append(loss.detach())
+            state.step += 1
+            state.seconds = time.perf_counter() - started
+            bar.update()
+            if state.step % 20 == 0 or state.step % steps_per_epoch == 0:  # reading the loss waits for the device
+                recent = torch.stack(losses[-20:]).mean().item()
+                if not math.isfinite(recent):
+                    raise TrainingError(
+                        f"the loss is not finite at step {state.step} (pictures {indices.tolist()}); the last epoch is "
+                        "saved. A lower --learning-rate usually mends it."
+                    )
+                bar.set_postfix_str(f"loss {recent:.3f}, best {max(0, state.best_score):.3f}", refresh=False)
+            if state.step % steps_per_epoch == 0:
+                epoch = state.step // steps_per_epoch
+                entry = {"epoch": epoch, "step": state.step, "loss": torch.stack(losses).mean().item()}
+                losses.clear()
+                if epoch % recipe.validate_every == 0 or epoch == recipe.epochs:
+                    entry["score"] = validate(average.module)
+                    state.keep_best(entry["score"])
+                entry["seconds"] = state.seconds = round(time.perf_counter() - started, 1)
+                if accelerator.is_main_process:
+                    with (folder / HISTORY_FILE).open("a", encoding="utf-8") as file:
+                        file.write(json.dumps(entry) + "\n")
+                _save_checkpoint(accelerator, folder)
+            if interrupted():
+                _save_checkpoint(accelerator, folder)
+                raise Interrupted(f"stopped at step {state.step} of {steps}; everything is saved in {folder}")
+
+    best = accelerator.unwrap_model(model)
+    best.load_state_dict(state.best_weights)
+    record = {
+        "recipe": dataclasses.asdict(recipe),
+        "epochs": recipe.epochs,
+        "steps": steps,
+        "pictures_seen": steps * recipe.batch_size,
+        "best_step": state.best_step,
+        "seconds": round(state.seconds),
+        "seed": recipe.seed,
+        "precision": accelerator.mixed_precision,
+        "processes": accelerator.num_processes,
+    }
+    return Fit(best.eval(), record)
+
+
+def finish(folder: Path) -> None:
+    """Drop a run's checkpoint, after its bundle is saved: a new run may use the folder. The history stays."""
+    shutil.rmtree(Path(folder) / CHECKPOINT_FOLDER, ignore_errors=True)
+
+
+def make_accelerator() -> Accelerator:
+    """bfloat16 where the hardware multiplies it natively, float32 elsewhere."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return Accelerator(mixed_precision="bf16" if has_native_bfloat16(device) else "no")
+
+
+def evaluate(
+    segmenter: Segmenter, pairs: Sequence[tuple[np.ndarray, np.ndarray]], *, progress: bool = True
+) -> ConfusionMatrix:
+    """Count over a whole split, at each picture's own size, void left out."""
+    confusion = ConfusionMatrix(len(segmenter.bundle.class_names))
+    for image, truth in tqdm(pairs, "evaluating", leave=False, disable=None if progress else True):
+        confusion.update(truth, segmenter(image).label_map)
+    return confusion
+
+
+def scores(confusion: ConfusionMatrix, class_names: Sequence[str], pictures: int) -> dict[str, Any]:
+    """What a bundle stores of an evaluation; a class that never occurs has None."""
+
+    def by_class(values: np.ndarray) -> dict[str, float | None]:
+        return {n: None if math.isnan(v) else round(float(v), 4) for n, v in zip(class_names, values, strict=True)}
+
+    return {
+        "miou": round(confusion.miou(), 4),
+        "mean_dice": round(confusion.mean_dice(), 4),
+        "pixel_accuracy": round(confusion.pixel_accuracy(), 4),
+        "iou": by_class(confusion.iou()),
+        "dice": by_class(confusion.dice()),
+        "pictures": pictures,
+    }
+
+
+def _seed(seed: int, step: int) -> int:
+    return seed * 1_000_003 + step
+
+
+def _batch(
+    store: PixelStore, recipe: Recipe, step: int, steps_per_epoch: int, net: UNet, accelerator: Accelerator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """This process's part of the step's batch: normalised images, labels, indices of the pictures."""
+    epoch, position = divmod(step, steps_per_epoch)
+    order = torch.randperm(len(store), generator=torch.Generator().manual_seed(_seed(recipe.seed, epoch)))
+    # The last batch of an epoch is filled from its start, so that every batch has the same size.
+    indices = order[torch.arange(position * recipe.batch_size, (position + 1) * recipe.batch_size) % len(store)]
+    generator = torch.Generator().manual_seed(_seed(recipe.seed, step) + 1)
+    images, labels = store.batch(
+        indices, recipe.crop, margin=net.config.margin, augmentation=recipe.augmentation, generator=generator
+    )
+    part = slice(accelerator.process_index, None, accelerator.num_processes)
+    images = store.preprocessing.normalise(images[part]).contiguous(memory_format=torch.channels_last)
+    return images, labels[part], indices[part]
+
+
+def _start_or_resume(accelerator: Accelerator, folder: Path, recipe: Recipe, resume: bool) -> None:
+    checkpoint = folder / CHECKPOINT_FOLDER
+    # A kill between the two renames of _save_checkpoint leaves the last checkpoint under this name.
+    previous = folder / f"{CHECKPOINT_FOLDER}.previous"
+    if previous.exists() and not checkpoint.exists():
+        previous.rename(checkpoint)
+    written = json.loads(json.dumps(dataclasses.asdict(recipe)))
+    if checkpoint.exists():
+        if not resume:
+            raise TrainingError(f"{folder} holds an unfinished run; go on with --resume, or delete the folder")
+        begun = json.loads((folder / RECIPE_FILE).read_text(encoding="utf-8"))
+        changed = [f"{name}: {begun.get(name)} then, {written[name]} now" for name in written if begun.get(name) != written[name]]
+        if changed:
+            raise TrainingError(
+                f"the run in {folder} was begun with other settings ({'; '.join(changed)}); resume it with the same "
+                "flags, or delete the folder to begin anew"
+            )
+        accelerator.load_state(str(checkpoint))
+    elif accelerator.is_main_process:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / HISTORY_FILE).unlink(missing_ok=True)
+        (folder / RECIPE_FILE).write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
+    accelerator.wait_for_everyone()
+
+
+def _save_checkpoint(accelerator: Accelerator, folder: Path) -> None:
+    """Write beside the old checkpoint, then swap: at every moment one complete checkpoint has a name."""
+    checkpoint, partial, previous = (
+        folder / f"{CHECKPOINT_FOLDER}{suffix}" for suffix in ("", ".partial", ".previous")
+    )
+    if accelerator.is_main_process:
+        for leftover in (partial, previous):
+            shutil.rmtree(leftover, ignore_errors=True)
+    accelerator.wait_for_everyone()
+    accelerator.save_state(str(partial))
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        if checkpoint.exists():
+            checkpoint.rename(previous)
+        partial.rename(checkpoint)
+        shutil.rmtree(previous, ignore_errors=True)
+    accelerator.wait_for_everyone()
+
+
+@contextmanager
+def _ctrl_c_is_a_flag() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C waits for the end of the step, so that what is saved is whole; a second one stops at once."""
+    pressed: list[int] = []
+
+    def handler(number: int, frame: Any) -> None:
+        if pressed:
+            raise KeyboardInterrupt
+        pressed.append(number)
+
+    previous = signal.signal(signal.SIGINT, handler)
+    try:
+        yield lambda: bool(pressed)
+    finally:
+        signal.signal(signal.SIGINT, previous)
