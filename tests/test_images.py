@@ -1,0 +1,347 @@
+"""unet/images.py: any picture a person has is read as it looks, or refused in one sentence."""
+
+import io
+import random
+import tracemalloc
+import warnings
+
+import numpy as np
+import pytest
+from corpus import CASES, before_turn, encoded, exif, gray3, over_white, png, scene
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from unet.images import ImageError, ImageNotice, image_size, read_annotation, read_image, save_png
+
+# Pillow tells of bad tags by a warning before the reading fails or goes on without them.
+pillow_may_warn = pytest.mark.filterwarnings("ignore::UserWarning:PIL.TiffImagePlugin")
+
+READ = [case for case in CASES if case.image is not None]
+REFUSED = [case for case in CASES if case.image is None]
+# Small ones of every kind, for laws on damaged bytes.
+SMALL = {
+    "jpeg": encoded(scene(24, 33), "JPEG"),
+    "progressive jpeg": encoded(scene(24, 33), "JPEG", progressive=True),
+    "png": encoded(scene(12, 17), "PNG"),
+    "palette png": encoded(Image.fromarray(scene(12, 17)).quantize(8), "PNG"),
+    "gif": encoded(Image.fromarray(scene(12, 17)).quantize(8), "GIF"),
+    "webp": encoded(scene(12, 17), "WEBP"),
+    "avif": encoded(scene(12, 17), "AVIF"),
+    "bmp": encoded(scene(12, 17), "BMP"),
+    "ppm": encoded(scene(12, 17), "PPM"),
+    "tiff": encoded(scene(12, 17), "TIFF"),
+    "lzw tiff": encoded(scene(12, 17), "TIFF", compression="tiff_lzw"),
+    "jpeg tiff": encoded(scene(12, 17), "TIFF", compression="jpeg"),
+    "two-page tiff": encoded(scene(12, 17), "TIFF", save_all=True, append_images=[Image.fromarray(scene(12, 17))]),
+}
+
+
+def is_read_or_refused(data: bytes) -> np.ndarray | None:
+    """The picture, or None if refused; any other exception is the test's failure."""
+    try:
+        return read_image(data, notify=lambda sentence: None)
+    except ImageError:
+        return None
+
+
+def test_the_corpus_is_large() -> None:
+    assert len(CASES) >= 60
+
+
+@pillow_may_warn
+@pytest.mark.parametrize("case", READ, ids=str)
+def test_pictures_are_read_as_they_look(case, tmp_path) -> None:
+    path = tmp_path / case.name
+    path.write_bytes(case.data)
+    told = []
+
+    image = read_image(path, notify=told.append)
+
+    assert image.dtype == np.uint8
+    assert image.shape == case.image.shape
+    assert np.abs(image.astype(float) - case.image).mean() <= case.tolerance
+    assert image_size(path) == image.shape[:2]
+    assert bool(told) == case.several_pages
+    assert all("only the first" in sentence for sentence in told)
+
+
+@pillow_may_warn
+@pytest.mark.parametrize("case", REFUSED, ids=str)
+@pytest.mark.parametrize("read", [read_image, read_annotation])
+def test_what_is_no_picture_is_refused_in_one_sentence(case, read, tmp_path) -> None:
+    path = tmp_path / case.name
+    path.write_bytes(case.data)
+    with pytest.raises(ImageError, match=case.refusal) as refusal:
+        read(path)
+    sentence = str(refusal.value)
+    assert repr(case.name) in sentence
+    assert str(tmp_path) not in sentence, "a public page shows this sentence"
+    assert "\n" not in sentence
+    assert sentence.endswith(".")
+
+
+@pytest.mark.parametrize("source", ["str", "path", "bytes", "bytearray", "file", "used file", "pillow", "array"])
+def test_every_source_gives_the_same_picture(source, tmp_path) -> None:
+    rgb, path = scene(), tmp_path / "picture.png"
+    path.write_bytes(encoded(rgb, "PNG"))
+    with open(path, "rb") as file, open(path, "rb") as used, Image.open(path) as picture:
+        used.read(9)
+        sources = {
+            "str": str(path), "path": path, "bytes": path.read_bytes(), "bytearray": bytearray(path.read_bytes()),
+            "file": file, "used file": used, "pillow": picture, "array": rgb,
+        }  # fmt: skip
+        assert np.array_equal(read_image(sources[source]), rgb)
+        assert image_size(sources[source]) == rgb.shape[:2]
+        assert not file.closed
+
+
+def test_a_pipe_is_read() -> None:
+    class Pipe:
+        def __init__(self, data: bytes) -> None:
+            self.read = io.BytesIO(data).read
+
+    assert np.array_equal(read_image(Pipe(encoded(scene(), "PNG"))), scene())
+
+
+def test_the_result_is_a_new_array() -> None:
+    array = scene()
+    image = read_image(array)
+    image[:] = 0
+    assert np.array_equal(array, scene())
+
+
+@pytest.mark.parametrize(
+    ("array", "expected"),
+    [
+        (np.uint8([[0, 255]]), [[0, 0, 0], [255, 255, 255]]),
+        (np.uint8([[[0], [9]]]), [[0, 0, 0], [9, 9, 9]]),
+        (np.array([[False, True]]), [[0, 0, 0], [255, 255, 255]]),
+        (np.array([[0, 200]]), [[0, 0, 0], [200, 200, 200]]),
+        (np.uint16([[0, 65535]]), [[0, 0, 0], [255, 255, 255]]),
+        (np.uint16([[0, 4095]]), [[0, 0, 0], [255, 255, 255]]),
+        (np.uint16([[2570, 65535]]), [[10, 10, 10], [255, 255, 255]]),
+        (np.float32([[0.2, 1.0]]), [[51, 51, 51], [255, 255, 255]]),
+        (np.float64([[3.0, 200.4]]), [[3, 3, 3], [200, 200, 200]]),
+        (np.float32([[-2.0, 2.0]]), [[0, 0, 0], [255, 255, 255]]),
+        (np.float32([[np.nan, 1.0]]), [[0, 0, 0], [255, 255, 255]]),
+        (np.float64([[5e300, 5e300]]), [[0, 0, 0], [0, 0, 0]]),
+        (np.uint8([[[1, 2, 3, 255], [9, 9, 9, 0]]]), [[1, 2, 3], [255, 255, 255]]),
+    ],
+)
+def test_arrays_of_every_type(array, expected) -> None:
+    assert read_image(array).tolist() == [expected]
+
+
+@pytest.mark.parametrize("shape", [(3,), (0, 5), (5, 0, 3), (4, 4, 2), (3, 8, 8), (1, 4, 4, 3)])
+def test_arrays_of_other_shapes_are_refused(shape) -> None:
+    with pytest.raises(ImageError, match=r"give \(H, W\)"):
+        read_image(np.zeros(shape, np.uint8))
+
+
+def test_arrays_that_are_no_numbers_are_refused() -> None:
+    with pytest.raises(ImageError, match="complex"):
+        read_image(np.zeros((2, 2), complex))
+
+
+@pytest.mark.parametrize("source", [None, 7, [[1, 2], [3, 4]], io.StringIO("text")])
+def test_other_types_are_the_callers_mistake(source) -> None:
+    with pytest.raises(TypeError):
+        read_image(source)
+
+
+def test_paths_that_lead_nowhere(tmp_path) -> None:
+    for source, message in [
+        (tmp_path / "missing.png", "no file .*missing.png"),
+        (tmp_path, "a folder"),
+        ("https://example.com/cat.png", "no file"),
+        ("null\0character.png", "cannot be opened"),
+        ("x" * 5000, "cannot be opened"),
+    ]:
+        with pytest.raises(ImageError, match=message):
+            read_image(source)
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_all_exif_turns_give_the_unturned_picture_and_annotation(turn, kind) -> None:
+    data = encoded(before_turn(scene(), turn), kind, lossless=True, exif=exif(turn))
+    assert np.array_equal(read_image(data), scene())
+    assert np.array_equal(read_image(Image.open(io.BytesIO(data))), scene())
+    assert np.array_equal(read_annotation(data), scene())
+    assert image_size(data) == scene().shape[:2]
+
+
+def test_several_pages_are_warned_of_by_default() -> None:
+    page = Image.fromarray(scene())
+    with pytest.warns(ImageNotice, match="only the first") as told:
+        read_image(encoded(page, "TIFF", save_all=True, append_images=[page]))
+    assert told[0].filename == __file__
+
+
+def test_strips_join_without_a_trace() -> None:
+    rgba = np.random.default_rng(0).integers(0, 256, (1500, 1100, 4), dtype=np.uint8)
+    assert np.array_equal(read_image(encoded(rgba, "PNG", compress_level=1)), over_white(rgba))
+    deep = rgba[..., 0].astype(np.uint16) * 257
+    assert np.array_equal(read_image(encoded(deep, "TIFF")), gray3(rgba[..., 0]))
+
+
+def test_max_pixels_is_a_limit_of_the_callers() -> None:
+    data = encoded(scene(40, 50), "PNG")
+    assert read_image(data, max_pixels=2000).shape == (40, 50, 3)
+    assert read_image(data, max_pixels=None).shape == (40, 50, 3)
+    with pytest.raises(ImageError, match=r"50 x 40.*smaller"):
+        read_image(data, max_pixels=1999)
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if "bomb" in case.name], ids=str)
+def test_bombs_are_refused_before_they_are_decoded(case) -> None:
+    # The large ones hold no pixels at all: decoding first would call them cut off.
+    tracemalloc.start()
+    try:
+        with pytest.raises(ImageError, match=case.refusal):
+            read_image(case.data)
+        assert tracemalloc.get_traced_memory()[1] < 20e6
+    finally:
+        tracemalloc.stop()
+
+
+def test_the_limit_does_not_depend_on_pillows(monkeypatch) -> None:
+    white = np.full((1500, 1500), 255, np.uint8)
+    png_file, tiff = encoded(white, "PNG"), encoded(white, "TIFF")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1_100_000)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert read_image(png_file).min() == 255
+        with pytest.raises(ImageError, match="claims more pixels"):
+            read_image(tiff)  # its reader asks Pillow's limit whatever we do
+
+
+@pillow_may_warn
+@pytest.mark.parametrize("kind", SMALL)
+def test_cut_off_at_any_byte_is_refused_or_whole(kind) -> None:
+    data = SMALL[kind]
+    whole = is_read_or_refused(data)
+    for length in random.Random(0).sample(range(len(data)), min(len(data), 400)):
+        image = is_read_or_refused(data[:length])
+        assert image is None or np.array_equal(image, whole), f"{length} of {len(data)} bytes"
+
+
+@pillow_may_warn
+@settings(max_examples=1500, deadline=None)
+@given(data=st.data(), kind=st.sampled_from(sorted(SMALL)))
+def test_damaged_files_are_read_or_refused(data, kind) -> None:
+    damaged = bytearray(SMALL[kind])
+    reach = data.draw(st.sampled_from([64, 300, len(damaged)]))
+    position = st.integers(0, min(reach, len(damaged)) - 1)
+    for where, value in data.draw(st.dictionaries(position, st.integers(0, 255), min_size=1, max_size=8)).items():
+        damaged[where] = value
+    is_read_or_refused(bytes(damaged))
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.binary(max_size=300), st.sampled_from([b"", *(data[:12] for data in SMALL.values())]))
+def test_noise_behind_any_signature_is_refused(noise, start) -> None:
+    assert is_read_or_refused(start + noise) is None
+
+
+sizes = st.tuples(st.integers(1, 40), st.integers(1, 40))
+
+
+@settings(max_examples=100, deadline=None)
+@given(sizes, st.integers(0, 2**32 - 1), st.integers(1, 256), st.sampled_from(["map", "palette", "mask", "rgb"]))
+def test_what_is_saved_is_read_back(size, seed, colors, kind) -> None:
+    random_state = np.random.default_rng(seed)
+    buffer = io.BytesIO()
+    if kind == "rgb":
+        array = random_state.integers(0, 256, (*size, 3), dtype=np.uint8)
+        save_png(array, buffer)
+        assert np.array_equal(read_image(buffer), array)
+    elif kind == "mask":
+        array = random_state.random(size) < 0.5
+        save_png(array, buffer)
+    else:
+        array = random_state.integers(0, 256, size, dtype=np.uint8)
+        palette = random_state.integers(0, 256, (colors, 3), dtype=np.uint8)
+        save_png(array, buffer, palette=palette if kind == "palette" else None)
+        if kind == "palette":
+            shown = np.vstack([palette, np.zeros((256 - colors, 3), np.uint8)])[array]
+            assert np.array_equal(read_image(buffer), shown)
+    assert np.array_equal(read_annotation(buffer), array)
+
+
+def test_save_png_refuses_what_it_cannot_keep(tmp_path) -> None:
+    index_map, rgb = np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), np.uint8)
+    for array in [index_map.astype(float), rgb[..., :2], rgb.astype(bool), np.zeros((0, 4), np.uint8)]:
+        with pytest.raises(ValueError, match="A PNG needs"):
+            save_png(array, tmp_path / "x.png")
+    for array, palette in [(rgb, rgb[0]), (index_map, rgb[0, :, :2]), (index_map, np.zeros((257, 3)))]:
+        with pytest.raises(ValueError, match="A palette is"):
+            save_png(array, tmp_path / "x.png", palette=palette)
+    assert not list(tmp_path.iterdir())
+
+
+LABELS = np.uint8([[0, 1, 2], [3, 11, 255]])
+MASK = np.uint8([[0, 1, 0], [1, 1, 0]])
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (encoded(LABELS, "PNG"), LABELS),
+        (encoded(LABELS, "TIFF"), LABELS),
+        (encoded(LABELS.astype(np.uint16), "PNG"), LABELS),
+        (encoded(LABELS.astype(np.int32), "TIFF"), LABELS),
+        (encoded(LABELS.astype(np.float32), "TIFF"), LABELS),
+        (encoded(np.dstack([LABELS, LABELS * 0 + 255]), "PNG"), LABELS),
+        (encoded(MASK.astype(bool), "PNG"), MASK),
+        (encoded(MASK * 255, "PNG"), MASK * 255),
+        (png(4, 1, 2, 0, b"\0\x1b"), [[0, 1, 2, 3]]),
+        (png(2, 1, 4, 0, b"\0\x3f"), [[3, 15]]),
+        (encoded(scene(), "PNG"), scene()),
+        (encoded(scene(), "PNG", "RGBA"), scene()),
+        (encoded(MASK.repeat(16, 0).repeat(16, 1) * 255, "JPEG"), MASK.repeat(16, 0).repeat(16, 1) * 255),
+    ],
+)
+def test_annotations_keep_their_values(data, expected) -> None:
+    annotation = read_annotation(data)
+    assert annotation.dtype == np.uint8
+    assert np.array_equal(annotation, expected)
+
+
+@pytest.mark.parametrize("array", [LABELS, LABELS[..., None], LABELS.astype(np.int64), LABELS.astype(float)])
+def test_annotations_from_arrays(array) -> None:
+    annotation = read_annotation(array)
+    assert annotation.dtype == np.uint8
+    assert not np.shares_memory(annotation, array)
+    assert np.array_equal(annotation, LABELS)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (np.uint16([[0, 300]]), "from 0 to 300"),
+        (np.int16([[-1, 3]]), "from -1 to 3"),
+        (np.float32([[0.5, np.nan]]), "whole numbers"),
+        (encoded(np.uint16([[0, 300]]), "PNG"), "from 0 to 300"),
+        (encoded(scene()[..., 0], "JPEG"), "PNG"),
+    ],
+)
+def test_annotations_that_are_no_indices_are_refused(source, message) -> None:
+    with pytest.raises(ImageError, match=message):
+        read_annotation(source)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [MASK, MASK * 255, MASK.astype(bool), gray3(MASK * 255), encoded(MASK.astype(bool), "PNG"),
+     encoded(MASK * 255, "PNG"), encoded(gray3(MASK * 255), "PNG")],
+)  # fmt: skip
+def test_binary_masks_become_0_and_1(source) -> None:
+    assert np.array_equal(read_annotation(source, binary=True), MASK)
+
+
+@pytest.mark.parametrize(("array", "message"), [(LABELS, "0, 1, 2, 3, 11, 255"), (scene(), "colours")])
+def test_what_is_no_binary_mask_is_refused(array, message) -> None:
+    with pytest.raises(ImageError, match=message):
+        read_annotation(encoded(array, "PNG"), binary=True)
