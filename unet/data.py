@@ -191,10 +191,7 @@ def load_dataset(root: str | Path, *, task: Task | None = None, seed: int = 0) -
         names = ("background", "object") if highest <= 1 else tuple(f"class {i}" for i in range(highest + 1))
     palette = classes.get("palette") or (task.palette if task and len(task.palette) == len(names) else None)
     return Dataset(
-        *(
-            Pairs(tuple(i for i, _ in split), tuple(a for _, a in split), len(names), binary, void)
-            for split in splits
-        ),
+        *(Pairs(tuple(i for i, _ in split), tuple(a for _, a in split), len(names), binary, void) for split in splits),
         class_names=names,
         palette=np.array(palette if palette is not None else distinct_colors(len(names)), np.uint8),
         record=task.record() if task else {"name": root.name, "source": f"the folder {root.name}"},
@@ -215,8 +212,8 @@ def _pair_up(folder: Path) -> list[tuple[Path, Path]]:
         raise DataError(f"{folder} needs a folder images/ and a folder {', '.join(ANNOTATION_FOLDERS)}/ beside it")
     images, annotations = ({p.stem: p for p in _pictures(f)} for f in (folder / "images", annotation_folder))
     _raise_if_any(
-        [f"{images[name]} has no annotation in {annotation_folder.name}/" for name in sorted(images.keys() - annotations)]
-        + [f"{annotations[name]} has no picture in images/" for name in sorted(annotations.keys() - images)]
+        [f"{images[n]} has no annotation in {annotation_folder.name}/" for n in sorted(images.keys() - annotations)]
+        + [f"{annotations[n]} has no picture in images/" for n in sorted(annotations.keys() - images)]
         + ([f"{folder / 'images'} holds no pictures ({', '.join(sorted(PICTURE_ENDINGS))})"] if not images else [])
     )
     return [(images[name], annotations[name]) for name in sorted(images)]

@@ -111,7 +111,8 @@ class UNetConfig:
         """
         lengths = [self._output_length(length) for length in size]
         if None in lengths:
-            nearest = " or ".join(f"{h}x{w}" for h, w in zip(*(self._nearest_lengths(n) for n in size), strict=True))
+            choices = zip(*(self._nearest_lengths(n) for n in size), strict=True)
+            nearest = " or ".join(dict.fromkeys(f"{h}x{w}" for h, w in choices))
             raise ValueError(
                 f"an input of {size[0]}x{size[1]} does not fit this network; the nearest sizes that do: {nearest}. "
                 "Segmenter takes pictures of any size."
@@ -147,7 +148,7 @@ class UNetConfig:
         return length
 
     def _nearest_lengths(self, length: int) -> tuple[int, int]:
-        """The valid lengths next to ``length``, at or below it and at or above it (the smallest twice if below that)."""
+        """The valid lengths at or below ``length`` and at or above it; the smallest, twice, where none is below."""
         smallest = self._smallest_length()
         below = smallest + max(0, length - smallest) // self.stride * self.stride
         return below, below if below >= length else below + self.stride
@@ -219,9 +220,7 @@ class Up(nn.Module):
         return torch.cat([skip_connection, x], dim=1) if self.skip == "concat" else skip_connection + x
 
 
-class UNet(
-    nn.Module, PyTorchModelHubMixin, library_name="unet", tags=["u-net", "image-segmentation"], license="mit"
-):
+class UNet(nn.Module, PyTorchModelHubMixin, library_name="unet", tags=["u-net", "image-segmentation"], license="mit"):
     """The network of a :class:`UNetConfig`; (N, in_channels, H, W) -> logits (N, num_outputs, H', W')."""
 
     def __init__(self, config: UNetConfig) -> None:

@@ -15,7 +15,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from tqdm import tqdm
 
 from .data import Augmentation, PixelStore
 from .metrics import IGNORE_INDEX, ConfusionMatrix
-from .model import UNet
+from .model import BATCH_NORM_MOMENTUM, UNet
 from .predict import Segmenter, has_native_bfloat16
 
 CHECKPOINT_FOLDER = "checkpoint"
@@ -50,7 +50,8 @@ class Interrupted(TrainingError):
 class Recipe:
     """What a run does, apart from its data and network.
 
-    crop: (h, w) in working pixels of what is labelled in a training crop. validate_every: epochs between validations.
+    crop: (h, w) in working pixels of what is labelled in a training crop, rounded up to what the network gives.
+    validate_every: epochs between validations.
     learning_rate: AdamW's, reached after ``warmup`` (a share of the run), then decayed to 0 as (1 - progress)^0.9.
     ema: the weights' exponential moving average looks back over this share of the run.
     """
@@ -64,7 +65,7 @@ class Recipe:
     ema: float = 0.02
     validate_every: int = 1
     seed: int = 0
-    augmentation: Augmentation = Augmentation()
+    augmentation: Augmentation = field(default_factory=Augmentation)
 
     def rate(self, step: int, steps: int) -> float:
         """Learning rate of a step: linear warm-up, then polynomial decay (Chen et al. 2017, DeepLab)."""
@@ -170,6 +171,7 @@ def fit(
     accelerator.register_for_checkpointing(state)
     _start_or_resume(accelerator, folder, recipe, resume)
 
+    norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
     started = time.perf_counter() - state.seconds
     losses: list[Tensor] = []
     model.train()
@@ -183,6 +185,9 @@ def fit(
             images, labels, indices = _batch(store, recipe, state.step, steps_per_epoch, net, accelerator)
             for group in optimizer.param_groups:
                 group["lr"] = recipe.rate(state.step, steps)
+            # A running average of weight 0.01 alone would still be half made of its first value after 70 steps.
+            for norm in norms:
+                norm.momentum = max(BATCH_NORM_MOMENTUM, 10 / (state.step + 10))
             torch.manual_seed(_seed(recipe.seed, state.step) + accelerator.process_index)  # dropout
             loss = loss_function(model(images).float(), labels)
             accelerator.backward(loss)
@@ -283,8 +288,9 @@ def _batch(
     # The last batch of an epoch is filled from its start, so that every batch has the same size.
     indices = order[torch.arange(position * recipe.batch_size, (position + 1) * recipe.batch_size) % len(store)]
     generator = torch.Generator().manual_seed(_seed(recipe.seed, step) + 1)
+    crop = net.config.output_size(net.config.input_size(recipe.crop))
     images, labels = store.batch(
-        indices, recipe.crop, margin=net.config.margin, augmentation=recipe.augmentation, generator=generator
+        indices, crop, margin=net.config.margin, augmentation=recipe.augmentation, generator=generator
     )
     part = slice(accelerator.process_index, None, accelerator.num_processes)
     images = store.preprocessing.normalise(images[part]).contiguous(memory_format=torch.channels_last)
@@ -302,7 +308,7 @@ def _start_or_resume(accelerator: Accelerator, folder: Path, recipe: Recipe, res
         if not resume:
             raise TrainingError(f"{folder} holds an unfinished run; go on with --resume, or delete the folder")
         begun = json.loads((folder / RECIPE_FILE).read_text(encoding="utf-8"))
-        changed = [f"{name}: {begun.get(name)} then, {written[name]} now" for name in written if begun.get(name) != written[name]]
+        changed = [f"{n}: {begun.get(n)} then, {written[n]} now" for n in written if begun.get(n) != written[n]]
         if changed:
             raise TrainingError(
                 f"the run in {folder} was begun with other settings ({'; '.join(changed)}); resume it with the same "

@@ -1,0 +1,40 @@
+"""Small bundles with random weights, for tests of everything but accuracy."""
+
+import dataclasses
+
+import numpy as np
+import torch
+
+from unet import ARCHITECTURES, Bundle, Preprocessing, UNet
+
+NAMES = ("background", "street", "tree", "car", "sky")
+COLORS = np.array([(0, 0, 0), (128, 64, 128), (0, 128, 0), (0, 0, 200), (70, 130, 180)], np.uint8)
+
+
+def small_bundle(architecture, *, classes=5, divisor=8, working_pixels=None, seed=0, task="test"):
+    """A bundle whose networks answer with something else than one class everywhere."""
+    torch.manual_seed(seed)
+    config = ARCHITECTURES[architecture]
+    config = dataclasses.replace(
+        config, widths=tuple(w // divisor for w in config.widths), num_outputs=1 if classes == 2 else classes
+    )
+    net = UNet(config).eval()
+    # Random weights favour one class everywhere: bring the logits of every class to one mean and spread.
+    side = config.input_size((64, 64))
+    with torch.no_grad():
+        x = torch.from_numpy(photo(*side)).permute(2, 0, 1)[None].float().sub(120).div(65)
+        spread, mean = torch.std_mean(net(x), dim=(0, 2, 3))
+        net.head.weight.div_(spread.view(-1, 1, 1, 1))
+        net.head.bias.sub_(mean).div_(spread)
+    return Bundle(
+        net, task, architecture, NAMES[:classes], COLORS[:classes],
+        Preprocessing((110.0, 120.0, 130.0), (60.0, 65.0, 70.0), working_pixels),
+    )  # fmt: skip
+
+
+def photo(height, width, seed=0):
+    """uint8 (height, width, 3) with structure at every scale."""
+    rng = np.random.default_rng(seed)
+    rows, columns = np.mgrid[:height, :width]
+    waves = [np.sin(rows / s[0] + columns / s[1] + s[2]) for s in rng.uniform(3, 40, (3, 3))]
+    return (np.stack(waves, axis=2) * 70 + 128 + rng.normal(0, 12, (height, width, 3))).clip(0, 255).astype(np.uint8)

@@ -1,0 +1,114 @@
+"""A bundle loads as it was saved, and is refused with the reason where it is not one."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from bundles import small_bundle
+from safetensors.torch import load_file, save_file
+
+from unet import ARCHITECTURES, Bundle, BundleError, Preprocessing, UNet
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_saved_and_loaded_again(name, tmp_path):
+    bundle = small_bundle(name, working_pixels=1234)
+    bundle.scores = {"val": {"miou": 0.5}}
+    bundle.save(tmp_path)
+    loaded = Bundle.load(tmp_path)
+    assert loaded.net.config == bundle.net.config
+    assert loaded.preprocessing == bundle.preprocessing
+    assert (loaded.task, loaded.architecture, loaded.class_names) == (bundle.task, name, bundle.class_names)
+    assert (loaded.palette == bundle.palette).all()
+    assert loaded.scores == bundle.scores
+    assert not loaded.net.training
+    for key, tensor in bundle.net.state_dict().items():
+        expected = tensor.half().to(tensor.dtype) if tensor.is_floating_point() else tensor
+        assert torch.equal(loaded.net.state_dict()[key], expected), key
+
+
+def test_the_hub_s_own_loader_reads_a_bundle_too(tmp_path):
+    bundle = small_bundle("residual-add")
+    bundle.save(tmp_path)
+    net = UNet.from_pretrained(tmp_path, strict=True).eval()
+    x = torch.randn(1, 3, 16, 16)
+    assert torch.equal(net(x), Bundle.load(tmp_path).net(x))
+
+
+def test_numbers_too_large_for_float16_stay_float32(tmp_path):
+    bundle = small_bundle("residual-add")
+    bundle.net.head.weight.data.fill_(1e6)
+    bundle.save(tmp_path)
+    assert load_file(tmp_path / "model.safetensors")["head.weight"].dtype == torch.float32
+    assert Bundle.load(tmp_path).net.head.weight.eq(1e6).all()
+
+
+def change_config(folder, change):
+    config = json.loads((folder / "config.json").read_text())
+    change(config)
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def change_weights(folder, change):
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors")
+
+
+BROKEN = {
+    "no config": (lambda f: (f / "config.json").unlink(), "config.json does not exist"),
+    "no weights": (lambda f: (f / "model.safetensors").unlink(), "model.safetensors does not exist"),
+    "not json": (lambda f: (f / "config.json").write_text("{"), "cannot be read as JSON"),
+    "a list": (lambda f: (f / "config.json").write_text("[]"), "bundle format None"),
+    "deep json": (lambda f: (f / "config.json").write_text("[" * 100_000), "cannot be read as JSON"),
+    "newer": (lambda f: change_config(f, lambda c: c.update(format=99)), "bundle format 99"),
+    "no classes": (lambda f: change_config(f, lambda c: c.pop("class_names")), "'class_names' is missing"),
+    "foreign field": (lambda f: change_config(f, lambda c: c["config"].update(depth=3)), "depth"),
+    "wrong skip": (lambda f: change_config(f, lambda c: c["config"].update(skip="no")), "skip is 'no'"),
+    "few colours": (lambda f: change_config(f, lambda c: c["palette"].pop()), "palette of shape"),
+    "cut off": (
+        lambda f: (f / "model.safetensors").write_bytes((f / "model.safetensors").read_bytes()[:-100]),
+        "not a complete safetensors file",
+    ),
+    "pickle": (
+        lambda f: torch.save({"head.weight": torch.zeros(1)}, f / "model.safetensors"),
+        "not a complete safetensors file",
+    ),
+    "huge header": (lambda f: (f / "model.safetensors").write_bytes(b"\xff" * 64), "not a complete safetensors file"),
+    "missing tensor": (lambda f: change_weights(f, lambda t: t.pop("head.bias")), "missing head.bias"),
+    "extra tensor": (lambda f: change_weights(f, lambda t: t.update(x=torch.zeros(1))), "unexpected x"),
+    "wrong shape": (lambda f: change_weights(f, lambda t: t.update({"head.bias": torch.zeros(9)})), r"\[9\]"),
+    "wrong dtype": (
+        lambda f: change_weights(f, lambda t: t.update({"head.bias": torch.zeros(5, dtype=torch.int8)})),
+        "dtype I8",
+    ),
+    "not finite": (
+        lambda f: change_weights(f, lambda t: t["head.bias"].fill_(np.nan)),
+        "not finite in head.bias",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_broken_bundle_is_refused_with_the_reason(case, tmp_path):
+    small_bundle("crop-concat", divisor=16).save(tmp_path)
+    breaks, reason = BROKEN[case]
+    breaks(tmp_path)
+    with pytest.raises(BundleError, match=reason):
+        Bundle.load(tmp_path)
+
+
+def test_names_and_colours_must_be_as_many_as_the_classes():
+    bundle = small_bundle("residual-add")
+    with pytest.raises(ValueError, match="tells 5 classes apart, but 1 names"):
+        Bundle(bundle.net, "test", "residual-add", ("one",), np.zeros((1, 3)), bundle.preprocessing)
+
+
+def test_working_size_keeps_the_shape_and_the_number_of_pixels():
+    fixed = Preprocessing((0, 0, 0), (1, 1, 1), working_pixels=180 * 240)
+    assert fixed.working_size((360, 480)) == (180, 240)
+    assert fixed.working_size((3000, 4000)) == (180, 240)
+    assert fixed.working_size((36, 48)) == (180, 240)
+    assert fixed.working_size((1, 10_000_000)) == (1, 657_267)
+    assert Preprocessing((0, 0, 0), (1, 1, 1)).working_size((7, 9)) == (7, 9)

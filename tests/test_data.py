@@ -1,0 +1,204 @@
+"""Folders are read as laid out, or refused with all that is wrong; pictures and labels are augmented as one."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from folders import disc, write_dataset, write_pairs
+from PIL import Image
+
+from unet.data import TASKS, Augmentation, DataError, PixelStore, load_dataset
+from unet.metrics import IGNORE_INDEX
+
+UNCHANGED = Augmentation(scale=(1, 1), flip=False, color=0)
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("annotations", ["labels", "masks", "annotations"])
+@pytest.mark.parametrize("scale", [1, 255])
+def test_a_split_folder(tmp_path, annotations, scale):
+    dataset = load_dataset(write_dataset(tmp_path, annotations=annotations, scale=scale))
+    dataset.check()
+    assert (len(dataset.train), len(dataset.val)) == (6, 2)
+    assert dataset.class_names == ("background", "object")
+    image, labels = dataset.val[1]
+    expected_image, expected_labels = disc(40, 48, 101)
+    assert (image == expected_image).all()
+    assert (labels == expected_labels).all(), "0 and 255 alone is a mask of 0 and 1"
+
+
+def test_a_folder_without_a_split_is_split_by_the_seed_alone(tmp_path):
+    write_pairs(tmp_path, [(20, 24)] * 10)
+    one, again, other = (load_dataset(tmp_path, seed=seed) for seed in (3, 3, 4))
+    assert (len(one.train), len(one.val)) == (8, 2)
+    assert not set(one.train.images) & set(one.val.images)
+    assert one.val.images == again.val.images
+    assert one.val.images != other.val.images
+
+
+def test_classes_json_names_classes_colours_and_void(tmp_path):
+    classes = {"class_names": ["a", "b", "c"], "palette": [[0, 0, 0], [9, 9, 9], [255, 0, 0]], "ignore_index": 1}
+    dataset = load_dataset(write_dataset(tmp_path, classes=classes))
+    assert dataset.class_names == ("a", "b", "c")
+    assert dataset.palette.tolist() == classes["palette"]
+    assert set(np.unique(dataset.train.label_map(0))) == {0, IGNORE_INDEX}
+
+
+def test_index_maps_with_255_as_void(tmp_path):
+    write_dataset(tmp_path)
+    labels = np.full((40, 48), 2, np.uint8)
+    labels[:3] = 255
+    Image.fromarray(labels).save(tmp_path / "train/labels/000.png")
+    dataset = load_dataset(tmp_path)
+    assert dataset.class_names == ("class 0", "class 1", "class 2")
+    assert len({tuple(color) for color in dataset.palette.tolist()}) == 3
+    assert set(np.unique(dataset.train.label_map(0))) == {2, IGNORE_INDEX}
+
+
+def test_a_known_task_brings_names_colours_and_terms(tmp_path):
+    dataset = load_dataset(write_dataset(tmp_path), task=TASKS["nuclei"])
+    assert dataset.class_names == ("background", "nucleus")
+    assert dataset.record["license"] == "cc0-1.0"
+
+
+def test_everything_that_is_wrong_is_listed_at_once(tmp_path):
+    write_dataset(tmp_path, classes={"class_names": ["a", "b"]})
+    Image.fromarray(np.full((40, 48), 7, np.uint8)).save(tmp_path / "train/labels/000.png")
+    Image.fromarray(np.zeros((40, 47), np.uint8)).save(tmp_path / "train/labels/001.png")
+    (tmp_path / "val/images/000.png").write_bytes(b"no picture")
+    (tmp_path / "val/labels/001.png").write_bytes((tmp_path / "val/labels/001.png").read_bytes()[:60])
+    with pytest.raises(DataError) as error:
+        load_dataset(tmp_path).check()
+    message = str(error.value)
+    assert message.startswith("4 problems in the data; nothing was started")
+    for part in ("000.png has the label 7", "(40, 47)", "'000.png'", "'001.png'"):
+        assert part in message
+
+
+def test_pictures_without_annotation_and_the_reverse_are_all_named(tmp_path):
+    write_dataset(tmp_path)
+    (tmp_path / "train/labels/002.png").unlink()
+    (tmp_path / "train/labels/003.png").rename(tmp_path / "train/labels/extra.png")
+    with pytest.raises(DataError, match="3 problems") as error:
+        load_dataset(tmp_path)
+    assert "002.png has no annotation" in str(error.value)
+    assert "extra.png has no picture" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("{", "not a class list"),
+        ('{"class_names": ["a"], "palette": [[1, 2]]}', "one .r, g, b."),
+        ("[1]", "class list"),
+    ],
+)
+def test_a_wrong_classes_json_is_refused(tmp_path, content, reason):
+    write_dataset(tmp_path)
+    (tmp_path / "classes.json").write_text(content)
+    with pytest.raises(DataError, match=reason):
+        load_dataset(tmp_path)
+
+
+def test_a_folder_laid_out_otherwise_is_refused(tmp_path):
+    with pytest.raises(DataError, match="needs a folder images/"):
+        load_dataset(tmp_path)
+    with pytest.raises(DataError, match="is no folder"):
+        load_dataset(tmp_path / "nowhere")
+
+
+def test_every_known_task_is_complete():
+    for task in TASKS.values():
+        assert len(task.class_names) == len(task.palette) == len(set(task.palette)) >= 2
+        assert task.record()["terms"]
+    assert json.dumps([task.record() for task in TASKS.values()])
+
+
+SIZES = [(24, 30), (40, 20), (33, 33)]
+
+
+def store(sizes=SIZES, working_pixels=None):
+    return PixelStore([disc(h, w, i) for i, (h, w) in enumerate(sizes)], working_pixels, "cpu")
+
+
+@pytest.mark.parametrize("index", range(len(SIZES)))
+def test_unchanged_and_whole_it_is_the_picture(index):
+    image, labels = disc(*SIZES[index], index)
+    images, label_maps = store().batch(
+        torch.tensor([index]), SIZES[index], augmentation=UNCHANGED, generator=generator()
+    )
+    np.testing.assert_allclose(images[0].permute(1, 2, 0), image, atol=1e-3)
+    assert (label_maps[0].numpy() == labels).all()
+
+
+def test_the_margin_is_mirrored_and_what_is_outside_is_void():
+    image, labels = disc(24, 30, 0)
+    images, label_maps = store().batch(
+        torch.tensor([0]), (28, 36), margin=40, augmentation=UNCHANGED, generator=generator()
+    )
+    assert images.shape == (1, 3, 108, 116)
+    padded = np.pad(image, ((42, 42), (43, 43), (0, 0)), mode="reflect")
+    np.testing.assert_allclose(images[0].permute(1, 2, 0), padded, atol=1e-3)
+    expected = np.pad(labels, ((2, 2), (3, 3)), constant_values=IGNORE_INDEX)
+    assert (label_maps[0].numpy() == expected).all()
+
+
+@pytest.mark.parametrize("turn", [False, True])
+def test_picture_and_labels_move_together(turn):
+    """Paint the labels into the picture: whatever the augmentation, a label still lies on its colour."""
+    pairs = []
+    for h, w in SIZES:
+        labels = (np.add.outer(np.arange(h) // 8, np.arange(w) // 8) % 3).astype(np.uint8)
+        pairs.append((np.repeat(labels[..., None] * 100, 3, axis=2), labels))
+    flat = PixelStore(pairs, None, "cpu")
+    augmentation = Augmentation(scale=(1.5, 2.5), turn=turn, color=0)
+    images, labels = flat.batch(torch.arange(3).repeat(4), (20, 20), augmentation=augmentation, generator=generator(5))
+    pure = (images[:, 0] % 100 == 0) & (labels != IGNORE_INDEX)  # between two squares colours are blended
+    assert pure.float().mean() > 0.5
+    assert (images[:, 0][pure] / 100 == labels[pure]).all()
+
+
+def test_every_way_to_turn_and_flip_occurs():
+    image = np.zeros((20, 20, 3), np.uint8)
+    image[:10, :5] = 255
+    one = PixelStore([(image, np.zeros((20, 20), np.uint8))], None, "cpu")
+    augmentation = Augmentation(scale=(1, 1), turn=True, color=0)
+    images, _ = one.batch(
+        torch.zeros(200, dtype=torch.long), (20, 20), augmentation=augmentation, generator=generator()
+    )
+    assert len({(image > 128).numpy().tobytes() for image in images}) == 8
+
+
+def test_batches_follow_from_the_generator_alone():
+    arguments = (torch.arange(3), (16, 16))
+    first, again, other = (
+        store().batch(*arguments, augmentation=Augmentation(), generator=generator(seed)) for seed in (1, 1, 2)
+    )
+    assert torch.equal(first[0], again[0])
+    assert torch.equal(first[1], again[1])
+    assert not torch.equal(first[0], other[0])
+
+
+def test_colours_stay_within_bounds():
+    images, _ = store().batch(torch.arange(3), (16, 16), augmentation=Augmentation(color=0.9), generator=generator())
+    assert images.min() >= 0
+    assert images.max() <= 255
+
+
+def test_statistics_and_shares_count_pixels_not_pictures():
+    pairs = [(np.full((1, 3, 3), 30, np.uint8), np.array([[0, 0, 1]], np.uint8)),
+             (np.full((1, 1, 3), 70, np.uint8), np.array([[IGNORE_INDEX]], np.uint8))]  # fmt: skip
+    tiny = PixelStore(pairs, None, "cpu")
+    assert tiny.preprocessing.mean == pytest.approx((40, 40, 40))
+    assert tiny.preprocessing.std == pytest.approx((20, 20, 20))
+    assert tiny.class_shares(3).tolist() == pytest.approx([2 / 3, 1 / 3, 0])
+
+
+def test_pictures_are_stored_at_their_working_size():
+    resized = store(working_pixels=400)
+    assert resized.sizes.tolist() == [[18, 22], [28, 14], [20, 20]]
+    assert resized.preprocessing.working_pixels == 400

@@ -1,0 +1,101 @@
+"""Any size comes back at its own size, and tiles meet without a seam."""
+
+import numpy as np
+import pytest
+import torch
+from bundles import photo, small_bundle
+
+from unet import ARCHITECTURES, Segmenter
+
+
+def whole_and_tiled(segmenter, image, tile):
+    return segmenter(image, tile=4096), segmenter(image, tile=tile)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("working_pixels", [None, 9_000, 45_000])
+@pytest.mark.parametrize("precision", ["float32", None])
+def test_tiled_equals_whole(name, working_pixels, precision):
+    segmenter = Segmenter(small_bundle(name, working_pixels=working_pixels, divisor=16), precision=precision)
+    image = photo(151, 217)
+    whole, tiled = whole_and_tiled(segmenter, image, tile=64)
+    assert len(np.unique(whole.label_map)) > 1, "a constant answer would prove nothing"
+    # Sums of other-sized arrays may round differently: a pixel on the edge between two classes may fall either way.
+    assert (whole.label_map == tiled.label_map).mean() > 0.9999
+    np.testing.assert_allclose(whole.confidence, tiled.confidence, atol=1e-3 if precision is None else 1e-5)
+
+
+@pytest.mark.parametrize("name", ["residual-add", "crop-concat"])
+def test_tiles_equal_one_pass_of_the_bare_network(name):
+    """Against the network itself, without any of our tiling: mirrored by numpy, run once, cut out."""
+    bundle = small_bundle(name)
+    segmenter = Segmenter(bundle, precision="float32")
+    image = photo(150, 203)
+    config = bundle.net.config
+    h, w = config.input_size(image.shape[:2])
+    after = (h - 150 - config.margin, w - 203 - config.margin)
+    padded = np.pad(image, ((config.margin, after[0]), (config.margin, after[1]), (0, 0)), mode="reflect")
+    x = torch.from_numpy(padded).permute(2, 0, 1)[None].float()
+    x = (x - torch.tensor(bundle.preprocessing.mean).view(1, 3, 1, 1)) / torch.tensor(bundle.preprocessing.std).view(
+        1, 3, 1, 1
+    )
+    with torch.no_grad():
+        logits = bundle.net(x)[0, :, :150, :203]
+    result = segmenter(image, tile=48)
+    assert (result.label_map == logits.argmax(dim=0).numpy()).mean() > 0.9999
+    np.testing.assert_allclose(result.confidence, logits.softmax(dim=0).amax(dim=0).numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["residual-add", "crop-concat"])
+@pytest.mark.parametrize("size", [(1, 1), (1, 97), (2, 3), (5, 1), (47, 61), (188, 4), (33, 260)])
+@pytest.mark.parametrize("working_pixels", [None, 900])
+def test_every_size_comes_back_as_it_was(name, size, working_pixels):
+    segmenter = Segmenter(small_bundle(name, working_pixels=working_pixels, divisor=16))
+    result = segmenter(photo(*size), tile=64)
+    assert result.label_map.shape == result.confidence.shape == size
+    assert result.label_map.dtype == np.uint8
+    assert result.confidence.dtype == np.float32
+    assert result.label_map.max() < 5
+    assert 1 / 5 <= result.confidence.min() <= result.confidence.max() <= 1
+
+
+def test_two_classes_share_one_logit():
+    result = Segmenter(small_bundle("residual-add", classes=2))(photo(40, 40))
+    assert set(np.unique(result.label_map)) == {0, 1}
+    assert result.confidence.min() >= 0.5
+    assert result.shares().sum() == pytest.approx(1)
+    assert result.shares()[1] == pytest.approx(result.label_map.mean())
+
+
+def test_a_network_sees_the_working_size_and_answers_at_the_picture_s():
+    """A picture and its enlargement look alike to a network that works at a fixed number of pixels."""
+    segmenter = Segmenter(small_bundle("residual-add", working_pixels=48 * 64), precision="float32")
+    rows, columns = np.mgrid[:48, :64]  # smooth: shrinking the enlargement gives the small picture back
+    small = np.dstack([np.sin(rows / 7), np.sin(columns / 9), np.cos((rows + columns) / 11)])
+    small = (small * 100 + 128).astype(np.uint8)
+    large = np.kron(small, np.ones((3, 3, 1), np.uint8))
+    answer = segmenter(large).label_map
+    assert answer.shape == (144, 192)
+    # The middle of each 3x3 block lies on the small picture's pixel; between them the logits are interpolated.
+    assert (answer[1::3, 1::3] == segmenter(small).label_map).mean() > 0.95
+
+
+def test_the_same_picture_gives_the_same_answer():
+    segmenter, image = Segmenter(small_bundle("crop-concat")), photo(90, 120)
+    first, second = segmenter(image), segmenter(image)
+    assert (first.label_map == second.label_map).all()
+    assert (first.confidence == second.confidence).all()
+
+
+@pytest.mark.parametrize(
+    "image",
+    [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8), np.zeros((4, 4, 4), np.uint8)],
+)
+def test_another_array_is_refused(image):
+    with pytest.raises(ValueError, match="uint8 array"):
+        Segmenter(small_bundle("residual-add", divisor=16))(image)
+
+
+def test_a_tile_smaller_than_the_stride_is_refused():
+    with pytest.raises(ValueError, match="at least 18"):
+        Segmenter(small_bundle("crop-concat"))(photo(50, 50), tile=8)
