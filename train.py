@@ -1,9 +1,12 @@
 """Train U-Nets on a known task or on a folder of pictures; every network becomes a bundle in weights/.
 
-    python train.py                                             both networks for streets
-    python train.py --task nuclei --architectures crop-concat   one network for another task
-    python train.py --data my_folder                            your own pictures, see the README for the layout
-    accelerate launch train.py                                  the same, on several devices
+python train.py                                             both networks for streets
+python train.py --task nuclei --architectures crop-concat   one network for another task
+python train.py --data my_folder                            your own pictures, see the README for the layout
+accelerate launch train.py                                  the same, on several devices
+python train.py --push                                      train, then publish on the Hugging Face Hub
+python train.py --task nuclei --no-train --push             publish what is in weights/ already
+python train.py --push-space NAME                           publish this page as a Space
 """
 
 from __future__ import annotations
@@ -20,9 +23,10 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 
-from unet.bundle import Bundle
+from unet.bundle import Bundle, BundleError
 from unet.data import TASKS, Augmentation, DataError, Dataset, PixelStore, load_dataset
-from unet.hub import write_card
+from unet.download import DownloadError, fetch_dataset
+from unet.hub import push_bundles, push_space, write_card
 from unet.images import ImageError
 from unet.model import ARCHITECTURES, UNet, count_parameters
 from unet.predict import Segmenter
@@ -34,20 +38,33 @@ RECORDED_PACKAGES = ("torch", "accelerate", "segmentation-models-pytorch", "nump
 def main(arguments: list[str] | None = None) -> int:
     """Data -> networks -> fit -> evaluate -> save -> push. Returns the process's exit status."""
     args = parse_arguments(arguments)
+    folders = [args.output / args.task / architecture for architecture in args.architectures]
+    main_process = True
     try:
-        dataset = load_dataset(args.data, task=TASKS.get(args.task), seed=args.seed)
-        dataset.check()
-        accelerator = make_accelerator()
-        store = PixelStore(dataset.train, args.working_pixels, accelerator.device)
-        accelerator.print(describe(dataset, store))
-        for architecture in args.architectures:
-            folder = train_network(architecture, dataset, store, accelerator, args)
-            if accelerator.is_main_process:
-                report(folder, dataset)
+        if args.train:
+            accelerator = make_accelerator()
+            main_process = accelerator.is_main_process
+            with accelerator.main_process_first():  # one process fetches, the others find it there
+                root = args.data or fetch_dataset(args.task)
+            dataset = load_dataset(root, task=TASKS.get(args.task), seed=args.seed)
+            dataset.check()
+            store = PixelStore(dataset.train, args.working_pixels, accelerator.device)
+            accelerator.print(describe(dataset, store))
+            for architecture, folder in zip(args.architectures, folders, strict=True):
+                train_network(architecture, dataset, store, accelerator, folder, args)
+                if main_process:
+                    report(folder, dataset)
+        if main_process and args.push is not None:
+            print(
+                "published:", *push_bundles(folders, args.push or None, private=args.private, tag=args.tag), sep="\n  "
+            )
+        if main_process and args.push_space:
+            tree = Path(__file__).resolve().parent
+            print("published:", push_space(tree, args.push_space, namespace=args.models, private=args.private))
     except Interrupted as stop:
         print(f"\ntrain.py: {stop}. Go on with:\n  {command_line([*args.given, '--resume'])}", file=sys.stderr)
         return 130
-    except (DataError, ImageError, TrainingError) as error:
+    except (BundleError, DataError, DownloadError, ImageError, TrainingError) as error:
         print(f"train.py: {error}", file=sys.stderr)
         return 2
     return 0
@@ -73,11 +90,32 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     add("--output", type=Path, default=Path("weights"), help="bundles go to OUTPUT/TASK/ARCHITECTURE")
     add("--runs", type=Path, default=Path("runs"), help="checkpoints and histories go to RUNS/TASK/ARCHITECTURE")
     add("--resume", action="store_true", help="go on with an unfinished run; give the other flags as before")
+    publish = parser.add_argument_group("publishing on the Hugging Face Hub (log in once with: hf auth login)")
+    add = publish.add_argument
+    add(
+        "--push", nargs="?", const="", metavar="NAMESPACE", help="push the bundles to NAMESPACE, or to who is logged in"
+    )
+    add("--tag", help="name the pushed revisions, v1 say; a tag is never moved")
+    add("--private", action="store_true", help="create repositories that only their owner sees")
+    add(
+        "--push-space",
+        metavar="NAME",
+        help="publish this page as the Space NAME; trains nothing unless --push is given",
+    )
+    add(
+        "--models",
+        metavar="NAMESPACE",
+        help="the Space loads its bundles from here (default: they travel with the page)",
+    )
+    add("--no-train", dest="train", action="store_false", help="only publish, what is in OUTPUT already")
     args = parser.parse_args(arguments)
+    args.train = args.train and (args.push is not None or not args.push_space)
     args.given = list(sys.argv[1:] if arguments is None else arguments)
     args.task = args.task or (args.data.resolve().name if args.data else "streets")
     if args.data is None and args.task not in TASKS:
-        parser.error(f"--task {args.task} is not a known one ({', '.join(TASKS)}); say with --data where its pictures are")
+        parser.error(
+            f"--task {args.task} is not a known one ({', '.join(TASKS)}); say with --data where its pictures are"
+        )
     if min(args.epochs, args.batch_size, args.validate_every, *args.crop) < 1 or args.width <= 0:
         parser.error("--epochs, --batch-size, --crop, --validate-every and --width must be positive")
     if args.working_pixels is None and args.task in TASKS:
@@ -87,9 +125,14 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def train_network(
-    architecture: str, dataset: Dataset, store: PixelStore, accelerator: Accelerator, args: argparse.Namespace
-) -> Path:
-    """Train one architecture and save its bundle; returns the bundle's folder."""
+    architecture: str,
+    dataset: Dataset,
+    store: PixelStore,
+    accelerator: Accelerator,
+    folder: Path,
+    args: argparse.Namespace,
+) -> None:
+    """Train one architecture and save its bundle in ``folder``."""
     classes = len(dataset.class_names)
     published = ARCHITECTURES[architecture]
     published = dataclasses.replace(
@@ -104,7 +147,7 @@ def train_network(
     recipe = Recipe(
         epochs=args.epochs,
         batch_size=args.batch_size,
-        crop=published.output_size(published.input_size(tuple(args.crop))),
+        crop=tuple(args.crop),
         learning_rate=args.learning_rate,
         validate_every=args.validate_every,
         seed=args.seed,
@@ -126,12 +169,10 @@ def train_network(
     finished = fit(
         net, store, recipe, accelerator=accelerator, validate=validate, folder=run, resume=args.resume, title=title
     )
-    folder = args.output / args.task / architecture
     if accelerator.is_main_process:
         as_bundle(finished.net, record_of_the_run(args.given) | finished.record).save(folder)
         finish(run)
     accelerator.wait_for_everyone()
-    return folder
 
 
 def report(folder: Path, dataset: Dataset) -> None:

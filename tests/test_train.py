@@ -1,0 +1,135 @@
+"""The command line, from a folder of pictures to a bundle, as a person runs it."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from accelerate.state import AcceleratorState, PartialState
+from folders import disc, write_dataset, write_pairs
+
+import train
+from unet import Segmenter
+
+ROOT = Path(__file__).parents[1]
+QUICK = ["--epochs", "2", "--batch-size", "4", "--crop", "24", "32", "--width", "0.0625", "--validate-every", "1"]
+
+
+@pytest.fixture(autouse=True)
+def fresh_process():
+    """Accelerate keeps its state in the process; each run here stands for a new one."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    PartialState._reset_state()
+
+
+def run(tmp_path, *arguments):
+    return train.main([*QUICK, "--output", str(tmp_path / "weights"), "--runs", str(tmp_path / "runs"), *arguments])
+
+
+def test_a_folder_becomes_two_bundles_with_scores_and_cards(tmp_path, capsys):
+    data = write_dataset(tmp_path / "discs", classes={"class_names": ["ground", "disc"]})
+    assert run(tmp_path, "--data", str(data)) == 0
+    printed = capsys.readouterr().out
+    assert "6 pictures to train on, 2 to validate on" in printed
+    assert "disc" in printed
+    for architecture, parameters in (("residual-add", "after_relu"), ("crop-concat", "none")):
+        folder = tmp_path / "weights/discs" / architecture
+        config = json.loads((folder / "config.json").read_text())
+        assert config["config"]["batch_norm"] == parameters, "the paper's network has its BatchNorm folded away"
+        assert config["training"]["seed"] == 0
+        assert config["training"]["epochs"] == 2
+        assert "--data <discs>" in config["training"]["command"]
+        assert str(tmp_path) not in json.dumps(config)
+        val = config["scores"]["val"]
+        assert set(val["iou"]) == {"ground", "disc"}
+        assert val["pictures"] == 2
+        assert "ground" in (folder / "README.md").read_text()
+        assert f"mIoU {val['miou']:.4f}" in printed
+        image, labels = disc(40, 48, 7)
+        assert Segmenter.load(folder)(image).label_map.shape == labels.shape
+        assert not (tmp_path / "runs/discs" / architecture / "checkpoint").exists()
+
+
+def test_what_is_scored_is_what_was_saved(tmp_path):
+    """Scoring the loaded bundle again gives the stored numbers."""
+    from unet.data import load_dataset
+    from unet.training import evaluate, scores
+
+    data = write_dataset(tmp_path / "discs")
+    assert run(tmp_path, "--data", str(data), "--architectures", "residual-add") == 0
+    folder = tmp_path / "weights/discs/residual-add"
+    stored = json.loads((folder / "config.json").read_text())["scores"]["val"]
+    segmenter = Segmenter.load(folder)
+    again = scores(evaluate(segmenter, load_dataset(data).val), segmenter.bundle.class_names, 2)
+    assert again == stored
+
+
+def test_wrong_data_stops_before_anything_is_written(tmp_path, capsys):
+    data = write_dataset(tmp_path / "discs")
+    (data / "train/labels/000.png").write_bytes(b"")
+    (data / "val/images/001.png").write_bytes(b"junk")
+    assert run(tmp_path, "--data", str(data)) == 2
+    message = capsys.readouterr().err
+    assert "2 problems" in message
+    assert "000.png" in message
+    assert "001.png" in message
+    assert not (tmp_path / "weights").exists()
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_unknown_task_needs_data(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        run(tmp_path, "--task", "cats")
+    assert stop.value.code == 2
+    assert "say with --data where its pictures are" in capsys.readouterr().err
+
+
+def test_pushing_without_bundles_says_so(tmp_path, capsys):
+    assert run(tmp_path, "--task", "nuclei", "--no-train", "--push", "someone") == 2
+    assert "config.json does not exist" in capsys.readouterr().err
+
+
+def test_ctrl_c_saves_and_the_printed_command_goes_on(tmp_path):
+    """The real program, interrupted by the real signal; resumed as it advises, it equals an uninterrupted run."""
+    data = write_pairs(tmp_path / "discs", [(40, 48)] * 8)
+    arguments = [
+        "--data", str(data), "--architectures", "residual-add", *QUICK, "--epochs", "40",
+        "--output", str(tmp_path / "weights"), "--runs", str(tmp_path / "runs"),
+    ]  # fmt: skip
+
+    process = subprocess.Popen(
+        [sys.executable, "train.py", *arguments],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    history = tmp_path / "runs/discs/residual-add/history.jsonl"
+    while process.poll() is None and not (history.exists() and history.read_text().count("\n") >= 2):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130, errors
+    assert "everything is saved" in errors
+    assert "--resume" in errors.splitlines()[-1]
+    assert not (tmp_path / "weights").exists()
+
+    assert train.main(arguments) == 2, "an unfinished run is not begun anew by accident"
+    assert train.main([*arguments, "--resume"]) == 0
+    assert len(history.read_text().splitlines()) == 40
+    fresh = ["--output", str(tmp_path / "whole"), "--runs", str(tmp_path / "whole_runs")]
+    assert train.main([*arguments, *fresh]) == 0
+    interrupted = Segmenter.load(tmp_path / "weights/discs/residual-add", precision="float32")
+    image, _ = disc(40, 48, 3)
+    whole = Segmenter.load(tmp_path / "whole/discs/residual-add", precision="float32")
+    assert (whole(image).label_map == interrupted(image).label_map).all()
+    np.testing.assert_array_equal(whole(image).confidence, interrupted(image).confidence)
+
+
+def test_help_names_every_task_and_architecture(capsys):
+    with pytest.raises(SystemExit):
+        train.main(["--help"])
+    text = capsys.readouterr().out
+    for word in ("streets", "nuclei", "hands", "--resume", "--push"):
+        assert word in text
