@@ -24,11 +24,12 @@ import torch
 from accelerate import Accelerator
 
 from unet.bundle import Bundle, BundleError
-from unet.data import TASKS, Augmentation, DataError, Dataset, PixelStore, load_dataset
+from unet.data import TASKS, Augmentation, DataError, Dataset, PixelStore, Task, load_dataset
 from unet.download import DownloadError, fetch_dataset
 from unet.hub import push_bundles, push_space, write_card
 from unet.images import ImageError
 from unet.model import ARCHITECTURES, UNet, count_parameters
+from unet.palette import Palette
 from unet.predict import Segmenter
 from unet.training import Interrupted, Recipe, TrainingError, evaluate, finish, fit, make_accelerator, scores
 
@@ -46,14 +47,14 @@ def main(arguments: list[str] | None = None) -> int:
             main_process = accelerator.is_main_process
             with accelerator.main_process_first():  # one process fetches, the others find it there
                 root = args.data or fetch_dataset(args.task)
-            dataset = load_dataset(root, task=TASKS.get(args.task), seed=args.seed)
+            dataset = load_dataset(root, task=TASKS.get(args.task), seed=args.seed, classes=args.classes)
             dataset.check()
             store = PixelStore(dataset.train, args.working_pixels, accelerator.device)
             accelerator.print(describe(dataset, store))
             for architecture, folder in zip(args.architectures, folders, strict=True):
                 train_network(architecture, dataset, store, accelerator, folder, args)
                 if main_process:
-                    report(folder, dataset)
+                    report(folder, dataset, TASKS.get(args.task))
         if main_process and args.push is not None:
             print(
                 "published:", *push_bundles(folders, args.push or None, private=args.private, tag=args.tag), sep="\n  "
@@ -78,6 +79,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--task", help=f"{', '.join(TASKS)}, or a name for your own (default: streets, or the --data folder's name)")
     add("--data", type=Path, help="folder with the pictures (default: the known task's set, downloaded once)")
+    add("--classes", type=int, help="how many classes masks in colours have (default: found, with the reason printed)")
     add("--architectures", nargs="+", choices=ARCHITECTURES, default=["residual-add", "crop-concat"], metavar="NAME")
     add("--epochs", type=int, default=60, help="times every picture is seen (default: %(default)s)")
     add("--batch-size", type=int, default=12, help="pictures a step, over all devices (default: %(default)s)")
@@ -175,11 +177,16 @@ def train_network(
     accelerator.wait_for_everyone()
 
 
-def report(folder: Path, dataset: Dataset) -> None:
+def report(folder: Path, dataset: Dataset, task: Task | None) -> None:
     """Score what was saved, as it was saved (float16), store the scores beside it, write the card, print the table."""
     segmenter = Segmenter.load(folder)
     bundle = segmenter.bundle
     bundle.scores["val"] = scores(evaluate(segmenter, dataset.val), bundle.class_names, len(dataset.val))
+    if task and task.ancestor:
+        words, size = task.ancestor
+        accuracy = evaluate(segmenter, dataset.val, size=size).pixel_accuracy()
+        bundle.scores["ancestor"] = {"size": size, "pixel_accuracy": round(accuracy, 4), "earlier": words}
+        print(f"pixel accuracy at {size[0]}x{size[1]}: {accuracy:.1%}; the ancestor's: {words}")
     bundle.save_config(folder)
     write_card(folder)
     val = bundle.scores["val"]
@@ -194,11 +201,9 @@ def report(folder: Path, dataset: Dataset) -> None:
 def describe(dataset: Dataset, store: PixelStore) -> str:
     """The classes, their colours and shares: a wrong class list is seen before hours are spent on it."""
     shares = store.class_shares(len(dataset.class_names)).tolist()
-    width = max(len(name) for name in dataset.class_names)
-    lines = [f"{len(dataset.train)} pictures to train on, {len(dataset.val)} to validate on"]
-    for index, (name, color, share) in enumerate(zip(dataset.class_names, dataset.palette, shares, strict=True)):
-        lines.append(f"  {index:>3}  {name:<{width}}  #{bytes(color.tolist()).hex()}  {share:6.1%}")
-    return "\n".join(lines)
+    counted = f"{len(dataset.train)} pictures to train on, {len(dataset.val)} to validate on"
+    palette = Palette(dataset.palette, dataset.class_names)
+    return "\n".join(filter(None, [counted, dataset.note, palette.table(shares)]))
 
 
 def record_of_the_run(given: list[str]) -> dict[str, object]:

@@ -202,3 +202,73 @@ def test_pictures_are_stored_at_their_working_size():
     resized = store(working_pixels=400)
     assert resized.sizes.tolist() == [[18, 22], [28, 14], [20, 20]]
     assert resized.preprocessing.working_pixels == 400
+
+
+CLASS_COLORS = np.array([(128, 64, 128), (70, 130, 180), (107, 142, 35), (0, 0, 142)], np.uint8)
+
+
+def colour_scene(seed, size=(64, 96)):
+    """A photo-like picture and its label map of four classes: road, sky, trees and a car or two."""
+    rng = np.random.default_rng(seed)
+    h, w = size
+    rows, columns = np.mgrid[:h, :w]
+    labels = np.where(rows < h * 0.4, 1, 0)
+    labels[(np.abs(columns - rng.integers(w)) < 12) & (rows < h * 0.7) & (rows > 8)] = 2
+    row, column = h * 0.75, rng.uniform(10, w - 20)
+    labels[(np.abs(rows - row) < 7) & (np.abs(columns - column) < 11)] = 3
+    image = CLASS_COLORS[labels] // 2 + rng.integers(0, 90, (h, w, 3))
+    return image.astype(np.uint8), labels.astype(np.uint8)
+
+
+def write_side_by_side(root, counts=(("train", 4), ("val", 2))):
+    """Photo left, colours right, as one JPEG each: the Cityscapes pairs in small."""
+    truths = {}
+    for split, count in counts:
+        (root / split).mkdir(parents=True)
+        for i in range(count):
+            image, labels = colour_scene(i + 10 * len(split))
+            pair = np.hstack([image, CLASS_COLORS[labels]])
+            Image.fromarray(pair).save(root / split / f"{i}.jpg", quality=90)
+            truths[split, i] = labels
+    return truths
+
+
+def test_photo_and_colours_side_by_side_in_jpegs(tmp_path):
+    truths = write_side_by_side(tmp_path)
+    dataset = load_dataset(tmp_path, task=TASKS["cityscapes"])
+    dataset.check()
+    assert sorted(dataset.class_names) == ["car", "road", "sky", "vegetation"]
+    assert "found 4 classes" in dataset.note
+    order = [dataset.class_names.index(name) for name in ("road", "sky", "vegetation", "car")]
+    for i in range(2):
+        image, labels = dataset.val[i]
+        assert image.shape == (64, 96, 3)
+        assert (labels == np.array(order)[truths["val", i]]).mean() > 0.995
+    train = dataset.train.label_map(0)
+    counted = train != IGNORE_INDEX
+    assert counted.mean() > 0.9
+    assert (train[counted] == np.array(order)[truths["train", 0]][counted]).mean() > 0.998
+
+
+def test_masks_in_exact_colours_and_a_list_that_names_them(tmp_path):
+    for split in ("train", "val"):
+        for kind in ("images", "labels"):
+            (tmp_path / split / kind).mkdir(parents=True)
+        for i in range(2):
+            image, labels = colour_scene(i)
+            Image.fromarray(image).save(tmp_path / split / "images" / f"{i}.jpg")
+            Image.fromarray(CLASS_COLORS[labels]).save(tmp_path / split / "labels" / f"{i}.png")
+    found = load_dataset(tmp_path)
+    assert sorted(map(tuple, found.palette.tolist())) == sorted(map(tuple, CLASS_COLORS.tolist()))
+    listed = {"class_names": ["road", "sky", "tree", "car"], "palette": CLASS_COLORS.tolist()}
+    (tmp_path / "classes.json").write_text(json.dumps(listed))
+    named = load_dataset(tmp_path)
+    assert named.class_names == ("road", "sky", "tree", "car")
+    assert (named.val.label_map(1) == colour_scene(1)[1]).all()
+
+
+def test_colours_and_indices_in_one_folder_are_refused(tmp_path):
+    write_dataset(tmp_path)
+    Image.fromarray(CLASS_COLORS[colour_scene(0, (40, 48))[1]]).save(tmp_path / "train/labels/000.png")
+    with pytest.raises(DataError, match=r"000\.png holds colours, most hold class indices"):
+        load_dataset(tmp_path)

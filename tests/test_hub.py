@@ -9,22 +9,19 @@ import subprocess
 import sys
 from pathlib import Path
 
-import huggingface_hub
 import numpy as np
 import pytest
 import torch
 import yaml
 from huggingface_hub import constants
 from huggingface_hub.repocard_data import model_index_to_eval_results
-from loopback_hub import Fault, LoopbackHub, Repo
+from loopback_hub import Fault, Repo
 from safetensors.torch import load_file, save_file
 
 from unet import ARCHITECTURES, Bundle, BundleError, Preprocessing, Segmenter, UNet
 from unet.hub import BEGIN, END, HubError, fetch_bundle, find_bundles, model_card, push_bundles, push_space, write_card
 
-# The client's own, about its own way of uploading without Xet.
-CLIENT_WARNING = "Use 'content="
-pytestmark = pytest.mark.filterwarnings(f"ignore:{CLIENT_WARNING}:DeprecationWarning")
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # the client's own, see conftest.py
 
 ROOT = Path(__file__).parent.parent
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(2000)
@@ -87,26 +84,6 @@ def refused(push, *args, **kwargs):
     except HubError as error:
         return str(error)
     return ""
-
-
-@pytest.fixture
-def hub(monkeypatch, tmp_path):
-    with LoopbackHub() as hub:
-        # What HF_ENDPOINT, HF_HOME and HF_HUB_DISABLE_XET set, had they been there when the client was imported.
-        template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
-        for name, value in {
-            "ENDPOINT": hub.url,
-            "HUGGINGFACE_CO_URL_TEMPLATE": template,
-            "HF_HUB_CACHE": str(tmp_path / "cache"),
-            "HF_TOKEN_PATH": str(tmp_path / "token"),
-            "HF_HUB_DISABLE_XET": True,
-            "HF_HUB_OFFLINE": False,
-        }.items():
-            monkeypatch.setattr(constants, name, value)
-        monkeypatch.setenv("HF_TOKEN", "hf_write")
-        monkeypatch.setattr("time.sleep", lambda seconds: None)  # the client waits between its attempts
-        yield hub
-        huggingface_hub.close_session()
 
 
 def front_matter(text):
@@ -775,7 +752,7 @@ def test_in_a_process_of_its_own_and_then_offline(hub, tmp_path):
     }
 
     def client(*args, **more):
-        command = [sys.executable, "-W", "error", "-W", f"ignore:{CLIENT_WARNING}", "-c", CLIENT, *map(str, args)]
+        command = [sys.executable, "-W", "error", "-W", "ignore:Use 'content=", "-c", CLIENT, *map(str, args)]
         done = subprocess.run(command, env=environment | more, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         return done

@@ -68,6 +68,21 @@ def test_what_is_scored_is_what_was_saved(tmp_path):
     assert again == stored
 
 
+@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # the Hub client's own, about LFS
+def test_push_publishes_what_was_trained_and_anyone_can_load_it(tmp_path, hub, capsys):
+    data = write_dataset(tmp_path / "My discs")
+    assert run(tmp_path, "--data", str(data), "--push", "--tag", "v1") == 0
+    assert "unet-residual-add-my-discs" in capsys.readouterr().out
+    image, _ = disc(40, 48, 7)
+    for architecture in ("residual-add", "crop-concat"):
+        local = Segmenter.load(tmp_path / "weights/My discs" / architecture)(image)
+        loaded = Segmenter.load(f"ann/unet-{architecture}-my-discs", revision="v1")(image)
+        assert (local.label_map == loaded.label_map).all()
+        assert (local.confidence == loaded.confidence).all()
+    # Publishing again without training changes nothing, and says so by not failing.
+    assert run(tmp_path, "--task", "My discs", "--data", str(data), "--no-train", "--push", "ann") == 0
+
+
 def test_wrong_data_stops_before_anything_is_written(tmp_path, capsys):
     data = write_dataset(tmp_path / "discs")
     (data / "train/labels/000.png").write_bytes(b"")

@@ -4,10 +4,11 @@ Layouts that are read as they are (annotation folders may be called labels, mask
 
     <root>/train/images/*  <root>/train/labels/*  <root>/val/images/*  <root>/val/labels/*     split given
     <root>/images/*        <root>/labels/*                                                     split by a seed
+    <root>/train/*         <root>/val/*      photo left, colour mask right, in one picture     (Cityscapes pairs)
 
 A picture and its annotation share a name (the ending may differ). Annotations are class indices (grey or palette
-files) or masks of 0 and 1, or of 0 and 255. ``classes.json`` at the root names the classes and their colours, and says
-which index is void.
+files), masks of 0 and 1 or of 0 and 255, or masks in colours, whose classes are found (see ``Palette.of_masks``).
+``classes.json`` at the root names the classes and their colours, and says which index is void.
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .bundle import Preprocessing
-from .images import ImageError, image_size, read_annotation, read_image
+from .images import ImageError, read_annotation, read_image
 from .metrics import IGNORE_INDEX
+from .palette import Palette
 
 ANNOTATION_FOLDERS = ("labels", "masks", "annotations")
 PICTURE_ENDINGS = frozenset((".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif"))
@@ -41,7 +43,11 @@ class DataError(ValueError):
 
 @dataclass(frozen=True)
 class Task:
-    """A data set the project knows: what it is, whose it is, and at which size its pictures are looked at."""
+    """A data set the project knows: what it is, whose it is, and at which size its pictures are looked at.
+
+    turn: its pictures have no up. class_names, palette: of colour masks, the colours that are looked for.
+    ancestor: an earlier result, in words, and the (h, w) at which to measure ours to stand beside it.
+    """
 
     title: str
     source: str
@@ -53,6 +59,7 @@ class Task:
     turn: bool = False
     license_name: str | None = None
     url: str | None = None
+    ancestor: tuple[str, tuple[int, int]] | None = None
 
     def record(self) -> dict[str, Any]:
         """What a bundle and its card say of the data."""
@@ -99,34 +106,66 @@ TASKS: dict[str, Task] = {
         working_pixels=200 * 200,
         url="http://sun.aei.polsl.pl/~mkawulok/gestures/",
     ),
+    "cityscapes": Task(
+        title="Cityscapes pairs",
+        source="Cityscapes (Cordts et al. 2016) as JPEG pairs of 512x256 (Isola et al. 2017), 2975 train and 500 val",
+        license="other",
+        license_name="cityscapes",
+        terms="Research use, see cityscapes-dataset.com/license; the pictures must not be redistributed.",
+        class_names=(
+            "void", "road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign",
+            "vegetation", "terrain", "sky", "person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle",
+        ),
+        palette=(
+            (0, 0, 0), (128, 64, 128), (244, 35, 232), (70, 70, 70), (102, 102, 156), (190, 153, 153), (153, 153, 153),
+            (250, 170, 30), (220, 220, 0), (107, 142, 35), (152, 251, 152), (70, 130, 180), (220, 20, 60), (255, 0, 0),
+            (0, 0, 142), (0, 0, 70), (0, 60, 100), (0, 80, 100), (0, 0, 230), (119, 11, 32),
+        ),
+        working_pixels=128 * 128,
+        url="https://www.cityscapes-dataset.com",
+        ancestor=("84.2 % with 10 colour classes", (96, 128)),
+    ),
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Pairs(Sequence):
-    """Pictures with their label maps, read from disk one at a time: uint8 (H, W, 3) and uint8 (H, W)."""
+    """Pictures with their label maps, read from disk one at a time: uint8 (H, W, 3) and uint8 (H, W).
+
+    binary: annotations are masks of 0 and 255. void: the index that means no class. palette: annotations are masks in
+    these colours; ambiguous: what becomes of their blurred edges, see ``Palette.encode_mask``. Where a picture is its
+    own annotation, the photo is its left half and the mask its right.
+    """
 
     images: tuple[Path, ...]
     annotations: tuple[Path, ...]
     num_classes: int
-    binary: bool
-    void: int | None
+    binary: bool = False
+    void: int | None = None
+    palette: Palette | None = None
+    ambiguous: str = "nearest"
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        return read_image(self.images[index]), self.label_map(index)
+        return self.image(index), self.label_map(index)
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         return (self[i] for i in range(len(self)))
 
+    def image(self, index: int) -> np.ndarray:
+        """uint8 (H, W, 3)."""
+        path = self.images[index]
+        return _half(path, 0) if path == self.annotations[index] else read_image(path)
+
     def label_map(self, index: int) -> np.ndarray:
         """uint8 (H, W), class indices and IGNORE_INDEX. Raises DataError for a label that is no class."""
         path = self.annotations[index]
+        if self.palette is not None:
+            mask = _half(path, 1) if path == self.images[index] else read_annotation(path)
+            return self.palette.encode_mask(mask, ambiguous=self.ambiguous)
         labels = read_annotation(path, binary=self.binary)
-        if labels.ndim == 3:
-            raise DataError(f"{path.name} holds colours; class indices are needed here")
         if self.void is not None:
             labels = np.where(labels == self.void, IGNORE_INDEX, labels).astype(np.uint8)
         unknown = np.unique(labels[(labels >= self.num_classes) & (labels != IGNORE_INDEX)])
@@ -140,10 +179,9 @@ class Pairs(Sequence):
     def problems(self, index: int) -> str | None:
         """Why this pair cannot be trained on, or None."""
         try:
-            size, labels = image_size(self.images[index]), self.label_map(index)
+            size, labels = self.image(index).shape[:2], self.label_map(index)
             if labels.shape != size:
                 return f"{self.images[index].name} is {size}, its annotation {labels.shape}; they must have one size"
-            read_image(self.images[index])
         except (ImageError, DataError) as error:
             return str(error)
         return None
@@ -151,13 +189,14 @@ class Pairs(Sequence):
 
 @dataclass(frozen=True)
 class Dataset:
-    """Two splits and what their labels mean."""
+    """Two splits and what their labels mean. note: how the classes were found, where they had to be."""
 
     train: Pairs
     val: Pairs
     class_names: tuple[str, ...]
     palette: np.ndarray
     record: dict[str, Any] = field(default_factory=dict)
+    note: str = ""
 
     def check(self) -> None:
         """Read every file once. Raises DataError that lists every pair that cannot be trained on."""
@@ -167,9 +206,10 @@ class Dataset:
         _raise_if_any([problem for problem in found if problem])
 
 
-def load_dataset(root: str | Path, *, task: Task | None = None, seed: int = 0) -> Dataset:
+def load_dataset(root: str | Path, *, task: Task | None = None, seed: int = 0, classes: int | None = None) -> Dataset:
     """Find pictures, annotations and classes under ``root``; see the module's head for the layouts.
 
+    classes: how many classes masks in colours have; None to find out.
     Raises DataError for a folder that is laid out otherwise, and for pictures without annotation or the reverse.
     """
     root = Path(root)
@@ -179,23 +219,58 @@ def load_dataset(root: str | Path, *, task: Task | None = None, seed: int = 0) -
         splits = [_pair_up(root / "train"), _pair_up(root / "val")]
     else:
         splits = _split(_pair_up(root), seed)
-    classes = _read_classes(root)
-    annotations = [annotation for split in splits for _, annotation in split]
-    labels = _labels_in(annotations)
-    void = classes.get("ignore_index")
+    listed = _read_classes(root)
+    labels, colored = _labels_in([annotation for split in splits for image, annotation in split if image != annotation])
+    record = task.record() if task else {"name": root.name, "source": f"the folder {root.name}"}
+    if colored or splits[0][0][0] == splits[0][0][1]:
+        palette = _mask_palette(splits[0], listed, task, classes)
+        train, val = (
+            Pairs(*zip(*split, strict=True), len(palette), palette=palette, ambiguous=ambiguous)
+            # A wrong label on a blurred edge teaches a wrong outline; in a score every pixel counts.
+            for split, ambiguous in zip(splits, ("ignore", "nearest"), strict=True)
+        )
+        names = palette.names or tuple(f"class {i}" for i in range(len(palette)))
+        return Dataset(train, val, names, palette.colors, record, palette.reason)
+    void = listed.get("ignore_index")
     # 0 and 255 alone is a black-and-white mask; with further labels, 255 is void.
     binary = labels <= {0, 255} and 255 in labels and void != IGNORE_INDEX
-    names = tuple(classes.get("class_names") or (task.class_names if task else ()))
+    names = tuple(listed.get("class_names") or (task.class_names if task else ()))
     if not names:
         highest = 1 if binary else max(labels - {IGNORE_INDEX, void}, default=0)
         names = ("background", "object") if highest <= 1 else tuple(f"class {i}" for i in range(highest + 1))
-    palette = classes.get("palette") or (task.palette if task and len(task.palette) == len(names) else None)
-    return Dataset(
-        *(Pairs(tuple(i for i, _ in split), tuple(a for _, a in split), len(names), binary, void) for split in splits),
-        class_names=names,
-        palette=np.array(palette if palette is not None else distinct_colors(len(names)), np.uint8),
-        record=task.record() if task else {"name": root.name, "source": f"the folder {root.name}"},
-    )
+    colors = listed.get("palette") or (task.palette if task and len(task.palette) == len(names) else None)
+    colors = np.array(colors if colors is not None else distinct_colors(len(names)), np.uint8)
+    train, val = (Pairs(*zip(*split, strict=True), len(names), binary, void) for split in splits)
+    return Dataset(train, val, names, colors, record)
+
+
+def _mask_palette(
+    train: list[tuple[Path, Path]], listed: dict[str, Any], task: Task | None, classes: int | None
+) -> Palette:
+    """The classes of masks in colours: those of classes.json, or what the training masks hold."""
+    if listed.get("palette"):
+        return Palette(np.array(listed["palette"]), tuple(listed["class_names"]), reason="the colours of classes.json")
+    masks = (_half(image, 1) if image == mask else read_annotation(mask) for image, mask in train)
+    names = dict(zip(task.class_names, task.palette, strict=True)) if task else None
+    try:
+        return Palette.of_masks(
+            tqdm(masks, "finding classes", len(train), leave=False, disable=None), classes, names=names
+        )
+    except ImageError:
+        raise
+    except ValueError as error:
+        raise DataError(f"the colours of the masks do not make classes: {error}") from error
+
+
+def _half(path: Path, side: int) -> np.ndarray:
+    """The left (0) or right (1) half of a picture, uint8 (H, W / 2, 3)."""
+    picture = read_image(path)
+    width = picture.shape[1] // 2
+    if picture.shape[1] % 2:
+        raise DataError(
+            f"{path.name} is {picture.shape[1]} pixels wide; photo and mask side by side need an even number"
+        )
+    return np.ascontiguousarray(picture[:, side * width : (side + 1) * width])
 
 
 def distinct_colors(count: int) -> np.ndarray:
@@ -207,6 +282,9 @@ def distinct_colors(count: int) -> np.ndarray:
 
 def _pair_up(folder: Path) -> list[tuple[Path, Path]]:
     """Pictures and annotations of equal name, sorted. Raises DataError that lists all that have no partner."""
+    side_by_side = _pictures(folder)
+    if side_by_side and not (folder / "images").is_dir():
+        return [(path, path) for path in side_by_side]
     annotation_folder = next((folder / name for name in ANNOTATION_FOLDERS if (folder / name).is_dir()), None)
     if not (folder / "images").is_dir() or annotation_folder is None:
         raise DataError(f"{folder} needs a folder images/ and a folder {', '.join(ANNOTATION_FOLDERS)}/ beside it")
@@ -246,17 +324,27 @@ def _read_classes(root: Path) -> dict[str, Any]:
     return classes
 
 
-def _labels_in(annotations: Sequence[Path]) -> set[int]:
-    """Every label value in the files; those that cannot be read are reported later, all at once."""
+def _labels_in(annotations: Sequence[Path]) -> tuple[set[int], bool]:
+    """Every label value in the files, and whether they hold colours instead. Raises DataError where only some do.
+
+    Files that cannot be read are reported by ``Dataset.check``, with all else that is wrong.
+    """
     found: set[int] = set()
-    for path in annotations:
+    kinds: dict[bool, list[Path]] = {False: [], True: []}
+    for path in tqdm(annotations, "looking at labels", leave=False, disable=None):
         try:
             labels = read_annotation(path)
         except ImageError:
             continue
+        kinds[labels.ndim == 3].append(path)
         if labels.ndim == 2:
             found.update(np.unique(labels).tolist())
-    return found
+    if all(kinds.values()):
+        holds, others = (
+            ("colours", "class indices") if len(kinds[True]) < len(kinds[False]) else ("class indices", "colours")
+        )
+        _raise_if_any([f"{path} holds {holds}, most hold {others}" for path in min(kinds.values(), key=len)])
+    return found, bool(kinds[True])
 
 
 def _raise_if_any(problems: list[str]) -> None:

