@@ -624,6 +624,7 @@ def tree(request, tmp_path):
         "train.log": "no",
         "keep.log": "yes",
         "weights/streets/examples/photo.jpg": "yes",
+        "assets/page.png": "yes",
     }.items():
         (tree / name).parent.mkdir(parents=True, exist_ok=True)
         (tree / name).write_text(text)
@@ -638,7 +639,7 @@ def tree(request, tmp_path):
 BUNDLE_FILES = {f"weights/streets/residual-add/{name}" for name in ("README.md", "config.json", "model.safetensors")}
 TREE_FILES = {
     ".gitattributes", ".gitignore", "README.md", "requirements.txt", "app.py", "keep.log", "unet/__init__.py",
-    "unet/runs/keep.py", "weights/streets/examples/photo.jpg",
+    "unet/runs/keep.py", "weights/streets/examples/photo.jpg", "assets/page.png",
 }  # fmt: skip
 
 
@@ -659,6 +660,11 @@ def test_a_space_points_at_the_pushed_models_and_is_updated(hub, tree):
     assert set(space.files) == TREE_FILES
     assert space.variables == {"UNET_WEIGHTS": "ann"}
     assert space.private
+    front = front_matter(space.files["README.md"].decode())
+    assert front["models"] == front["preload_from_hub"] == ["ann/unet-residual-add-streets"]
+    assert front["thumbnail"] == f"{hub.url}/spaces/ann/two-u-nets/resolve/main/assets/page.png"
+    assert {key: front[key] for key in front_matter(README)} == front_matter(README)
+    assert space.files["README.md"].decode().endswith("# Two U-Nets\n")
     push_space(tree, "ann/two-u-nets", namespace="ann")
     assert len(space.messages) == 2
     (tree / "keep.log").unlink()

@@ -43,6 +43,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars, yaml_dump
 from huggingface_hub.utils import tqdm as hub_tqdm
+from yaml import YAMLError
 
 from .bundle import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, Bundle, BundleError
 from .cards import PICTURES, describe
@@ -53,6 +54,9 @@ BEGIN, END = "<!-- unet:begin -->", "<!-- unet:end -->"
 
 #: The environment variable that tells the page where its bundles are: a folder or a namespace on the Hub.
 WEIGHTS_VARIABLE = "UNET_WEIGHTS"
+
+#: What a link to the Space shows.
+THUMBNAIL = "assets/page.png"
 
 _PREFIX = "unet-"
 _LOG_IN = "run `hf auth login` with a token of the write role from https://huggingface.co/settings/tokens"
@@ -497,9 +501,11 @@ def push_space(
     tree = Path(tree)
     paths = _tracked_files(tree)
     bundles = {path.parent for path in paths if path.name == WEIGHTS_FILE}
+    models: list[str] = []
     if namespace:
         paths = [path for path in paths if path.parent not in bundles]
-        if not find_bundles(namespace):
+        models = [bundle.location for bundle in find_bundles(namespace)]
+        if not models:
             raise HubError(f"{namespace} has no bundle on the Hub yet; push them first")
     elif not bundles:
         raise HubError(f"{tree} has no bundle that git tracks; add weights/ to it, or push the bundles and name where")
@@ -519,6 +525,8 @@ def push_space(
             f"nothing was pushed, because the Hub could not be asked what it has: {_reason(error)}"
         ) from error
     files: dict[str, Path | bytes] = {path.relative_to(tree).as_posix(): path for path in paths}
+    picture = f"{api.endpoint}/spaces/{repo_id}/resolve/main/{THUMBNAIL}" if THUMBNAIL in files else None
+    files["README.md"] = _space_readme(tree, models, picture)
     stale = [name for name in remote.files if name not in files and name != ".gitattributes"]
     push = _Push(repo_id, "The page", remote, remote.changes(files, stale), None)
     wanted, current = namespace, variables[WEIGHTS_VARIABLE].value if WEIGHTS_VARIABLE in variables else None
@@ -583,6 +591,17 @@ def _matches(path: str, pattern: str) -> bool:
     return (same_depth or "**" in pattern) and fnmatch.fnmatchcase(path, pattern)
 
 
+def _space_readme(tree: Path, models: list[str], thumbnail: str | None) -> bytes:
+    """README.md, its front matter completed with what only a push knows: the models, which the Space fetches while it is
+    built, and the address of its picture."""
+    card = RepoCard((tree / "README.md").read_text(encoding="utf-8"))
+    if models:
+        card.data.models = card.data.preload_from_hub = models
+    if thumbnail:
+        card.data.thumbnail = thumbnail
+    return str(card).encode()
+
+
 def _check_space(tree: Path, paths: list[Path]) -> None:
     """Raises HubError, with every problem found, where the tree would not start as a Space."""
     names = {path.relative_to(tree).as_posix() for path in paths}
@@ -591,7 +610,7 @@ def _check_space(tree: Path, paths: list[Path]) -> None:
         raise HubError(f"a Space needs {' and '.join(absent)}, which {tree} does not track")
     try:
         front = RepoCard((tree / "README.md").read_text(encoding="utf-8")).data.to_dict()
-    except Exception as error:  # a YAML error, or whatever else broken metadata does to the parser
+    except (ValueError, YAMLError) as error:
         raise HubError(f"the front matter of README.md is not valid YAML: {_one_line(error)}") from error
     requirements = (tree / "requirements.txt").read_text(encoding="utf-8")
     pin = re.search(r"^gradio(?:\[[^\]]*\])?\s*==\s*([\w.]+)", requirements, re.MULTILINE)
