@@ -77,9 +77,10 @@ TASKS: dict[str, Task] = {
         class_names=(
             "sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "bicyclist",
         ),
+        # Not the set's own colours, which are muddy over a photo and close to each other.
         palette=(
-            (128, 128, 128), (128, 0, 0), (192, 192, 128), (128, 64, 128), (60, 40, 222), (128, 128, 0),
-            (192, 128, 128), (64, 64, 128), (64, 0, 128), (64, 64, 0), (0, 128, 192),
+            (110, 190, 240), (200, 120, 90), (250, 230, 120), (130, 100, 160), (235, 150, 215), (80, 160, 70),
+            (255, 190, 0), (150, 150, 110), (30, 80, 200), (220, 30, 60), (0, 200, 190),
         ),
         # Half of the set's 360x480: residual-add sees 68 pixels, too few to know a street by at full size.
         working_pixels=180 * 240,
@@ -238,8 +239,11 @@ def load_dataset(root: str | Path, *, task: Task | None = None, seed: int = 0, c
     if not names:
         highest = 1 if binary else max(labels - {IGNORE_INDEX, void}, default=0)
         names = ("background", "object") if highest <= 1 else tuple(f"class {i}" for i in range(highest + 1))
-    colors = listed.get("palette") or (task.palette if task and len(task.palette) == len(names) else None)
-    colors = np.array(colors if colors is not None else distinct_colors(len(names)), np.uint8)
+    if task and task.class_names == names:
+        colors = task.palette
+    else:
+        colors = listed.get("palette") or distinct_colors(len(names))
+    colors = np.array(colors, np.uint8)
     train, val = (Pairs(*zip(*split, strict=True), len(names), binary, void) for split in splits)
     return Dataset(train, val, names, colors, record)
 

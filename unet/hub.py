@@ -592,7 +592,7 @@ def _matches(path: str, pattern: str) -> bool:
 
 
 def _space_readme(tree: Path, models: list[str], thumbnail: str | None) -> bytes:
-    """README.md, its front matter completed with what only a push knows: the models, which the Space fetches while it is
+    """README.md, its front matter completed with what only a push knows: the models, fetched while the Space is
     built, and the address of its picture."""
     card = RepoCard((tree / "README.md").read_text(encoding="utf-8"))
     if models:

@@ -29,7 +29,7 @@ class Segmentation:
     """A segmented picture.
 
     label_map: uint8 (H, W), class indices. confidence: float32 (H, W), the probability of that class.
-    palette: uint8 (k, 3). seconds: wall-clock time from the picture to this.
+    palette: uint8 (k, 3). seconds: wall-clock time from the picture to this. device: what it ran on, "cpu" say.
     """
 
     label_map: np.ndarray
@@ -37,6 +37,7 @@ class Segmentation:
     class_names: tuple[str, ...]
     palette: np.ndarray
     seconds: float
+    device: str
 
     def shares(self) -> np.ndarray:
         """float64 (k,): the share of the picture that each class covers; they sum to 1."""
@@ -95,7 +96,8 @@ class Segmenter:
             label_map[rows, columns] = label.cpu().numpy()
             confidence[rows, columns] = probability.cpu().numpy()
         seconds = time.perf_counter() - start
-        return Segmentation(label_map, confidence, self.bundle.class_names, self.bundle.palette, seconds)
+        names, palette = self.bundle.class_names, self.bundle.palette
+        return Segmentation(label_map, confidence, names, palette, seconds, self.device.type)
 
     def tiles(self, image: np.ndarray, *, tile: int = TILE) -> Iterator[tuple[slice, slice, Tensor]]:
         """Cut ``image`` into tiles; yields (rows, columns, logits float32 (C, h, w)) that cover it exactly once."""

@@ -1,0 +1,677 @@
+"""The page: one picture, two U-Nets side by side, and the same picture in k colours.
+
+    python app.py                           the bundles in weights/
+    UNET_WEIGHTS=<folder or Hub name> python app.py
+
+Here is what a person sees and what happens when they touch it; how it is computed is in the library. What one session
+looks at is kept in that session's state. The networks' answers to small pictures are also kept by content, which only
+who has the same picture can ask for.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio is imported
+
+import gradio as gr
+import numpy as np
+import spaces  # before torch, which comes with the library: ZeroGPU wants it so
+from PIL import Image
+
+from unet import render
+from unet.compare import Comparison, compare
+from unet.hub import WEIGHTS_VARIABLE, find_bundles
+from unet.images import ImageError, read_annotation, read_image, save_png
+from unet.model import count_parameters
+from unet.palette import LiveView, PaletteLadder
+from unet.predict import Segmentation, Segmenter
+
+HERE = Path(__file__).parent
+WEIGHTS = os.environ.get(WEIGHTS_VARIABLE, str(HERE / "weights"))
+
+#: The two sides of the page, left and right, and how each joins its skips.
+SIDES = ("residual-add", "crop-concat")
+TAGLINES = ("skips are added · convolutions padded", "skips are cropped and concatenated · convolutions unpadded")
+
+#: The menu's order; other tasks follow, and tasks without bundles are left out.
+TASK_ORDER = ("streets", "nuclei", "hands")
+
+VIEWS = ("Overlay", "Masks", "Disagreement", "Confidence")
+COLOR_SPACES = {"RGB": "rgb", "OKLab": "oklab"}
+PALETTE_FILES = ("PNG", "GPL", "ASE", "JSON", "CSS")
+
+MAX_PIXELS = 40_000_000  # on the page; the library has no limit
+VIEW_PIXELS = 1_000_000  # what a screen shows of it, and what the palette's slider repaints
+KNOWN_PIXELS = 1_200_000  # answers to pictures up to this size are remembered by content
+HOUR = 3600
+
+
+# ---- what there is ---------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def tasks() -> dict[str, tuple[str, ...]]:
+    """Every task for which both sides have a bundle -> where the two are."""
+    found = {(bundle.task, bundle.architecture): bundle.location for bundle in find_bundles(WEIGHTS)}
+    names = dict.fromkeys([*TASK_ORDER, *(task for task, _ in found)])
+    complete = {task: tuple(found.get((task, side), "") for side in SIDES) for task in names}
+    return {task: places for task, places in complete.items() if all(places)}
+
+
+@functools.cache
+def segmenter(location: str, device: str | None = None) -> Segmenter:
+    return Segmenter.load(location, device=device)
+
+
+def segmenters(task: str) -> tuple[Segmenter, ...]:
+    """The networks of a task, left and right."""
+    if task not in tasks():
+        raise _refusal(f"There is no task “{task}”; there are: {', '.join(tasks())}.")
+    return tuple(segmenter(location) for location in tasks()[task])
+
+
+@functools.cache
+def examples(task: str) -> tuple[tuple[Path, Path | None], ...]:
+    """Pictures to begin with, each with its ground truth where there is one."""
+    own = sorted((HERE / "weights" / task / "examples").glob("*.jpg"))
+    pairs = [(picture, truth if (truth := picture.with_suffix(".png")).exists() else None) for picture in own]
+    # Two photographs that come inside scikit-learn. Asking for its place does not import it.
+    sklearn = importlib.util.find_spec("sklearn")
+    photos = Path(sklearn.origin).parent / "datasets" / "images" if sklearn and sklearn.origin else None
+    names = ("china.jpg", "flower.jpg") if photos else ()
+    return (*pairs, *((photos / name, None) for name in names if (photos / name).exists()))
+
+
+# ---- what a session looks at -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Picture:
+    """The picture on the page.
+
+    view: uint8 (h, w, 3), what is shown of it; the picture itself where that is small. truth: file of its ground truth.
+    """
+
+    source: Path
+    view: np.ndarray
+    shrunk: bool
+    live: LiveView
+    truth: Path | None = None
+    ladders: dict[str, PaletteLadder] = field(default_factory=dict, repr=False)
+
+    def pixels(self) -> np.ndarray:
+        """uint8 (H, W, 3) at full size; read again rather than kept, since the slider and the views do without it."""
+        return _read(self.source, notify=lambda _: None) if self.shrunk else self.view
+
+    def ladder(self, space: str) -> PaletteLadder:
+        """Palettes of every size; prepared at the first question, so that the slider only looks them up."""
+        if space not in self.ladders:
+            self.ladders[space] = PaletteLadder(self.pixels(), space=COLOR_SPACES[space])
+        return self.ladders[space]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What both networks said, with all that is needed to look at it in any way.
+
+    view: uint8 (h, w, 3), what is shown of the picture they saw. confidences: float32 (h, w), sampled at that size.
+    colors: in how many colours they saw it, None for all.
+    """
+
+    view: np.ndarray
+    comparison: Comparison
+    confidences: tuple[np.ndarray, np.ndarray]
+    palette: np.ndarray
+    seconds: tuple[float, float]
+    parameters: tuple[int, int]
+    device: str
+    colors: int | None
+
+
+def _refusal(sentence: str) -> gr.Error:
+    """What a person reads; the log stays free of it."""
+    return gr.Error(sentence, print_exception=False)
+
+
+def needs_what_is_shown(handler: Callable[..., Any]) -> Callable[..., Any]:
+    """For handlers that begin with the session's picture or answer, which is let go of after an hour."""
+
+    @functools.wraps(handler)
+    def checked(shown: Picture | Answer | None, *inputs: Any, **options: Any) -> Any:
+        if shown is None:
+            raise _refusal("The picture is no longer kept here: drop it again, or click an example.")
+        return handler(shown, *inputs, **options)
+
+    return checked
+
+
+def _read(source: str | Path, notify: Callable[[str], Any] = gr.Info) -> np.ndarray:
+    try:
+        return read_image(source, max_pixels=MAX_PIXELS, notify=notify)
+    except ImageError as error:
+        raise _refusal(str(error)) from error
+
+
+def _open(source: str | Path, truth: Path | None = None) -> Picture:
+    image = _read(source)
+    view = render.shrink(image, VIEW_PIXELS)
+    return Picture(Path(source), view, view is not image, LiveView(view), truth)
+
+
+def take_upload(path: str | None, picture: Picture) -> tuple[Any, Any, Any]:
+    """A picture was dropped, pasted or taken -> (picture, what the box shows, ground truth)."""
+    if path is None:  # the box was emptied: the last answer stays
+        return picture, gr.skip(), gr.skip()
+    picture = _open(path)
+    # Browsers draw neither TIFF nor PPM; what they cannot draw is given back as something they can.
+    drawable = Path(path).suffix.lower() in (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".avif")
+    return picture, gr.skip() if drawable else Image.fromarray(picture.view), None
+
+
+def put_back(picture: Picture) -> Any:
+    """What could not be read gives way to the picture that the page still answers for -> what the box shows."""
+    return str(picture.source) if picture.source.exists() else Image.fromarray(picture.view)
+
+
+def take_example(task: str, event: gr.SelectData) -> tuple[Picture, str, str | None]:
+    """An example was clicked -> (picture, what the box shows, ground truth)."""
+    return _example(task, event.index)
+
+
+def take_task(task: str, picture: Picture | None) -> tuple[Any, ...]:
+    """The page was opened or a task chosen -> (the task's examples, picture, what the box shows, ground truth)."""
+    gallery = gr.Gallery([str(path) for path, _ in examples(task)], selected_index=None)
+    is_example = picture is None or any(picture.source == path for name in tasks() for path, _ in examples(name))
+    if not is_example:  # a person's own picture is asked about again
+        return gallery, replace(picture, truth=None), gr.skip(), None
+    return gallery, *_example(task, 0)
+
+
+def _example(task: str, index: int) -> tuple[Picture, str, str | None]:
+    path, truth = examples(task)[index]
+    return _open(path, truth), str(path), str(truth) if truth else None
+
+
+@needs_what_is_shown
+def take_truth(picture: Picture, answer: Answer, path: str | None) -> tuple[Picture, Answer, str]:
+    """A ground truth was added or removed -> (picture, answer, table of scores)."""
+    picture = replace(picture, truth=Path(path) if path else None)
+    answer = replace(answer, comparison=_scored(answer.comparison, picture.truth))
+    return picture, answer, render.score_table(SIDES, answer.comparison)
+
+
+def _scored(comparison: Comparison, truth: Path | None) -> Comparison:
+    if truth is None:
+        return comparison.with_truth(None)
+    try:
+        labels = read_annotation(truth, binary=len(comparison.class_names) == 2, max_pixels=MAX_PIXELS)
+        if labels.ndim == 3:
+            raise ImageError(f"{truth.name} holds colours: export it as a grey or palette PNG of class numbers.")
+        return comparison.with_truth(labels)
+    except ValueError as error:  # ImageError is one
+        raise _refusal(str(error)) from error
+
+
+# ---- the two networks ------------------------------------------------------------------------------------------------
+
+
+@spaces.GPU
+def run_on_gpu(task: str, image: np.ndarray) -> tuple[Segmentation, ...]:
+    """Both networks on uint8 (H, W, 3). On ZeroGPU the arguments and the result travel to another process."""
+    return tuple(network(image) for network in segmenters(task))
+
+
+def run_networks(task: str, image: np.ndarray) -> tuple[Segmentation, ...]:
+    """Both networks where they were loaded, or on the CPU once ZeroGPU has no time left for this visitor."""
+    try:
+        return run_on_gpu(task, image)
+    except gr.Error as error:
+        if not str(error.title).startswith("ZeroGPU quota"):
+            raise
+        gr.Info("The free GPU time is used up for now. Both networks run on the CPU instead: the same answer, later.")
+        return tuple(segmenter(location, "cpu")(image) for location in tasks()[task])
+
+
+@functools.lru_cache(maxsize=16)
+def _known_answer(task: str, shape: tuple[int, ...], pixels: bytes) -> tuple[Segmentation, ...]:
+    return run_networks(task, np.frombuffer(pixels, np.uint8).reshape(shape))
+
+
+def segmentations(task: str, image: np.ndarray) -> tuple[Segmentation, ...]:
+    """What both networks make of uint8 (H, W, 3), remembered for small pictures."""
+    if image.shape[0] * image.shape[1] <= KNOWN_PIXELS:
+        return _known_answer(task, image.shape, image.tobytes())
+    return run_networks(task, image)
+
+
+@needs_what_is_shown
+def answer(picture: Picture, task: str, quantized: bool, colors: int, space: str) -> Answer:
+    """Ask both networks, about the picture itself or about what ``colors`` colours leave of it."""
+    image, view = picture.pixels(), picture.view
+    if quantized:
+        palette = picture.ladder(space)[colors]
+        image, view = (palette.decode(palette.encode(pixels)) for pixels in (image, view))
+    first, second = segmentations(task, image)
+    networks = segmenters(task)
+    return Answer(
+        view=view,
+        comparison=_scored(compare(first, second), picture.truth),
+        confidences=(render.sample(first.confidence, view.shape[:2]), render.sample(second.confidence, view.shape[:2])),
+        palette=first.palette,
+        seconds=(first.seconds, second.seconds),
+        parameters=tuple(count_parameters(network.net) for network in networks),
+        device=first.device.upper(),
+        colors=colors if quantized else None,
+    )
+
+
+@needs_what_is_shown
+def show_answer(answer: Answer, view: str, opacity: float) -> tuple[Any, ...]:
+    """All there is to see of an answer -> (headings, two pictures, how to read them, agreement, legend, scores)."""
+    return (
+        render.network_headings(SIDES, TAGLINES, answer.parameters, answer.seconds, answer.device),
+        show_pair(answer, view, opacity),
+        render.view_key(view, len(answer.comparison.class_names)),
+        render.agreement_bar(answer.comparison.agreement, answer.colors),
+        render.legend(SIDES, answer.comparison, answer.palette),
+        render.score_table(SIDES, answer.comparison),
+    )
+
+
+@needs_what_is_shown
+def show_pair(answer: Answer, view: str, opacity: float) -> tuple[Any, Any]:
+    """The two pictures on either side of the divider; no network runs."""
+    names = answer.comparison.class_names
+    first, second = maps = [render.sample(m, answer.view.shape[:2]) for m in answer.comparison.label_maps]
+    unpainted = render.unpainted_classes(names)
+    if view == "Masks":
+        return tuple(render.paint(label_map, answer.palette) for label_map in maps)
+    if view == "Disagreement":
+        return tuple(
+            render.disagreement_view(answer.view, one, other, answer.palette, unpainted=unpainted)
+            for one, other in ((first, second), (second, first))
+        )
+    if view == "Confidence":
+        return tuple(render.confidence_view(confidence, len(names)) for confidence in answer.confidences)
+    return tuple(
+        render.overlay(answer.view, label_map, answer.palette, opacity=opacity / 100, unpainted=unpainted)
+        for label_map in maps
+    )
+
+
+@needs_what_is_shown
+def change_view(answer: Answer, view: str, opacity: float) -> tuple[Any, Any, str]:
+    """Another view was chosen -> (two pictures, whether opacity matters, how to read them)."""
+    key = render.view_key(view, len(answer.comparison.class_names))
+    return show_pair(answer, view, opacity), gr.Slider(interactive=view == "Overlay"), key
+
+
+# ---- the palette -----------------------------------------------------------------------------------------------------
+
+
+@needs_what_is_shown
+def show_palette(picture: Picture, colors: int, space: str) -> tuple[Image.Image, str, str]:
+    """The slider moved -> (picture in k colours, facts, swatches). No network runs and no GPU is asked for."""
+    ladder = picture.ladder(space)
+    palette = ladder[colors]
+    labels = picture.live.encode(palette)
+    return (
+        render.paint(labels, palette.colors),
+        render.palette_facts(len(palette), ladder.distinct_colors, picture.live.mean_squared_error(palette)),
+        render.swatches(palette.colors, palette.shares(labels)),
+    )
+
+
+@needs_what_is_shown
+def save_palette(picture: Picture, colors: int, space: str, *, kind: str) -> str:
+    """Write the palette, or the whole picture in it, for download -> path."""
+    palette = picture.ladder(space)[colors]
+    write: dict[str, Callable[[], str | bytes]] = {
+        "PNG": lambda: palette.palette_png(picture.pixels()),
+        "GPL": palette.to_gpl,
+        "ASE": palette.to_ase,
+        "JSON": palette.to_json,
+        "CSS": palette.to_css,
+    }
+    content = write[kind]()
+    path = _new_file(f"{picture.source.stem}-{len(palette)}-colours.{kind.lower()}")
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return str(path)
+
+
+def _new_file(name: str) -> Path:
+    """A path in a fresh folder of Gradio's cache, which is emptied after an hour."""
+    cache = Path(gr.utils.get_upload_folder())
+    cache.mkdir(parents=True, exist_ok=True)
+    return Path(tempfile.mkdtemp(dir=cache)) / name
+
+
+# ---- for programs ----------------------------------------------------------------------------------------------------
+
+
+def segment_file(image: str, task: str, architecture: str) -> str:
+    """Segment a picture with one network.
+
+    Args:
+        image: the picture, of any size up to the page's limit
+        task: a task of the page's menu, such as "streets"
+        architecture: "residual-add" or "crop-concat"
+
+    Returns:
+        An 8-bit palette PNG of the picture's size whose values are class indices.
+    """
+    if architecture not in SIDES:
+        raise _refusal(f"There is no architecture “{architecture}”; there are: {', '.join(SIDES)}.")
+    pixels = _read(image)
+    segmenters(task)
+    found = segmentations(task, pixels)[SIDES.index(architecture)]
+    path = _new_file("labels.png")
+    save_png(found.label_map, path, palette=found.palette)
+    return str(path)
+
+
+def compare_file(image: str, task: str) -> dict[str, Any]:
+    """Segment a picture with both networks and compare their answers.
+
+    Args:
+        image: the picture, of any size up to the page's limit
+        task: a task of the page's menu, such as "streets"
+
+    Returns:
+        The share of pixels on which both agree, seconds for each network, and the share each gives to every class.
+    """
+    pixels = _read(image)
+    found = segmentations(task, pixels)
+    comparison = compare(*found)
+    return {
+        "agreement": comparison.agreement,
+        "seconds": {side: s.seconds for side, s in zip(SIDES, found, strict=True)},
+        "shares": {
+            name: dict(zip(SIDES, map(float, shares), strict=True))
+            for name, shares in zip(comparison.class_names, comparison.shares.T, strict=True)
+        },
+    }
+
+
+def quantize_file(image: str, colors: int, space: str) -> str:
+    """Show a picture in k colours, chosen by k-means.
+
+    Args:
+        image: the picture, of any size up to the page's limit
+        colors: how many colours, 2 to 64
+        space: "RGB" or "OKLab", where distances between colours are measured
+
+    Returns:
+        A palette PNG of the picture's size with exactly that many colours, or all of its own if it has fewer.
+    """
+    if not 2 <= colors <= 64 or space not in COLOR_SPACES:
+        raise _refusal(f"Colours are 2 to 64 in RGB or OKLab, not {colors} in “{space}”.")
+    return save_palette(_open(image), int(colors), space, kind="PNG")
+
+
+# ---- the page --------------------------------------------------------------------------------------------------------
+
+
+def as_it_is(payload: Any) -> str | None:
+    """What an image box hands over -> the file's path. The library reads more formats, and says why it refuses one."""
+    return None if payload is None else payload.path
+
+
+HEADLINE = """
+<h1>Add or concat? <span>Two U-Nets, one picture.</span></h1>
+<p>A U-Net squeezes a picture until it knows <em>what</em> is there, then grows it back, taking <em>where</em> from the
+earlier layers through skip connections. One of these two networks <b>adds</b> them, the other <b>concatenates</b> them.
+Drop a picture and see what difference that makes.</p>
+"""
+
+PALETTE_TITLE = """
+<h2>The same picture in k colours</h2>
+<p>k-means finds the k colours that stand for all the others with the smallest error. How few does it take until you, or
+the networks, see something else?</p>
+"""
+
+TRUTH_INFO = "A PNG of class numbers, as large as the picture; 255 is left out. Where there are two classes, a mask."
+SPACE_INFO = "RGB: smallest error in numbers. OKLab: distances as the eye sees them; hues survive longer."
+
+
+def _asset(name: str) -> str:
+    return (HERE / "assets" / name).read_text(encoding="utf-8")
+
+
+def _html(value: str, name: str) -> gr.HTML:
+    return gr.HTML(value, elem_id=name, apply_default_css=False)
+
+
+def build_demo() -> gr.Blocks:
+    """The page with its handlers. Finds the bundles; loads none of them."""
+    names = list(tasks())
+    if not names:
+        raise SystemExit(
+            f"{WEIGHTS} holds no task with both {' and '.join(SIDES)}. Train them with `python train.py`, or set "
+            f"{WEIGHTS_VARIABLE} to a folder or a Hub namespace that has them."
+        )
+    with gr.Blocks(
+        title="Add or concat? Two U-Nets, one picture", analytics_enabled=False, delete_cache=(HOUR, HOUR)
+    ) as demo:
+        picture, found = gr.State(time_to_live=HOUR), gr.State(time_to_live=HOUR)
+
+        with gr.Row(elem_id="top"):
+            _html(HEADLINE, "headline")
+            task = gr.Radio([(name.capitalize(), name) for name in names], value=names[0], label="Task", elem_id="task")
+
+        with gr.Row(elem_id="main"):
+            with gr.Column(scale=4, min_width=300, elem_id="source"):
+                image = gr.Image(
+                    type="filepath",
+                    label="Picture",
+                    height=300,
+                    sources=["upload", "clipboard", "webcam"],
+                    buttons=[],
+                    placeholder=f"Drop a picture, or click to choose\nup to {MAX_PIXELS // 10**6} million pixels",
+                    elem_id="picture",
+                )
+                image.preprocess = as_it_is
+                gallery = gr.Gallery(
+                    label="Examples",
+                    columns=5,
+                    rows=1,
+                    height=92,
+                    allow_preview=False,
+                    object_fit="cover",
+                    buttons=[],
+                    interactive=False,
+                    elem_id="examples",
+                )
+                scores = _html("", "scores")
+                with gr.Accordion("Ground truth (optional)", open=False, elem_id="truth"):
+                    gr.Markdown(TRUTH_INFO)
+                    truth = gr.File(
+                        label="Ground truth", show_label=False, file_types=[".png", ".tif", ".bmp", ".gif"], height=110
+                    )
+                with gr.Accordion("What am I looking at?", open=False, elem_id="explanation"):
+                    gr.Markdown(_asset("explanation.md"))
+            with gr.Column(scale=8, min_width=320, elem_id="answer"):
+                headings = _html("", "headings")
+                pair = gr.ImageSlider(
+                    label="residual-add | crop-concat",
+                    show_label=False,
+                    format="png",
+                    height=470,
+                    max_height=470,
+                    interactive=False,
+                    buttons=["download", "fullscreen"],
+                    elem_id="pair",
+                )
+                with gr.Row(elem_id="views"):
+                    view = gr.Radio(VIEWS, value=VIEWS[0], label="View", elem_id="view", scale=3, min_width=280)
+                    opacity = gr.Slider(
+                        0, 100, value=55, step=5, label="Opacity, %", scale=2, min_width=160, elem_id="opacity"
+                    )
+                key = _html("", "key")
+                agreement = _html("", "agreement")
+                legend = _html("", "legend")
+
+        _html(PALETTE_TITLE, "palette-title")
+        with gr.Row(elem_id="palette"):
+            with gr.Column(scale=4, min_width=300, elem_id="palette-controls"):
+                colors = gr.Slider(2, 64, value=8, step=1, label="Colours", elem_id="colours")
+                space = gr.Radio(
+                    list(COLOR_SPACES), value="RGB", label="Distance between colours", info=SPACE_INFO, elem_id="space"
+                )
+                quantized = gr.Checkbox(
+                    label="Show the networks this picture",
+                    info="How many colours do they need? Both are asked again when the slider rests.",
+                    elem_id="quantised",
+                )
+                _html("<p>Save the picture (PNG) or its colours</p>", "save-title")
+                with gr.Row(elem_id="downloads"):
+                    saves = {kind: gr.Button(kind, size="sm", min_width=48) for kind in PALETTE_FILES}
+            with gr.Column(scale=8, min_width=320, elem_id="palette-view"):
+                painted = gr.Image(
+                    label="In k colours",
+                    format="png",
+                    height=360,
+                    interactive=False,
+                    buttons=["download", "fullscreen"],
+                    elem_id="painted",
+                )
+                facts = _html("", "facts")
+        swatches = _html("", "swatches")
+
+        # Buttons that the page presses itself.
+        settled = gr.Button("Ask again", visible="hidden", elem_id="settled")
+        file = gr.File(visible="hidden")
+
+        shown = [headings, pair, key, agreement, legend, scores]
+        palette_inputs, palette_outputs = [picture, colors, space], [painted, facts, swatches]
+        private = {"api_visibility": "private"}
+        quiet = private | {"show_progress": "hidden"}
+
+        def ask(event: Any) -> None:
+            """Networks first, pictures after: so that a view chosen in between is the view that is shown."""
+            asked = event(
+                answer,
+                [picture, task, quantized, colors, space],
+                found,
+                concurrency_id="networks",
+                concurrency_limit=1,
+                show_progress_on=[pair],
+                **private,
+            )
+            asked.success(show_answer, [found, view, opacity], shown, **quiet)
+
+        def repaint(event: Any) -> None:
+            event(show_palette, palette_inputs, palette_outputs, **quiet)
+
+        # A new picture: read it, then the palette and the networks set off together.
+        for event, handler, inputs, outputs in (
+            (demo.load, take_task, [task, picture], [gallery, picture, image, truth]),
+            (task.input, take_task, [task, picture], [gallery, picture, image, truth]),
+            (gallery.select, take_example, [task], [picture, image, truth]),
+            (image.input, take_upload, [image, picture], [picture, image, truth]),
+        ):
+            taken = event(handler, inputs, outputs, show_progress="hidden", trigger_mode="always_last", **private)
+            repaint(taken.success)
+            ask(taken.success)
+            taken.failure(put_back, picture, image, **quiet)
+
+        for event in (truth.upload, truth.clear):
+            judged = event(take_truth, [picture, found, truth], [picture, found, scores], **quiet)
+            judged.failure(lambda: None, None, truth, **quiet)
+        view.input(
+            change_view,
+            [found, view, opacity],
+            [pair, opacity, key],
+            show_progress="hidden",
+            trigger_mode="always_last",
+            **private,
+        )
+        opacity.change(show_pair, [found, view, opacity], pair, **quiet)
+
+        # `.change` with its "always_last" is the one binding that ends on the right value for a drag, arrow keys and
+        # a typed number alike. The networks are asked when the slider rests, never during a drag.
+        repaint(colors.change)
+        repaint(space.change)
+        for control in (colors, space):
+            control.change(None, quantized, js="(on) => { if (on) unetPage.whenSettled('settled') }", **private)
+        ask(settled.click)
+        ask(quantized.input)
+
+        for kind, button in saves.items():
+            saved = button.click(functools.partial(save_palette, kind=kind), palette_inputs, file, **quiet)
+            saved.success(None, file, js="unetPage.download", **private)
+        _add_endpoints(names)
+    return demo
+
+
+def _add_endpoints(names: list[str]) -> None:
+    """The page's doors for programs: what its controls do, without a session. They are not drawn."""
+    picture = gr.Image(type="filepath", label="image", visible=False)
+    picture.preprocess = as_it_is
+    task = gr.Radio(names, label="task", visible=False)
+    architecture = gr.Radio(SIDES, label="architecture", visible=False)
+    colors = gr.Number(8, precision=0, label="colors", visible=False)
+    space = gr.Radio(list(COLOR_SPACES), value="RGB", label="space", visible=False)
+    for function, inputs, output, group in (
+        (segment_file, [picture, task, architecture], gr.Image(format="png", visible=False), "networks"),
+        (compare_file, [picture, task], gr.JSON(visible=False), "networks"),
+        (quantize_file, [picture, colors, space], gr.Image(format="png", visible=False), None),
+    ):
+        name = function.__name__.removesuffix("_file")
+        limits = {"concurrency_id": group, "concurrency_limit": 1} if group else {}
+        gr.Button(visible=False).click(function, inputs, output, api_name=name, **limits)
+
+
+def page_theme() -> gr.themes.Base:
+    """Gradio's plainest theme; how it looks is in assets/page.css."""
+    return gr.themes.Base(
+        primary_hue="stone",
+        neutral_hue="stone",
+        radius_size="lg",
+        # Fonts that come with Gradio: no visitor's browser is sent to another host.
+        font=[gr.themes.LocalFont("IBM Plex Sans", weights=(400, 600, 700)), "system-ui", "sans-serif"],
+        font_mono=[gr.themes.LocalFont("IBM Plex Mono"), "ui-monospace", "monospace"],
+    )
+
+
+def launch(demo: gr.Blocks, **options: Any) -> Any:
+    """Serve the page as it is meant to be served; options are those of gr.Blocks.launch."""
+    # Few threads: torch and numpy bring their own, and more at once only makes everybody wait longer.
+    demo.queue(max_size=32, default_concurrency_limit=2)
+    return demo.launch(
+        theme=page_theme(),
+        css_paths=[HERE / "assets" / "page.css"],
+        head=f"<script>{_asset('page.js')}</script>",
+        max_threads=8,
+        show_error=False,
+        run_history=False,
+        footer_links=["api"],
+        allowed_paths=sorted({str(path.parent) for name in tasks() for path, _ in examples(name)}),
+        **options,
+    )
+
+
+def warm_up() -> None:
+    """Load the first task's networks and let them run once: the first answer is quicker, and its seconds honest."""
+    first = next(iter(tasks()))
+    if os.environ.get("SPACES_ZERO_GPU"):  # its worker starts as a copy of this process: all networks must be here
+        for task in tasks():
+            segmenters(task)
+        return
+    image = np.ascontiguousarray(read_image(examples(first)[0][0])[:, ::-1])
+    for network in segmenters(first):
+        network(image)
+
+
+if __name__ == "__main__":
+    page = build_demo()
+    warm_up()
+    launch(page, inbrowser="SPACE_ID" not in os.environ)

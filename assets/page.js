@@ -1,0 +1,60 @@
+// What the page does by itself in the browser: take a picture dropped anywhere, copy a colour, start a download, notice
+// that a slider rests.
+window.unetPage = (() => {
+  const REST = 600; // milliseconds without a change
+  let timer;
+
+  function whenSettled(buttonId) {
+    clearTimeout(timer);
+    timer = setTimeout(() => document.getElementById(buttonId)?.click(), REST);
+  }
+
+  function download(file) {
+    if (!file) return;
+    const link = document.createElement("a");
+    link.href = file.url;
+    link.download = file.orig_name || "";
+    link.click();
+  }
+
+  async function copy(text) {
+    try {
+      await navigator.clipboard.writeText(text);
+    } catch {
+      // Pages that are not served over https have no clipboard; a selected field can still be copied.
+      const field = document.createElement("textarea");
+      field.value = text;
+      document.body.append(field);
+      field.select();
+      document.execCommand("copy");
+      field.remove();
+    }
+  }
+
+  // A picture may be dropped or pasted anywhere on the page, also while another one is in the box.
+  function take(files, event) {
+    const picture = [...(files ?? [])].find((file) => file.type.startsWith("image/") || file.type === "");
+    const input = document.querySelector("#picture input[type=file]");
+    if (!picture || !input || event.target.closest?.("#truth")) return;
+    event.preventDefault();
+    event.stopPropagation();
+    const one = new DataTransfer();
+    one.items.add(picture);
+    input.files = one.files;
+    input.dispatchEvent(new Event("change", { bubbles: true }));
+  }
+
+  document.addEventListener("dragover", (event) => event.preventDefault());
+  document.addEventListener("drop", (event) => take(event.dataTransfer?.files, event), true);
+  document.addEventListener("paste", (event) => take(event.clipboardData?.files, event), true);
+
+  document.addEventListener("click", async (event) => {
+    const chip = event.target.closest?.(".chip[data-hex]");
+    if (!chip) return;
+    await copy(chip.dataset.hex);
+    chip.classList.add("copied");
+    setTimeout(() => chip.classList.remove("copied"), 1200);
+  });
+
+  return { whenSettled, download };
+})();

@@ -1,0 +1,482 @@
+"""The page in a real browser, and its doors for programs through gradio_client, on bundles with random weights."""
+
+import io
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bundles import photo, small_bundle
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
+from PIL import Image
+from playwright.sync_api import expect, sync_playwright
+
+import app
+from unet import Segmenter
+from unet.hub import find_bundles
+from unet.images import read_image, save_png
+
+ROOT = Path(__file__).parent.parent
+EXAMPLES = ROOT / "weights" / "nuclei" / "examples"
+SIDES = ("residual-add", "crop-concat")
+# Nothing but the page under test: no updates, no look-ups at the browser maker's.
+CHROMIUM = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--use-fake-device-for-media-stream",
+    "--use-fake-ui-for-media-stream",
+]
+PATIENCE = 30_000  # milliseconds; for machines that are busy with something else
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """Two tasks with both sides: nuclei, which has examples with a ground truth, and one that the project has not."""
+    folder = tmp_path_factory.mktemp("weights")
+    for task, classes in (("nuclei", 2), ("garden", 5)):
+        for seed, architecture in enumerate(SIDES):
+            bundle = small_bundle(architecture, classes=classes, task=task, seed=seed, working_pixels=160 * 160)
+            bundle.save(folder / task / architecture)
+    return folder
+
+
+@contextmanager
+def serve(weights, folder, **environment):
+    """The page, started as a person starts it, on a free port."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = {
+        "UNET_WEIGHTS": str(weights),
+        "GRADIO_SERVER_PORT": str(port),
+        "GRADIO_TEMP_DIR": str(folder / "cache"),
+        "HF_HUB_OFFLINE": "1",
+        "BROWSER": "true",  # the command: what the page opens itself in does nothing
+        **environment,
+    }
+    url = f"http://127.0.0.1:{port}/"
+    with (folder / "log").open("wb") as log:
+        server = subprocess.Popen(
+            [sys.executable, "app.py"], cwd=ROOT, env=os.environ | environment, stdout=log, stderr=log
+        )
+        try:
+            deadline = time.monotonic() + 90
+            while True:
+                try:
+                    urllib.request.urlopen(url, timeout=5).close()
+                    break
+                except OSError:
+                    assert server.poll() is None, (folder / "log").read_text()
+                    assert time.monotonic() < deadline, (folder / "log").read_text()
+                    time.sleep(0.1)
+            yield url
+        finally:
+            server.terminate()
+            server.wait(20)
+
+
+@pytest.fixture(scope="module")
+def address(weights, tmp_path_factory):
+    with serve(weights, tmp_path_factory.mktemp("server")) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def browser():
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=CHROMIUM)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(browser, address):
+    """Open the page in a session of its own and wait for the first answer."""
+    contexts = []
+
+    def open_page(width=1280, height=900, **options):
+        context = browser.new_context(viewport={"width": width, "height": height}, **options)
+        context.set_default_timeout(PATIENCE)
+        contexts.append(context)
+        page = context.new_page()
+        page.requested = []
+        page.on("request", lambda request: page.requested.append(request.url))
+        page.goto(address)
+        expect(page.locator("#legend li")).to_have_count(2, timeout=PATIENCE)
+        expect(page.locator("#swatches .chip")).to_have_count(8, timeout=PATIENCE)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+
+
+@pytest.fixture
+def picture(tmp_path):
+    """A picture of 83 x 61 pixels, as a person would upload it."""
+    save_png(photo(61, 83), tmp_path / "my picture.png")
+    return tmp_path / "my picture.png"
+
+
+@pytest.fixture(scope="module")
+def client(address):
+    return Client(address, verbose=False, download_files=True)
+
+
+def upload(page, path, box="#picture"):
+    page.locator(f"{box} input[type=file]").first.set_input_files(str(path))
+
+
+def shows(page, selector, pattern):
+    expect(page.locator(selector)).to_contain_text(re.compile(pattern), timeout=PATIENCE)
+
+
+def sources(page):
+    """Addresses of the two pictures beside the divider."""
+    return page.locator("#pair img").evaluate_all("images => images.map(image => image.src)")
+
+
+def wait_for_other_pair(page, before):
+    page.wait_for_function(
+        "before => { const now = [...document.querySelectorAll('#pair img')].map(image => image.src);"
+        " return now.length == 2 && now.every((source, i) => source != before[i]) }",
+        arg=before,
+    )
+
+
+def pixels(page, source):
+    """What an address of the page's shows: uint8 (H, W, 3)."""
+    return np.asarray(Image.open(io.BytesIO(page.request.get(source).body())).convert("RGB"))
+
+
+def colors_of(image):
+    return len(np.unique(image.reshape(-1, 3), axis=0))
+
+
+# ---- in the browser --------------------------------------------------------------------------------------------------
+
+
+def test_opens_with_an_example_already_answered(open_page, address):
+    page = open_page()
+    expect(page.get_by_role("heading", name="Add or concat?")).to_be_visible()
+    for side in SIDES:
+        shows(page, "#headings", rf"{side}\s*[\d.]+ M parameters · [\d.]+ s on the (CPU|CUDA)")
+    shows(page, "#agreement", r"They agree on (> )?[\d.]+ % of the picture")
+    shows(page, "#scores", r"mIoU.*Dice.*Pixel accuracy")
+    first, second = (pixels(page, source) for source in sources(page))
+    assert first.shape == second.shape
+    assert not np.array_equal(first, second)
+    hosts = {url.split("/")[2] for url in page.requested if url.startswith("http")}
+    assert hosts == {address.split("/")[2]}, "the page may ask no other host"
+
+
+def test_upload_move_the_slider_read_the_results(open_page, picture):
+    page = open_page()
+    before = sources(page)
+    upload(page, picture)
+    wait_for_other_pair(page, before)
+    assert [pixels(page, source).shape for source in sources(page)] == [(61, 83, 3)] * 2
+    shows(page, "#scores", "No ground truth")
+
+    number = page.get_by_label("number input for Colours")
+    slider = page.get_by_label("range slider for Colours")
+    number.fill("5")
+    number.press("Enter")
+    expect(page.locator(".chip")).to_have_count(5, timeout=PATIENCE)
+    shows(page, "#facts", r"\b5 of [\d,]+ colours · mean squared error [\d.,]+ · PSNR [\d.]+ dB")
+    for _ in range(4):
+        slider.press("ArrowRight")
+    expect(page.locator(".chip")).to_have_count(9, timeout=PATIENCE)
+    slider.press("ArrowLeft")
+    expect(page.locator(".chip")).to_have_count(8, timeout=PATIENCE)
+    shows(page, "#facts", r"\b8 of ")
+    painted = pixels(page, page.locator("#painted img").get_attribute("src"))
+    assert painted.shape == (61, 83, 3)
+    assert colors_of(painted) == 8  # and not the thousands that a lossy format makes of them
+    shares = [float(text.split("%")[0].split()[-1]) for text in page.locator(".chip").all_inner_texts()]
+    assert shares == sorted(shares, reverse=True)
+    assert sum(shares) == pytest.approx(100, abs=0.5)
+
+    page.get_by_role("button", name="Reset to default value").last.click()
+    shows(page, "#facts", r"\b8 of ")
+    facts = page.locator("#facts").inner_text()
+    page.get_by_role("radio", name="OKLab").check()
+    expect(page.locator("#facts")).not_to_have_text(facts, timeout=PATIENCE)
+    shows(page, "#facts", r"\b8 of ")
+
+
+def test_every_view_is_another_picture_of_the_same_answer(open_page):
+    page = open_page()
+    seconds = page.locator("#headings").inner_text()
+    for view, key in (
+        ("Masks", "one colour a class"),
+        ("Disagreement", "Fog where they agree"),
+        ("Confidence", "sure, 100 %.*a guess, 50.0 %"),
+        ("Overlay", "Drag the divider"),
+    ):
+        before = sources(page)
+        page.get_by_role("radio", name=view).check()
+        wait_for_other_pair(page, before)
+        shows(page, "#key", key)
+        if view == "Masks":
+            assert all(colors_of(pixels(page, source)) <= 2 for source in sources(page))
+    before = sources(page)
+    opacity = page.get_by_label("number input for Opacity")
+    opacity.fill("0")
+    opacity.press("Enter")
+    wait_for_other_pair(page, before)
+    example = read_image(EXAMPLES / "fluorescence.jpg")
+    assert all(np.array_equal(pixels(page, source), example) for source in sources(page))
+    assert page.locator("#headings").inner_text() == seconds  # not asked again
+
+
+def test_examples_and_tasks(open_page):
+    page = open_page()
+    before, scores = sources(page), page.locator("#scores").inner_text()
+    page.locator("#examples button").nth(2).click()
+    wait_for_other_pair(page, before)
+    expect(page.locator("#scores")).not_to_have_text(scores, timeout=PATIENCE)
+    shows(page, "#scores", "Dice")
+    page.get_by_role("radio", name="Garden").check()
+    expect(page.locator("#legend li")).to_have_count(5, timeout=PATIENCE)
+    expect(page.locator("#examples button")).to_have_count(2, timeout=PATIENCE)
+    shows(page, "#scores", "No ground truth")
+
+
+def test_a_picture_from_the_webcam(open_page):
+    page = open_page(permissions=["camera"])
+    before = sources(page)
+    page.get_by_label("Capture from camera").click()
+    page.locator("#picture").get_by_text("Click to Access Webcam").click()
+    page.locator("#picture").get_by_label("capture photo").click()
+    wait_for_other_pair(page, before)
+    shows(page, "#scores", "No ground truth")
+
+
+def test_own_picture_is_kept_when_the_task_changes(open_page, picture):
+    page = open_page()
+    before = sources(page)
+    upload(page, picture)
+    wait_for_other_pair(page, before)
+    page.get_by_role("radio", name="Garden").check()
+    expect(page.locator("#legend li")).to_have_count(5, timeout=PATIENCE)
+    assert pixels(page, sources(page)[0]).shape == (61, 83, 3)
+
+
+def test_broken_file_is_a_sentence_and_the_last_picture_stays(open_page, tmp_path):
+    page = open_page()
+    shown = page.locator("#picture img").get_attribute("src").rsplit("/", 1)[-1]
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(300))
+    upload(page, tmp_path / "broken.png")
+    shows(page, ".toast-body", "broken.png.* is damaged, cut off, or an unusual kind of PNG: download it again")
+    expect(page.locator("#picture img")).to_have_attribute("src", re.compile(re.escape(shown)), timeout=PATIENCE)
+    expect(page.locator("#legend li")).to_have_count(2)
+
+
+def test_ground_truth_of_ones_own(open_page, picture, tmp_path):
+    page = open_page()
+    before = sources(page)
+    upload(page, picture)
+    wait_for_other_pair(page, before)
+    page.get_by_role("button", name="Ground truth (optional)").click()
+    save_png(np.eye(61, 83) > 0, tmp_path / "truth.png")
+    upload(page, tmp_path / "truth.png", "#truth")
+    shows(page, "#scores", r"Dice.*%")
+    page.locator("#truth").get_by_label("Remove this file").or_(
+        page.locator("#truth").get_by_label("Clear")
+    ).first.click()
+    shows(page, "#scores", "No ground truth")
+    save_png(np.eye(9) > 0, tmp_path / "small.png")
+    upload(page, tmp_path / "small.png", "#truth")
+    shows(page, ".toast-body", "The ground truth is 9 x 9 pixels and the picture 83 x 61: they must have one size.")
+    shows(page, "#scores", "No ground truth")
+
+
+def test_networks_see_the_quantised_picture_when_the_slider_rests(open_page):
+    page = open_page()
+    expect(page.locator("#agreement")).not_to_contain_text("shown in")
+    page.get_by_label("Show the networks this picture").check()
+    shows(page, "#agreement", "shown in 8 colours")
+    for _ in range(3):
+        page.get_by_label("range slider for Colours").press("ArrowRight")
+    shows(page, "#agreement", "shown in 11 colours")
+    page.get_by_label("Show the networks this picture").uncheck()
+    expect(page.locator("#agreement")).not_to_contain_text("shown in", timeout=PATIENCE)
+
+
+def test_dropped_anywhere_copied_and_saved(open_page, picture):
+    page = open_page(permissions=["clipboard-read", "clipboard-write"], accept_downloads=True)
+    before = sources(page)
+    page.evaluate(
+        """bytes => {
+            const data = new DataTransfer();
+            data.items.add(new File([new Uint8Array(bytes)], "dropped.png", {type: "image/png"}));
+            const drop = new DragEvent("drop", {dataTransfer: data, bubbles: true, cancelable: true});
+            document.querySelector("#legend").dispatchEvent(drop);
+        }""",
+        list(picture.read_bytes()),
+    )
+    wait_for_other_pair(page, before)
+    assert pixels(page, sources(page)[0]).shape == (61, 83, 3)
+
+    chip = page.locator(".chip").first
+    chip.press("Enter")
+    expect(chip).to_have_class(re.compile("copied"))
+    assert page.evaluate("navigator.clipboard.readText()") == chip.get_attribute("data-hex")
+
+    starts = {"PNG": b"\x89PNG", "GPL": b"GIMP Palette", "ASE": b"ASEF", "JSON": b"{", "CSS": b":root {"}
+    for kind, start in starts.items():
+        with page.expect_download() as download:
+            page.locator("#downloads").get_by_role("button", name=kind).click()
+        assert download.value.suggested_filename == f"dropped-8-colours.{kind.lower()}"
+        content = Path(download.value.path()).read_bytes()
+        assert content.startswith(start)
+        if kind == "PNG":
+            saved = Image.open(io.BytesIO(content))
+            assert (saved.mode, saved.size) == ("P", (83, 61))
+            assert colors_of(np.asarray(saved.convert("RGB"))) == 8
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_holds_on_a_phone(open_page, scheme):
+    page = open_page(390, 844, color_scheme=scheme, has_touch=True)
+    number = page.get_by_label("number input for Colours")
+    number.fill("64")
+    number.press("Enter")
+    expect(page.locator(".chip")).to_have_count(64, timeout=PATIENCE)
+    page.get_by_role("button", name="What am I looking at?").click()
+    expect(page.get_by_role("link", name="Ronneberger, Fischer and Brox, 2015")).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    order = ("#task", "#picture", "#examples", "#headings", "#pair", "#views", "#legend", "#scores", "#painted")
+    tops = [page.locator(name).bounding_box()["y"] for name in order]
+    assert tops == sorted(tops)
+
+
+def test_sessions_do_not_see_each_other(open_page, picture):
+    mine, theirs = open_page(), open_page()
+    before = sources(mine)
+    upload(mine, picture)
+    wait_for_other_pair(mine, before)
+    theirs.get_by_role("radio", name="Masks").check()
+    shows(theirs, "#key", "one colour a class")
+    wait_for_other_pair(theirs, before)
+    assert pixels(theirs, sources(theirs)[0]).shape == read_image(EXAMPLES / "fluorescence.jpg").shape
+
+
+# ---- for programs ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("architecture", SIDES)
+def test_segment_gives_the_exact_label_map(client, weights, picture, architecture):
+    labels = Image.open(client.predict(handle_file(picture), "garden", architecture, api_name="/segment"))
+    assert labels.mode == "P"
+    expected = Segmenter.load(weights / "garden" / architecture)(read_image(picture)).label_map
+    np.testing.assert_array_equal(np.asarray(labels), expected)
+
+
+@pytest.mark.parametrize(("colors", "space"), [(2, "RGB"), (7, "OKLab"), (64, "RGB")])
+def test_quantize_gives_exactly_k_colours(client, picture, colors, space):
+    quantized = Image.open(client.predict(handle_file(picture), colors, space, api_name="/quantize"))
+    assert (quantized.mode, quantized.size) == ("P", (83, 61))
+    assert colors_of(np.asarray(quantized.convert("RGB"))) == colors
+
+
+def test_compare_counts_what_segment_gives(client, picture):
+    result = client.predict(handle_file(picture), "garden", api_name="/compare")
+    first, second = (
+        np.asarray(Image.open(client.predict(handle_file(picture), "garden", side, api_name="/segment")))
+        for side in SIDES
+    )
+    assert result["agreement"] == pytest.approx((first == second).mean())
+    assert result["shares"]["tree"] == pytest.approx(
+        {"residual-add": (first == 2).mean(), "crop-concat": (second == 2).mean()}
+    )
+
+
+def test_refusals_are_sentences(client, picture, tmp_path):
+    (tmp_path / "note.png").write_text("no picture")
+    with pytest.raises(AppError, match=r"note\.png"):
+        client.predict(handle_file(tmp_path / "note.png"), 8, "RGB", api_name="/quantize")
+    with pytest.raises(AppError, match="Colours are 2 to 64"):
+        client.predict(handle_file(picture), 65, "RGB", api_name="/quantize")
+
+
+def test_importing_loads_no_weights_and_touches_no_network(weights):
+    program = (
+        "import socket\n"
+        "def refuse(*_): raise AssertionError('the network was touched')\n"
+        "socket.socket.connect = refuse\n"
+        "import app\n"
+        "assert app.segmenter.cache_info().currsize == 0\n"
+        "app.build_demo()\n"
+        "assert app.segmenter.cache_info().currsize == 0\n"
+    )
+    environment = os.environ | {"UNET_WEIGHTS": str(weights)}
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=environment, check=True, timeout=90)
+
+
+def test_started_as_a_space_it_answers(weights, picture, tmp_path):
+    """With the variables that Spaces set; the server then listens on every address and opens no browser."""
+    as_a_space = {"SPACE_ID": "ann/two-u-nets", "SYSTEM": "spaces", "GRADIO_SERVER_NAME": "0.0.0.0"}
+    with serve(weights, tmp_path, **as_a_space, SPACE_HOST="", SPACE_AUTHOR_NAME="ann", BROWSER="false") as url:
+        client = Client(url, verbose=False)
+        labels = Image.open(client.predict(handle_file(picture), "garden", "crop-concat", api_name="/segment"))
+    expected = Segmenter.load(weights / "garden" / "crop-concat")(read_image(picture)).label_map
+    np.testing.assert_array_equal(np.asarray(labels), expected)
+
+
+def test_without_gpu_time_the_networks_run_on_the_cpu(weights, monkeypatch):
+    """What ZeroGPU raises when a visitor's minutes are used up, raised here in its place."""
+    monkeypatch.setattr(app, "WEIGHTS", str(weights))
+    app.tasks.cache_clear()
+    said = []
+    monkeypatch.setattr(app.gr, "Info", said.append)
+
+    def refuse(task, image):
+        raise app.gr.Error("try again in 3:00:00", title=title)
+
+    monkeypatch.setattr(app, "run_on_gpu", refuse)
+    title = "ZeroGPU quota exceeded"
+    found = app.run_networks("garden", photo(40, 50))
+    assert [answer.device for answer in found] == ["cpu", "cpu"]
+    assert "on the CPU" in said[0]
+    title = "ZeroGPU worker error"
+    with pytest.raises(app.gr.Error):
+        app.run_networks("garden", photo(40, 50))
+    app.tasks.cache_clear()
+
+
+def test_without_bundles_it_says_what_to_do(tmp_path):
+    environment = os.environ | {"UNET_WEIGHTS": str(tmp_path)}
+    result = subprocess.run(
+        [sys.executable, "app.py"], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=90
+    )
+    assert result.returncode == 1
+    assert "Train them with `python train.py`" in result.stderr
+
+
+def test_committed_bundles_load_and_answer():
+    found = find_bundles(ROOT / "weights")
+    assert {(task, side) for task in ("streets", "nuclei") for side in SIDES} <= {bundle[:2] for bundle in found}
+    for bundle in found:
+        segmenter = Segmenter.load(bundle.location)
+        examples = sorted((ROOT / "weights" / bundle.task / "examples").glob("*.jpg"))
+        image = read_image(examples[0]) if examples else photo(90, 120)
+        result = segmenter(image)
+        assert result.label_map.shape == image.shape[:2]
+        assert (segmenter.bundle.task, segmenter.bundle.architecture) == (bundle.task, bundle.architecture)

@@ -1,0 +1,93 @@
+"""Two segmentations of one picture, and its ground truth where there is one -> agreement, disagreement map, scores."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+
+from .metrics import IGNORE_INDEX, ConfusionMatrix
+from .predict import Segmentation
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One label map against the truth, void left out.
+
+    iou: float64 (k,), NaN for a class in neither. miou: its mean over the classes present. pixel_accuracy: share of
+    right pixels. dice: of class 1 where there are two classes (NaN if in neither), None where there are more.
+    """
+
+    iou: np.ndarray
+    miou: float
+    pixel_accuracy: float
+    dice: float | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two answers to one picture; of each pair, the first network's comes first.
+
+    label_maps: two uint8 (H, W). shares: float64 (2, k), the part of the picture each gives to each class.
+    agreement: the share of pixels to which both give the same class. scores: where a truth was given.
+    """
+
+    class_names: tuple[str, ...]
+    label_maps: tuple[np.ndarray, np.ndarray]
+    shares: np.ndarray
+    agreement: float
+    scores: tuple[Scores, Scores] | None = None
+
+    def with_truth(self, truth: np.ndarray | None) -> Comparison:
+        """The same comparison scored against ``truth``, or without scores where it is None. Raises as `score` does."""
+        if truth is None:
+            return dataclasses.replace(self, scores=None)
+        first, second = (score(label_map, truth, len(self.class_names)) for label_map in self.label_maps)
+        return dataclasses.replace(self, scores=(first, second))
+
+
+def compare(first: Segmentation, second: Segmentation, truth: np.ndarray | None = None) -> Comparison:
+    """Compare two segmentations of one picture; truth: uint8 (H, W), class indices and IGNORE_INDEX, or None.
+
+    Raises ValueError for two sizes or two sets of classes, and for what `score` refuses.
+    """
+    if first.class_names != second.class_names:
+        raise ValueError(
+            f"the two networks know different classes, {', '.join(first.class_names)} and "
+            f"{', '.join(second.class_names)}; compare two networks of one task"
+        )
+    agreement = float(1 - disagreement(first.label_map, second.label_map).mean())
+    label_maps, shares = (first.label_map, second.label_map), np.stack([first.shares(), second.shares()])
+    return Comparison(first.class_names, label_maps, shares, agreement).with_truth(truth)
+
+
+def disagreement(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """bool (H, W): where two label maps (H, W) differ. Raises ValueError for maps of two sizes."""
+    if first.shape != second.shape:
+        raise ValueError(f"the label maps are {first.shape} and {second.shape}; they must have one size")
+    return first != second
+
+
+def score(label_map: np.ndarray, truth: np.ndarray, num_classes: int) -> Scores:
+    """Score uint8 (H, W) against ``truth``, uint8 (H, W), class indices and IGNORE_INDEX for void.
+
+    Raises ValueError for a truth of another size, with a label that is no class, or with nothing but void.
+    """
+    if truth.shape != label_map.shape:
+        (truth_h, truth_w), (h, w) = truth.shape[:2], label_map.shape
+        raise ValueError(
+            f"The ground truth is {truth_w} x {truth_h} pixels and the picture {w} x {h}: they must have one size."
+        )
+    labels = truth[truth != IGNORE_INDEX]
+    if labels.size == 0:
+        raise ValueError("The ground truth is void everywhere: there is nothing to score.")
+    if labels.max() >= num_classes:
+        raise ValueError(
+            f"The ground truth has the label {labels.max()}, but there are {num_classes} classes: labels are 0 to "
+            f"{num_classes - 1}, and {IGNORE_INDEX} for pixels to leave out."
+        )
+    matrix = ConfusionMatrix(num_classes)
+    matrix.update(truth, label_map)
+    dice = float(matrix.dice()[1]) if num_classes == 2 else None
+    return Scores(matrix.iou(), matrix.miou(), matrix.pixel_accuracy(), dice)

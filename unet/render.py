@@ -1,0 +1,289 @@
+"""Label maps, confidence and palettes -> pictures and small pieces of HTML to look at.
+
+Pictures are uint8 (H, W, 3), made at the size they are shown in. HTML is escaped here: a bundle's class names come from
+a stranger. Two networks are always told apart by side and by name, never by colour alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from html import escape
+
+import numpy as np
+from PIL import Image
+
+from .compare import Comparison, disagreement
+
+#: The class that stands for "nothing here": overlays leave it as it is in the picture.
+BACKGROUND = "background"
+
+# Sure to unsure; the lightness grows evenly, so that it reads in grey and for colour-blind eyes (after "cividis",
+# Nuñez, Anderton, Renslow 2018).
+_DOUBT_RAMP = np.array(
+    [(0, 24, 62), (33, 55, 108), (84, 89, 109), (124, 123, 120), (170, 160, 116), (217, 200, 96), (255, 233, 69)],
+    np.float32,
+)
+# Agreement is shown as a fog over the picture: grey, pulled this far towards this level.
+_FOG, _FOG_LEVEL = 0.72, 236
+
+# Rec. 601 luma, as Pillow's "L".
+_LUMA = np.array((0.299, 0.587, 0.114), np.float32)
+
+
+# ---- pictures --------------------------------------------------------------------------------------------------------
+
+
+def view_size(size: tuple[int, int], max_pixels: int) -> tuple[int, int]:
+    """(h, w) of the same shape as ``size`` (h, w) with at most ``max_pixels`` pixels; never larger than ``size``."""
+    h, w = size
+    if h * w <= max_pixels:
+        return h, w
+    scale = (max_pixels / (h * w)) ** 0.5
+    # The longer side gives way, so that a strip of one pixel's height stays within the limit too.
+    if h <= w:
+        h = max(1, int(h * scale))
+        return h, min(int(w * scale), max_pixels // h) if h > 1 else min(w, max_pixels)
+    w, h = view_size((w, h), max_pixels)
+    return h, w
+
+
+def shrink(image: np.ndarray, max_pixels: int) -> np.ndarray:
+    """uint8 (H, W, 3) -> at most ``max_pixels`` pixels, each the mean of its area; the same array if small enough."""
+    h, w = view_size(image.shape[:2], max_pixels)
+    if (h, w) == image.shape[:2]:
+        return image
+    return np.asarray(Image.fromarray(image).resize((w, h), Image.Resampling.BOX))
+
+
+def sample(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(H, W, ...) -> (h, w, ...) = ``size`` by the nearest pixel: what labels need, whose means mean nothing."""
+    rows, columns = (
+        ((np.arange(n) + 0.5) * (length / n)).astype(np.intp) for n, length in zip(size, array.shape[:2], strict=True)
+    )
+    return array[rows[:, None], columns]
+
+
+def paint(label_map: np.ndarray, palette: np.ndarray) -> Image.Image:
+    """uint8 (H, W), labels below k, and uint8 (k, 3) -> a Pillow picture of k colours, quick to write as PNG."""
+    picture = Image.fromarray(label_map)
+    picture.putpalette(palette.astype(np.uint8).tobytes())
+    return picture
+
+
+def overlay(
+    image: np.ndarray,
+    label_map: np.ndarray,
+    palette: np.ndarray,
+    *,
+    opacity: float = 0.55,
+    unpainted: Collection[int] = (),
+) -> np.ndarray:
+    """Class colours laid over the picture.
+
+    image: uint8 (H, W, 3). label_map: uint8 (H, W). opacity: 0 (picture) to 1 (colours). unpainted: classes left as
+    they are. Returns uint8 (H, W, 3). Raises ValueError for two sizes.
+    """
+    _check_one_size(image, label_map)
+    weights = np.full(len(palette), round(256 * min(max(opacity, 0.0), 1.0)), np.uint16)
+    weights[list(unpainted)] = 0
+    # Integers, in one pass a term: this runs while a finger is on the opacity slider.
+    weight = weights[label_map][..., None]
+    tint = (palette.astype(np.uint16) * weights[:, None])[label_map]
+    return ((image * (256 - weight) + tint + 128) >> 8).astype(np.uint8)
+
+
+def disagreement_view(
+    image: np.ndarray,
+    label_map: np.ndarray,
+    other: np.ndarray,
+    palette: np.ndarray,
+    *,
+    unpainted: Collection[int] = (),
+) -> np.ndarray:
+    """What one network says where the other says something else; fog where they agree.
+
+    image: uint8 (H, W, 3). label_map, other: uint8 (H, W). unpainted: classes drawn as the clear picture. Returns uint8
+    (H, W, 3). Raises ValueError for two sizes.
+    """
+    _check_one_size(image, label_map)
+    differs = disagreement(label_map, other)
+    grey = image.astype(np.float32) @ _LUMA
+    fog = np.rint(grey * (1 - _FOG) + _FOG * _FOG_LEVEL).astype(np.uint8)
+    said = overlay(image, label_map, palette, opacity=1.0, unpainted=unpainted)
+    return np.where(differs[..., None], said, fog[..., None])
+
+
+def confidence_view(confidence: np.ndarray, num_classes: int) -> np.ndarray:
+    """float (H, W), the probability of the class chosen -> uint8 (H, W, 3): dark where sure, bright where guessed.
+
+    The ramp runs from certainty to the lowest probability with which a class can win, 1 / num_classes.
+    """
+    doubt = (1 - np.clip(confidence, 1 / num_classes, 1)) / (1 - 1 / num_classes)
+    levels = np.linspace(0, len(_DOUBT_RAMP) - 1, 256)
+    table = np.stack([np.interp(levels, range(len(_DOUBT_RAMP)), channel) for channel in _DOUBT_RAMP.T], axis=1)
+    return np.rint(table).astype(np.uint8)[np.rint(doubt * 255).astype(np.uint8)]
+
+
+def unpainted_classes(class_names: Sequence[str]) -> tuple[int, ...]:
+    """Indices of the classes that an overlay leaves as they are."""
+    return tuple(i for i, name in enumerate(class_names) if name == BACKGROUND)
+
+
+def _check_one_size(image: np.ndarray, label_map: np.ndarray) -> None:
+    if image.shape[:2] != label_map.shape:
+        raise ValueError(f"the picture is {image.shape[:2]} and its label map {label_map.shape}; they must be one size")
+
+
+# ---- words and numbers -----------------------------------------------------------------------------------------------
+
+
+def hex_code(color: Sequence[int]) -> str:
+    """(r, g, b) in 0..255 -> "#rrggbb"."""
+    return "#{:02x}{:02x}{:02x}".format(*(int(value) for value in color))
+
+
+def percent(share: float) -> str:
+    """0.3061 -> "30.6 %"; never "0.0 %" for something, nor "100.0 %" for not quite all."""
+    if 0 < share < 0.0005:
+        return "< 0.1 %"
+    if 0.9995 <= share < 1:
+        return "> 99.9 %"
+    return f"{100 * share:.1f} %"
+
+
+def seconds(duration: float) -> str:
+    """Two digits that mean something: "0.07 s", "1.4 s", "38 s"."""
+    return f"{duration:.2f} s" if duration < 0.995 else f"{duration:.1f} s" if duration < 9.95 else f"{duration:.0f} s"
+
+
+def parameters(count: int) -> str:
+    """Number of parameters: "0.66 M", "31.0 M"."""
+    return f"{count / 1e6:.2f} M" if count < 10e6 else f"{count / 1e6:.1f} M"
+
+
+# ---- HTML ------------------------------------------------------------------------------------------------------------
+
+
+def network_headings(
+    names: Sequence[str], taglines: Sequence[str], counts: Sequence[int], durations: Sequence[float], device: str
+) -> str:
+    """One heading a side: name, how it joins its skips, parameters and seconds on ``device``."""
+    sides = [
+        f'<div class="network side-{side}"><h3><i></i>{escape(name)}</h3>'
+        f'<p class="facts"><span><b>{parameters(count)}</b> parameters</span><span class="dot"> · </span>'
+        f"<span><b>{seconds(duration)}</b> on the {escape(device)}</span></p>"
+        f'<p class="tagline">{escape(tagline)}</p></div>'
+        for side, name, tagline, count, duration in zip("ab", names, taglines, counts, durations, strict=True)
+    ]
+    return f'<div class="networks">{"".join(sides)}</div>'
+
+
+def agreement_bar(agreement: float, colors: int | None) -> str:
+    """How much of the picture the two call the same; colors: how many the picture was shown to them in, if not all."""
+    shown = f' <span class="aside">shown in {colors} colours</span>' if colors else ""
+    return (
+        f'<div class="agreement"><p>They agree on <b>{percent(agreement)}</b> of the picture{shown}</p>'
+        f'<div class="bar" role="img" aria-label="Agreement {percent(agreement)}">'
+        f'<i style="width:{100 * agreement:.2f}%"></i></div></div>'
+    )
+
+
+def legend(names: Sequence[str], comparison: Comparison, palette: np.ndarray) -> str:
+    """Every class with its colour and the part of the picture that each network gives to it."""
+    unpainted = unpainted_classes(comparison.class_names)
+    items = []
+    for i, name in enumerate(comparison.class_names):
+        first, second = comparison.shares[:, i]
+        swatch = "swatch clear" if i in unpainted else "swatch"
+        absent = "" if first or second else " absent"
+        title = f"{name}: {names[0]} {percent(first)}, {names[1]} {percent(second)} of the picture"
+        items.append(
+            f'<li class="class{absent}" title="{escape(title)}"><i class="{swatch}" style="--c:{hex_code(palette[i])}">'
+            f'</i><span class="name">{escape(name)}</span>'
+            f'<span class="share side-a">{percent(first)}</span><span class="share side-b">{percent(second)}</span>'
+            f'<span class="bars"><i class="side-a" style="width:{100 * first:.2f}%"></i>'
+            f'<i class="side-b" style="width:{100 * second:.2f}%"></i></span></li>'
+        )
+    head = (
+        '<p class="legend-head"><span>Class, and how much of the picture each network gives to it</span>'
+        f'<span class="key"><i class="side-a"></i>{escape(names[0])}</span>'
+        f'<span class="key"><i class="side-b"></i>{escape(names[1])}</span></p>'
+    )
+    return f'<div class="legend">{head}<ul>{"".join(items)}</ul></div>'
+
+
+def score_table(names: Sequence[str], comparison: Comparison) -> str:
+    """Both networks against the ground truth; a quiet line where there is none."""
+    if comparison.scores is None:
+        return '<p class="no-truth">No ground truth for this picture. Add one below to see who is right.</p>'
+    rows = [("mIoU", "mean over the classes that occur of overlap / union", [s.miou for s in comparison.scores])]
+    if comparison.scores[0].dice is not None:
+        what = f"2 x overlap / (drawn + true) of “{comparison.class_names[1]}”"
+        rows.append(("Dice", what, [s.dice for s in comparison.scores]))
+    rows.append(("Pixel accuracy", "share of pixels that are right", [s.pixel_accuracy for s in comparison.scores]))
+    body = "".join(
+        f'<tr><th scope="row">{label}<small>{escape(what)}</small></th>{_score_cells(values)}</tr>'
+        for label, what, values in rows
+    )
+    head = "".join(
+        f'<th scope="col" class="side-{side}"><i></i>{escape(name)}</th>'
+        for side, name in zip("ab", names, strict=True)
+    )
+    return (
+        '<table class="scores"><caption>Against the ground truth</caption>'
+        f"<thead><tr><td></td>{head}</tr></thead><tbody>{body}</tbody></table>"
+    )
+
+
+def _score_cells(values: Sequence[float]) -> str:
+    best = max((value for value in values if value == value), default=None)
+    cells = []
+    for value in values:
+        text = "–" if value != value else percent(value)
+        cells.append(f"<td><b>{text}</b></td>" if value == best else f"<td>{text}</td>")
+    return "".join(cells)
+
+
+def view_key(view: str, num_classes: int) -> str:
+    """How to read a view, in a line."""
+    if view == "Confidence":
+        stops = ", ".join(hex_code(color) for color in _DOUBT_RAMP)
+        return (
+            f'<p class="view-key"><span>sure, 100 %</span><i style="background:linear-gradient(90deg, {stops})"></i>'
+            f"<span>a guess, {percent(1 / num_classes)}</span></p>"
+        )
+    text = {
+        "Overlay": "Each network’s classes over the picture. Drag the divider.",
+        "Masks": "Each network’s classes alone, one colour a class.",
+        "Disagreement": "Fog where they agree. Elsewhere each side shows what that network says.",
+    }[view]
+    return f'<p class="view-key">{text}</p>'
+
+
+def swatches(colors: np.ndarray, shares: np.ndarray) -> str:
+    """Palette uint8 (k, 3) and the share of pixels of each, largest first: a strip to scale, and a button a colour."""
+    order = np.argsort(-shares, kind="stable")
+    strip = "".join(f'<i style="flex-grow:{shares[i]:.6f};background:{hex_code(colors[i])}"></i>' for i in order)
+    chips = []
+    for i in order:
+        code = hex_code(colors[i])
+        chips.append(
+            f'<button type="button" class="chip" data-hex="{code}" title="Copy {code}" '
+            f'aria-label="Copy {code}, {percent(shares[i])} of the picture"><i style="background:{code}"></i>'
+            f"<code>{code}</code><span>{percent(shares[i])}</span></button>"
+        )
+    return f'<div class="strip" aria-hidden="true">{strip}</div><div class="chips">{"".join(chips)}</div>'
+
+
+def palette_facts(num_colors: int, distinct: int, squared_error: float) -> str:
+    """How many colours are left of how many, and what that costs.
+
+    squared_error: mean over pixels of the squared distance, summed over the three channels, in levels of 0..255.
+    """
+    per_channel = squared_error / 3
+    error = (
+        "every pixel exact"
+        if per_channel == 0
+        else f"mean squared error <b>{per_channel:,.1f}</b> · PSNR <b>{10 * np.log10(255**2 / per_channel):.1f} dB</b>"
+    )
+    return f'<p class="palette-facts"><b>{num_colors}</b> of {distinct:,} colours · {error}</p>'
