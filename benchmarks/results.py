@@ -1,0 +1,55 @@
+"""The table of what the bundles in weights/ score, from the bundles themselves.
+
+    python benchmarks/results.py           print it
+    python benchmarks/results.py --write   and put it into README.md, between its markers
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from unet.bundle import Bundle  # noqa: E402
+from unet.model import count_parameters  # noqa: E402
+
+BEGIN, END = "<!-- results: python benchmarks/results.py --write -->", "<!-- end of results -->"
+
+
+def table(weights: Path) -> str:
+    """A Markdown table, one row a bundle, from the scores stored in it."""
+    rows = [
+        "| task | network | parameters | mIoU | Dice | pixel accuracy | trained for |",
+        "|---|---|--:|--:|--:|--:|---|",
+    ]
+    for config in sorted(weights.glob("*/*/config.json")):
+        bundle = Bundle.load(config.parent)
+        val = bundle.scores["val"]
+        # Of two classes the second is the one looked for; its Dice is what papers report.
+        dice = val["mean_dice"] if len(bundle.class_names) > 2 else val["dice"][bundle.class_names[1]]
+        minutes = bundle.training["seconds"] / 60
+        rows.append(
+            f"| {bundle.task} | {bundle.architecture} | {count_parameters(bundle.net) / 1e6:.2f} M | {val['miou']:.3f} "
+            f"| {dice:.3f} | {val['pixel_accuracy']:.3f} | {minutes:.0f} min on {bundle.training['hardware']} |"
+        )
+    return "\n".join(rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", action="store_true", help="put the table into README.md")
+    arguments = parser.parse_args()
+    made = table(ROOT / "weights")
+    print(made)
+    if arguments.write:
+        readme = ROOT / "README.md"
+        before, rest = readme.read_text(encoding="utf-8").split(BEGIN)
+        _, after = rest.split(END)
+        readme.write_text(f"{before}{BEGIN}\n{made}\n{END}{after}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
