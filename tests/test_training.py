@@ -131,27 +131,27 @@ def test_killed_and_resumed_gives_what_the_uninterrupted_run_gives(tmp_path, arc
     assert whole.record["best_step"] == resumed.record["best_step"]
 
 
-def test_a_kill_while_the_checkpoint_is_swapped_loses_nothing(tmp_path):
-    def killed(net):
-        if (tmp_path / "checkpoint").exists():
+def killed_in_the_second_epoch(folder):
+    """Leave an unfinished run with the checkpoint of its first epoch."""
+
+    def validate(net):
+        if (folder / "checkpoint").exists():
             raise Killed
         return 0.0
 
     with pytest.raises(Killed):
-        train(tmp_path, validate=killed)
+        train(folder, validate=validate)
+
+
+def test_a_kill_while_the_checkpoint_is_swapped_loses_nothing(tmp_path):
+    killed_in_the_second_epoch(tmp_path)
     (tmp_path / "checkpoint").rename(tmp_path / "checkpoint.previous")
     (tmp_path / "checkpoint.partial").mkdir()
     assert same_weights(train(tmp_path, resume=True).net, train(tmp_path / "whole").net)
 
 
 def test_an_unfinished_run_is_not_overwritten(tmp_path):
-    def killed(net):
-        if (tmp_path / "checkpoint").exists():
-            raise Killed
-        return 0.0
-
-    with pytest.raises(Killed):
-        train(tmp_path, validate=killed)
+    killed_in_the_second_epoch(tmp_path)
     with pytest.raises(TrainingError, match="--resume"):
         train(tmp_path)
     with pytest.raises(TrainingError, match=r"epochs: 3 then, 5 now"):

@@ -13,6 +13,7 @@ files), masks of 0 and 1 or of 0 and 255, or masks in colours, whose classes are
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from collections.abc import Iterator, Sequence
@@ -27,7 +28,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .bundle import Preprocessing
-from .images import ImageError, read_annotation, read_image
+from .images import ImageError, read_annotation, read_image, save_png
 from .metrics import IGNORE_INDEX
 from .palette import Palette
 
@@ -145,6 +146,7 @@ class Pairs(Sequence):
     void: int | None = None
     palette: Palette | None = None
     ambiguous: str = "nearest"
+    _known: dict[int, bytes] = field(default_factory=dict, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -164,8 +166,13 @@ class Pairs(Sequence):
         """uint8 (H, W), class indices and IGNORE_INDEX. Raises DataError for a label that is no class."""
         path = self.annotations[index]
         if self.palette is not None:
-            mask = _half(path, 1) if path == self.images[index] else read_annotation(path)
-            return self.palette.encode_mask(mask, ambiguous=self.ambiguous)
+            # A tenth of a second each, and asked for at every validation: kept, as the few KB of a PNG.
+            if index not in self._known:
+                mask = _half(path, 1) if path == self.images[index] else read_annotation(path)
+                packed = io.BytesIO()
+                save_png(self.palette.encode_mask(mask, ambiguous=self.ambiguous), packed)
+                self._known[index] = packed.getvalue()
+            return read_annotation(self._known[index])
         labels = read_annotation(path, binary=self.binary)
         if self.void is not None:
             labels = np.where(labels == self.void, IGNORE_INDEX, labels).astype(np.uint8)
