@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import platform
 import shlex
 import subprocess
@@ -20,18 +21,32 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 
 from unet.bundle import Bundle, BundleError
-from unet.data import TASKS, Augmentation, DataError, Dataset, PixelStore, Task, load_dataset
+from unet.charts import draw_confusion, draw_curves, draw_examples
+from unet.data import TASKS, Augmentation, DataError, Dataset, PixelStore, load_dataset
 from unet.download import DownloadError, fetch_dataset
 from unet.hub import push_bundles, push_space, write_card
 from unet.images import ImageError
+from unet.metrics import ConfusionMatrix
 from unet.model import ARCHITECTURES, UNet, count_parameters
 from unet.palette import Palette
 from unet.predict import Segmenter
-from unet.training import Interrupted, Recipe, TrainingError, evaluate, finish, fit, make_accelerator, scores
+from unet.training import (
+    HISTORY_FILE,
+    Interrupted,
+    Recipe,
+    TrainingError,
+    evaluate,
+    evaluate_each,
+    finish,
+    fit,
+    make_accelerator,
+    scores,
+)
 
 RECORDED_PACKAGES = ("torch", "accelerate", "segmentation-models-pytorch", "numpy", "pillow")
 
@@ -52,9 +67,11 @@ def main(arguments: list[str] | None = None) -> int:
             store = PixelStore(dataset.train, args.working_pixels, accelerator.device)
             accelerator.print(describe(dataset, store))
             for architecture, folder in zip(args.architectures, folders, strict=True):
-                train_network(architecture, dataset, store, accelerator, folder, args)
+                run = args.runs / args.task / architecture
+                if not args.evaluate:
+                    train_network(architecture, dataset, store, accelerator, folder, run, args)
                 if main_process:
-                    report(folder, dataset, TASKS.get(args.task))
+                    report(folder, run, dataset, args)
         if main_process and args.push is not None:
             print(
                 "published:", *push_bundles(folders, args.push or None, private=args.private, tag=args.tag), sep="\n  "
@@ -91,6 +108,8 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     add("--seed", type=int, default=0)
     add("--output", type=Path, default=Path("weights"), help="bundles go to OUTPUT/TASK/ARCHITECTURE")
     add("--runs", type=Path, default=Path("runs"), help="checkpoints and histories go to RUNS/TASK/ARCHITECTURE")
+    add("--evaluate", action="store_true", help="train nothing: score what is in OUTPUT, and write its card anew")
+    add("--show-pictures", action="store_true", help="show validation pictures of your own folder in the card")
     add("--resume", action="store_true", help="go on with an unfinished run; give the other flags as before")
     publish = parser.add_argument_group("publishing on the Hugging Face Hub (log in once with: hf auth login)")
     add = publish.add_argument
@@ -132,9 +151,10 @@ def train_network(
     store: PixelStore,
     accelerator: Accelerator,
     folder: Path,
+    run: Path,
     args: argparse.Namespace,
 ) -> None:
-    """Train one architecture and save its bundle in ``folder``."""
+    """Train one architecture and save its bundle in ``folder``; checkpoints and history go to ``run``."""
     classes = len(dataset.class_names)
     published = ARCHITECTURES[architecture]
     published = dataclasses.replace(
@@ -166,7 +186,6 @@ def train_network(
     def validate(net: UNet) -> float:
         return evaluate(Segmenter(as_bundle(net)), dataset.val, progress=False).miou()
 
-    run = args.runs / args.task / architecture
     title = f"{args.task} {architecture} ({count_parameters(net) / 1e6:.2f} M)"
     finished = fit(
         net, store, recipe, accelerator=accelerator, validate=validate, folder=run, resume=args.resume, title=title
@@ -177,17 +196,24 @@ def train_network(
     accelerator.wait_for_everyone()
 
 
-def report(folder: Path, dataset: Dataset, task: Task | None) -> None:
-    """Score what was saved, as it was saved (float16), store the scores beside it, write the card, print the table."""
+def report(folder: Path, run: Path, dataset: Dataset, args: argparse.Namespace) -> None:
+    """Score what was saved, as it was saved (float16); store scores, pictures and card beside it; print the table."""
     segmenter = Segmenter.load(folder)
     bundle = segmenter.bundle
-    bundle.scores["val"] = scores(evaluate(segmenter, dataset.val), bundle.class_names, len(dataset.val))
+    each = list(evaluate_each(segmenter, dataset.val))
+    total = sum(each, ConfusionMatrix(len(bundle.class_names)))
+    bundle.scores["val"] = scores(total, bundle.class_names, len(each))
+    task = TASKS.get(args.task)
     if task and task.ancestor:
         words, size = task.ancestor
         accuracy = evaluate(segmenter, dataset.val, size=size).pixel_accuracy()
         bundle.scores["ancestor"] = {"size": size, "pixel_accuracy": round(accuracy, 4), "earlier": words}
         print(f"pixel accuracy at {size[0]}x{size[1]}: {accuracy:.1%}; the ancestor's: {words}")
     bundle.save_config(folder)
+    if (run / HISTORY_FILE).exists():
+        draw_curves([json.loads(line) for line in (run / HISTORY_FILE).read_text().splitlines()], folder / "curves.png")
+    draw_confusion(total.counts, bundle.class_names, folder / "confusion.png")
+    draw_examples(best_and_worst(segmenter, each, dataset, args), bundle.palette, folder / "examples.png")
     write_card(folder)
     val = bundle.scores["val"]
     width = max(len(name) for name in bundle.class_names)
@@ -196,6 +222,20 @@ def report(folder: Path, dataset: Dataset, task: Task | None) -> None:
         iou = val["iou"][name]
         print(f"  {name:<{width}}  IoU {'absent' if iou is None else f'{iou:.3f}'}")
     print(f"  mIoU {val['miou']:.4f}   Dice {val['mean_dice']:.4f}   pixel accuracy {val['pixel_accuracy']:.4f}\n")
+
+
+def best_and_worst(
+    segmenter: Segmenter, each: list[ConfusionMatrix], dataset: Dataset, args: argparse.Namespace
+) -> list[tuple[str, np.ndarray | None, np.ndarray, np.ndarray]]:
+    """Rows for draw_examples: the two best and the two worst pictures of val, by mIoU."""
+    order = sorted(range(len(each)), key=lambda i: -each[i].miou() if each[i].counts.any() else -2)
+    rows = []
+    for i in dict.fromkeys([*order[:2], *order[-2:]]):
+        image, truth = dataset.val[i]
+        # A card may become public: a person's own pictures appear in it only if they say so.
+        shown = image if args.show_pictures or (args.task in TASKS and TASKS[args.task].may_be_shown) else None
+        rows.append((f"mIoU {each[i].miou():.2f}", shown, truth, segmenter(image).label_map))
+    return rows
 
 
 def describe(dataset: Dataset, store: PixelStore) -> str:

@@ -52,6 +52,9 @@ def test_a_folder_becomes_two_bundles_with_scores_and_cards(tmp_path, capsys):
         image, labels = disc(40, 48, 7)
         assert Segmenter.load(folder)(image).label_map.shape == labels.shape
         assert not (tmp_path / "runs/discs" / architecture / "checkpoint").exists()
+        for name in ("curves.png", "confusion.png", "examples.png"):
+            assert (folder / name).stat().st_size > 1000
+            assert f"({name})" in (folder / "README.md").read_text()
 
 
 def test_what_is_scored_is_what_was_saved(tmp_path):
@@ -66,6 +69,12 @@ def test_what_is_scored_is_what_was_saved(tmp_path):
     segmenter = Segmenter.load(folder)
     again = scores(evaluate(segmenter, load_dataset(data).val), segmenter.bundle.class_names, 2)
     assert again == stored
+    weights = (folder / "model.safetensors").read_bytes()
+    (folder / "README.md").unlink()
+    assert run(tmp_path, "--data", str(data), "--architectures", "residual-add", "--evaluate") == 0
+    assert json.loads((folder / "config.json").read_text())["scores"]["val"] == stored
+    assert (folder / "README.md").exists()
+    assert (folder / "model.safetensors").read_bytes() == weights
 
 
 @pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # the Hub client's own, about LFS

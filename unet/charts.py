@@ -1,0 +1,96 @@
+"""The pictures of a card: training curves, confusion matrix, good and bad examples. Drawn with matplotlib."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from .metrics import IGNORE_INDEX
+
+LEFT, RIGHT = "#2b6cb0", "#c2620e"  # blue and orange: colour-blind eyes keep them apart
+MANY_CLASSES = 14  # from here on the numbers in the cells would not be legible
+
+
+def draw_curves(history: Sequence[dict[str, Any]], path: str | Path) -> None:
+    """Loss of every epoch, and the validation score where it was taken.
+
+    history: what ``fit`` writes, one dict an epoch with "epoch", "loss" and, where validated, "score".
+    """
+    figure = _figure(7, 3.2)
+    losses = figure.add_subplot()
+    losses.plot([entry["epoch"] for entry in history], [entry["loss"] for entry in history], color=LEFT)
+    losses.set_xlabel("epoch")
+    losses.set_ylabel("training loss", color=LEFT)
+    losses.set_ylim(bottom=0)
+    scored = [entry for entry in history if "score" in entry]
+    scores = losses.twinx()
+    scores.plot([e["epoch"] for e in scored], [e["score"] for e in scored], color=RIGHT, marker="o", markersize=4)
+    scores.set_ylabel("mIoU on val, averaged weights", color=RIGHT)
+    scores.set_ylim(0, 1)
+    for axes in (losses, scores):
+        axes.spines["top"].set_visible(False)
+    _save(figure, path)
+
+
+def draw_confusion(counts: np.ndarray, class_names: Sequence[str], path: str | Path) -> None:
+    """counts: int (C, C), rows truth and columns prediction; shown as shares of each row, in percent."""
+    size = len(class_names)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    side = 2.4 + 0.42 * min(size, 24)
+    figure = _figure(side + 0.6, side)
+    axes = figure.add_subplot()
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.set_xticks(range(size), class_names, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(size), class_names)
+    axes.set_xlabel("prediction")
+    axes.set_ylabel("truth")
+    axes.spines[:].set_visible(False)
+    if size <= MANY_CLASSES:
+        for row, column in np.ndindex(size, size):
+            ink = "white" if shares[row, column] > 0.5 else "#333333"
+            axes.text(column, row, f"{shares[row, column]:.0%}"[:-1], ha="center", va="center", color=ink, fontsize=8)
+    _save(figure, path)
+
+
+def draw_examples(
+    rows: Sequence[tuple[str, np.ndarray | None, np.ndarray, np.ndarray]], palette: np.ndarray, path: str | Path
+) -> None:
+    """One row a picture: title, picture (uint8 (H, W, 3); None where its terms keep it back), truth, answer, mistakes.
+
+    truth, answer: uint8 (H, W) label maps, void in white. Mistakes are black.
+    """
+    with_pictures = any(picture is not None for _, picture, _, _ in rows)
+    columns = (["picture"] if with_pictures else []) + ["truth", "answer", "mistakes"]
+    figure = _figure(2.3 * len(columns), 1.9 * len(rows))
+    grid = figure.subplots(len(rows), len(columns), squeeze=False)
+    colors = np.full((256, 3), 255, np.uint8)
+    colors[: len(palette)] = palette
+    for (title, picture, truth, answer), axes_of_row in zip(rows, grid, strict=True):
+        mistakes = (truth != answer) & (truth != IGNORE_INDEX)
+        panels = [colors[truth], colors[answer], np.where(mistakes[..., None], 0, 235).repeat(3, axis=2)]
+        if with_pictures:
+            panels.insert(0, picture if picture is not None else np.full_like(panels[0], 255))
+        for panel, axes in zip(panels, axes_of_row, strict=True):
+            axes.imshow(panel, interpolation="nearest")
+            axes.set_xticks([])
+            axes.set_yticks([])
+            axes.spines[:].set_visible(False)
+        axes_of_row[0].set_ylabel(title, fontsize=8)
+    for name, axes in zip(columns, grid[0], strict=True):
+        axes.set_title(name, fontsize=9)
+    _save(figure, path)
+
+
+def _figure(width: float, height: float) -> Figure:
+    figure = Figure(figsize=(width, height), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)  # no window, no global state: pyplot would keep both
+    return figure
+
+
+def _save(figure: Figure, path: str | Path) -> None:
+    figure.savefig(path, metadata={"Software": None})  # the same numbers give the same bytes
