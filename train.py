@@ -16,6 +16,7 @@ import dataclasses
 import json
 import platform
 import shlex
+import statistics
 import subprocess
 import sys
 from importlib.metadata import version
@@ -209,6 +210,7 @@ def report(folder: Path, run: Path, dataset: Dataset, args: argparse.Namespace) 
         accuracy = evaluate(segmenter, dataset.val, size=size).pixel_accuracy()
         bundle.scores["ancestor"] = {"size": size, "pixel_accuracy": round(accuracy, 4), "earlier": words}
         print(f"pixel accuracy at {size[0]}x{size[1]}: {accuracy:.1%}; the ancestor's: {words}")
+    bundle.training["speed"] = speed(segmenter, dataset.val.image(0))
     bundle.save_config(folder)
     if (run / HISTORY_FILE).exists():
         draw_curves([json.loads(line) for line in (run / HISTORY_FILE).read_text().splitlines()], folder / "curves.png")
@@ -222,6 +224,12 @@ def report(folder: Path, run: Path, dataset: Dataset, args: argparse.Namespace) 
         iou = val["iou"][name]
         print(f"  {name:<{width}}  IoU {'absent' if iou is None else f'{iou:.3f}'}")
     print(f"  mIoU {val['miou']:.4f}   Dice {val['mean_dice']:.4f}   pixel accuracy {val['pixel_accuracy']:.4f}\n")
+
+
+def speed(segmenter: Segmenter, image: np.ndarray) -> dict[str, float]:
+    """{"HxW, hardware": seconds}, the median of five runs after a first one."""
+    seconds = [segmenter(image).seconds for _ in range(6)][1:]
+    return {f"{image.shape[0]}x{image.shape[1]}, {hardware()}": round(statistics.median(seconds), 3)}
 
 
 def best_and_worst(
@@ -248,13 +256,17 @@ def describe(dataset: Dataset, store: PixelStore) -> str:
 
 def record_of_the_run(given: list[str]) -> dict[str, object]:
     """What it takes to do the run again: command, commit, versions, hardware."""
-    cuda = torch.cuda.is_available()
     return {
         "command": command_line(given),
         "commit": _git_commit(),
         "versions": {"python": platform.python_version()} | {name: version(name) for name in RECORDED_PACKAGES},
-        "hardware": torch.cuda.get_device_name() if cuda else f"{torch.get_num_threads()} CPU threads",
+        "hardware": hardware(),
     }
+
+
+def hardware() -> str:
+    """What torch runs on here, in words."""
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} CPU threads"
 
 
 def command_line(given: list[str]) -> str:

@@ -222,11 +222,14 @@ def quality(images: dict[str, np.ndarray]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="smaller pictures and fewer repeats")
+    parser.add_argument("--only", choices=("speed", "quality"), help="one table of the two")
     parser.add_argument("--images", type=Path, help="a folder of further pictures for the quality table")
     args = parser.parse_args()
     print(machine())
-    speed(args.quick)
-    quality(pictures(args.images, args.quick))
+    if args.only != "quality":
+        speed(args.quick)
+    if args.only != "speed":
+        quality(pictures(args.images, args.quick))
 
 
 if __name__ == "__main__":

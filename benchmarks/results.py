@@ -1,7 +1,7 @@
 """The table of what the bundles in weights/ score, from the bundles themselves.
 
-    python benchmarks/results.py           print it
-    python benchmarks/results.py --write   and put it into README.md, between its markers
+python benchmarks/results.py           print it
+python benchmarks/results.py --write   and put it into README.md, between its markers
 """
 
 from __future__ import annotations
