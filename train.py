@@ -266,7 +266,10 @@ def record_of_the_run(given: list[str]) -> dict[str, object]:
 
 def hardware() -> str:
     """What torch runs on here, in words."""
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} CPU threads"
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    threads = torch.get_num_threads()
+    return f"{threads} CPU thread{'s' * (threads > 1)}"
 
 
 def command_line(given: list[str]) -> str:

@@ -1,0 +1,48 @@
+"""What the README says is so."""
+
+import re
+import sys
+from pathlib import Path
+
+import yaml
+
+from unet import ARCHITECTURES
+from unet.data import TASKS
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+import results  # noqa: E402
+
+
+def test_the_space_runs_the_pinned_gradio():
+    """A Space takes gradio from the front matter and everything else from requirements.txt."""
+    front = yaml.safe_load(README.split("---\n")[1])
+    pin = re.search(r"^gradio==(\S+)$", (ROOT / "requirements.txt").read_text(), re.MULTILINE)[1]
+    assert front["sdk"] == "gradio"
+    assert front["sdk_version"] == pin
+    assert (ROOT / front["app_file"]).is_file()
+    assert front["python_version"] in ("3.12.12", "3.10.13"), "what ZeroGPU offers"
+    assert len(front["short_description"]) <= 60
+
+
+def test_the_results_are_those_of_the_bundles():
+    shown = README.split(results.BEGIN)[1].split(results.END)[0].strip()
+    assert shown == results.table(ROOT / "weights")
+
+
+def test_every_file_that_is_linked_is_there():
+    links = re.findall(r"\]\(([^)#]+)\)", README)
+    local = [link for link in links if "://" not in link]
+    for link in local:
+        assert (ROOT / link).exists(), link
+    assert local
+
+
+def test_cards_stand_beside_every_bundle():
+    for config in (ROOT / "weights").glob("*/*/config.json"):
+        task, architecture = config.parts[-3:-1]
+        assert task in TASKS
+        assert architecture in ARCHITECTURES
+        assert architecture in (config.parent / "README.md").read_text(encoding="utf-8")
