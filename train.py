@@ -45,6 +45,7 @@ from unet.training import (
     evaluate_each,
     finish,
     fit,
+    is_finished,
     make_accelerator,
     scores,
 )
@@ -69,6 +70,9 @@ def main(arguments: list[str] | None = None) -> int:
             accelerator.print(describe(dataset, store))
             for architecture, folder in zip(args.architectures, folders, strict=True):
                 run = args.runs / args.task / architecture
+                if args.resume and is_finished(run) and folder.is_dir():
+                    accelerator.print(f"{folder} is finished already")
+                    continue
                 if not args.evaluate:
                     train_network(architecture, dataset, store, accelerator, folder, run, args)
                 if main_process:
@@ -81,7 +85,8 @@ def main(arguments: list[str] | None = None) -> int:
             tree = Path(__file__).resolve().parent
             print("published:", push_space(tree, args.push_space, namespace=args.models, private=args.private))
     except Interrupted as stop:
-        print(f"\ntrain.py: {stop}. Go on with:\n  {command_line([*args.given, '--resume'])}", file=sys.stderr)
+        again = shlex.join(["python", "train.py", *args.given, *(["--resume"] * (not args.resume))])
+        print(f"\ntrain.py: {stop}. Go on with:\n  {again}", file=sys.stderr)
         return 130
     except (BundleError, DataError, DownloadError, ImageError, TrainingError) as error:
         print(f"train.py: {error}", file=sys.stderr)
@@ -273,7 +278,7 @@ def hardware() -> str:
 
 
 def command_line(given: list[str]) -> str:
-    """The command as one would type it; a path outside this folder is told by its name alone."""
+    """The command for the record; a path outside this folder, which is nobody's business, by its name alone."""
     shown = [f"<{Path(a).name}>" if "/" in a and (a.startswith(("/", "..", "~"))) else a for a in given]
     return shlex.join(["python", "train.py", *shown]).replace("'<", "<").replace(">'", ">")
 

@@ -1,6 +1,7 @@
 """The command line, from a folder of pictures to a bundle, as a person runs it."""
 
 import json
+import shlex
 import signal
 import subprocess
 import sys
@@ -136,12 +137,15 @@ def test_ctrl_c_saves_and_the_printed_command_goes_on(tmp_path):
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 130, errors
     assert "everything is saved" in errors
-    assert "--resume" in errors.splitlines()[-1]
+    assert shlex.split(errors.splitlines()[-1]) == ["python", "train.py", *arguments, "--resume"]
     assert not (tmp_path / "weights").exists()
 
     assert train.main(arguments) == 2, "an unfinished run is not begun anew by accident"
     assert train.main([*arguments, "--resume"]) == 0
     assert len(history.read_text().splitlines()) == 40
+    weights = (tmp_path / "weights/discs/residual-add/model.safetensors").stat()
+    assert train.main([*arguments, "--resume"]) == 0, "a finished network is not trained again"
+    assert (tmp_path / "weights/discs/residual-add/model.safetensors").stat() == weights
     fresh = ["--output", str(tmp_path / "whole"), "--runs", str(tmp_path / "whole_runs")]
     assert train.main([*arguments, *fresh]) == 0
     interrupted = Segmenter.load(tmp_path / "weights/discs/residual-add", precision="float32")

@@ -37,6 +37,7 @@ from .predict import Segmenter, has_native_bfloat16
 CHECKPOINT_FOLDER = "checkpoint"
 RECIPE_FILE = "recipe.json"
 HISTORY_FILE = "history.jsonl"
+FINISHED_FILE = "finished"
 
 
 class TrainingError(RuntimeError):
@@ -241,7 +242,13 @@ def fit(
 
 def finish(folder: Path) -> None:
     """Drop a run's checkpoint, after its bundle is saved: a new run may use the folder. The history stays."""
+    (Path(folder) / FINISHED_FILE).touch()
     shutil.rmtree(Path(folder) / CHECKPOINT_FOLDER, ignore_errors=True)
+
+
+def is_finished(folder: Path) -> bool:
+    """Has the last run in ``folder`` come to its end?"""
+    return (Path(folder) / FINISHED_FILE).exists()
 
 
 def make_accelerator() -> Accelerator:
@@ -342,7 +349,8 @@ def _start_or_resume(accelerator: Accelerator, folder: Path, recipe: Recipe, res
         accelerator.load_state(str(checkpoint))
     elif accelerator.is_main_process:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / HISTORY_FILE).unlink(missing_ok=True)
+        for leftover in (HISTORY_FILE, FINISHED_FILE):
+            (folder / leftover).unlink(missing_ok=True)
         (folder / RECIPE_FILE).write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
     accelerator.wait_for_everyone()
 
