@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from accelerate.state import AcceleratorState, PartialState
-from folders import disc, write_dataset, write_pairs
+from folders import disc, write_dataset, write_pairs, write_side_by_side
 
 import train
 from unet import Segmenter
@@ -104,6 +104,20 @@ def test_wrong_data_stops_before_anything_is_written(tmp_path, capsys):
     assert "001.png" in message
     assert not (tmp_path / "weights").exists()
     assert not (tmp_path / "runs").exists()
+
+
+def test_colour_pairs_are_scored_beside_their_ancestor(tmp_path, capsys):
+    write_side_by_side(tmp_path / "pairs")
+    given = ["--task", "cityscapes", "--data", str(tmp_path / "pairs"), "--architectures", "residual-add"]
+    assert run(tmp_path, *given) == 0
+    printed = capsys.readouterr().out
+    assert "found 4 classes" in printed
+    assert "vegetation" in printed
+    folder = tmp_path / "weights/cityscapes/residual-add"
+    ancestor = json.loads((folder / "config.json").read_text())["scores"]["ancestor"]
+    assert ancestor["size"] == [96, 128]
+    assert f"{ancestor['pixel_accuracy']:.1%}; the ancestor's: 84.2 %" in printed
+    assert set(Segmenter.load(folder).bundle.class_names) == {"road", "sky", "vegetation", "car"}
 
 
 def test_an_unknown_task_needs_data(tmp_path, capsys):
