@@ -263,6 +263,8 @@ def test_a_picture_from_the_webcam(open_page):
     before = sources(page)
     page.get_by_label("Capture from camera").click()
     page.locator("#picture").get_by_text("Click to Access Webcam").click()
+    # Before the camera's first frame the button does nothing.
+    page.wait_for_function("() => document.querySelector('#picture video')?.videoWidth > 0")
     page.locator("#picture").get_by_label("capture photo").click()
     wait_for_other_pair(page, before)
     shows(page, "#scores", "No ground truth")
