@@ -2,7 +2,8 @@
 
     python benchmarks/palette.py                     two Markdown tables; about half an hour
     python benchmarks/palette.py --quick             the same on smaller pictures, in a minute or two
-    python benchmarks/palette.py --images FOLDER     with up to eight pictures of a folder, microscope pictures say
+    python benchmarks/palette.py --only quality      one of the two
+    python benchmarks/palette.py --images FOLDER     with up to eight pictures of a folder
 
 OpenCV is left out where it is not installed (pip install opencv-python-headless).
 """
@@ -82,6 +83,8 @@ def pictures(folder: Path | None, quick: bool) -> dict[str, np.ndarray]:
         "screenshot": screenshot(),
         "china in grey": np.repeat(np.asarray(Image.fromarray(china).convert("L"))[..., None], 3, axis=2),
     }
+    for path in sorted((ROOT / "weights" / "nuclei" / "examples").glob("*.jpg")):
+        found[f"{path.stem} (microscope)"] = np.asarray(Image.open(path).convert("RGB"))
     if folder:
         files = sorted(p for p in folder.iterdir() if p.suffix.lower() in (".jpg", ".png", ".jpeg", ".webp"))
         if not files:
