@@ -1,7 +1,7 @@
 """Speed and quality of PaletteLadder beside what one would use instead, measured in one run.
 
-    python benchmarks/palette.py                     two Markdown tables; about half an hour
-    python benchmarks/palette.py --quick             the same on smaller pictures, in a minute or two
+    python benchmarks/palette.py                     two Markdown tables, in some minutes
+    python benchmarks/palette.py --quick             the same on smaller pictures, in a minute
     python benchmarks/palette.py --only quality      one of the two
     python benchmarks/palette.py --images FOLDER     with up to eight pictures of a folder
 
@@ -190,7 +190,7 @@ def speed(quick: bool) -> None:
     size, name = (view, "2 megapixels") if quick else (large, "12 megapixels")
     rows[f"KMeans, n_init=1, k = 16, {name}"] = (lambda: kmeans(size, 16, n_init=1), 1)
     for rival, fit in RIVALS.items():
-        # MiniBatchKMeans needs a quarter of an hour for 12 megapixels.
+        # Left to itself MiniBatchKMeans can take many minutes for 12 megapixels.
         image, pixels = (view, "2 megapixels") if rival == "MiniBatchKMeans" else (size, name)
         rows[f"{rival}, k = 16, {pixels}"] = (lambda fit=fit, image=image: fit(image, 16), 1 if quick else 3)
     print("\nSpeed, on scikit-learn's china.jpg enlarged: median (range). Rivals give one palette and no picture.\n")
