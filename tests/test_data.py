@@ -221,6 +221,21 @@ def test_photo_and_colours_side_by_side_in_jpegs(tmp_path):
     assert (train[counted] == np.array(order)[truths["train", 0]][counted]).mean() > 0.998
 
 
+def test_broken_pairs_are_listed_all_at_once(tmp_path):
+    write_side_by_side(tmp_path)
+    for name in ("train/1.jpg", "val/0.jpg"):
+        (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:500])
+    Image.new("RGB", (97, 40)).save(tmp_path / "train/odd.png")
+    with pytest.raises(DataError, match="3 problems") as error:
+        load_dataset(tmp_path).check()
+    assert "odd.png is 97 pixels wide" in str(error.value)
+
+
+def test_one_class_is_nothing_to_learn(tmp_path):
+    with pytest.raises(DataError, match="only one class"):
+        load_dataset(write_dataset(tmp_path, classes={"class_names": ["all"]}))
+
+
 def test_masks_in_exact_colours_and_a_list_that_names_them(tmp_path):
     for split in ("train", "val"):
         for kind in ("images", "labels"):

@@ -241,6 +241,7 @@ def load_dataset(root: str | Path, *, task: Task | None = None, seed: int = 0, c
             for split, ambiguous in zip(splits, ("ignore", "nearest"), strict=True)
         )
         names = palette.names or tuple(f"class {i}" for i in range(len(palette)))
+        _check_two_classes(names)
         return Dataset(train, val, names, palette.colors, record, palette.reason)
     void = listed.get("ignore_index")
     # 0 and 255 alone is a black-and-white mask; with further labels, 255 is void.
@@ -249,6 +250,7 @@ def load_dataset(root: str | Path, *, task: Task | None = None, seed: int = 0, c
     if not names:
         highest = 1 if binary else max(labels - {IGNORE_INDEX, void}, default=0)
         names = ("background", "object") if highest <= 1 else tuple(f"class {i}" for i in range(highest + 1))
+    _check_two_classes(names)
     if task and task.class_names == names:
         colors = task.palette
     else:
@@ -258,20 +260,28 @@ def load_dataset(root: str | Path, *, task: Task | None = None, seed: int = 0, c
     return Dataset(train, val, names, colors, record)
 
 
+def _check_two_classes(names: Sequence[str]) -> None:
+    if len(names) < 2:
+        raise DataError(f"there is nothing to tell apart: only one class was found or listed, {', '.join(names)}")
+
+
 def _mask_palette(
     train: list[tuple[Path, Path]], listed: dict[str, Any], task: Task | None, classes: int | None
 ) -> Palette:
     """The classes of masks in colours: those of classes.json, or what the training masks hold."""
     if listed.get("palette"):
         return Palette(np.array(listed["palette"]), tuple(listed["class_names"]), reason="the colours of classes.json")
-    masks = (_half(image, 1) if image == mask else read_annotation(mask) for image, mask in train)
     names = dict(zip(task.class_names, task.palette, strict=True)) if task else None
+
+    def masks() -> Iterator[np.ndarray]:
+        for image, mask in tqdm(train, "finding classes", leave=False, disable=None):
+            try:
+                yield _half(image, 1) if image == mask else read_annotation(mask)
+            except (ImageError, DataError):
+                continue  # Dataset.check lists it, with all else that is wrong
+
     try:
-        return Palette.of_masks(
-            tqdm(masks, "finding classes", len(train), leave=False, disable=None), classes, names=names
-        )
-    except ImageError:
-        raise
+        return Palette.of_masks(masks(), classes, names=names)
     except ValueError as error:
         raise DataError(f"the colours of the masks do not make classes: {error}") from error
 
