@@ -171,7 +171,7 @@ class Pairs(Sequence):
         if self.palette is not None:
             # A tenth of a second each, and asked for at every validation: kept, as the few KB of a PNG.
             if index not in self._known:
-                mask = _half(path, 1) if path == self.images[index] else read_annotation(path)
+                mask = _read_mask(self.images[index], path)
                 packed = io.BytesIO()
                 save_png(self.palette.encode_mask(mask, ambiguous=self.ambiguous), packed)
                 self._known[index] = packed.getvalue()
@@ -276,7 +276,7 @@ def _mask_palette(
     def masks() -> Iterator[np.ndarray]:
         for image, mask in tqdm(train, "finding classes", leave=False, disable=None):
             try:
-                yield _half(image, 1) if image == mask else read_annotation(mask)
+                yield _read_mask(image, mask)
             except (ImageError, DataError):
                 continue  # Dataset.check lists it, with all else that is wrong
 
@@ -284,6 +284,11 @@ def _mask_palette(
         return Palette.of_masks(masks(), classes, names=names)
     except ValueError as error:
         raise DataError(f"the colours of the masks do not make classes: {error}") from error
+
+
+def _read_mask(image: Path, annotation: Path) -> np.ndarray:
+    """uint8 (H, W, 3), the colours of a picture's annotation: the right half of both in one, or a file of its own."""
+    return _half(annotation, 1) if annotation == image else read_annotation(annotation)
 
 
 def _half(path: Path, side: int) -> np.ndarray:
