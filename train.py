@@ -60,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
     main_process = True
     try:
         if args.train:
-            accelerator = make_accelerator()
+            accelerator = make_accelerator(args.track)
             main_process = accelerator.is_main_process
             with accelerator.main_process_first():  # one process fetches, the others find it there
                 root = args.data or fetch_dataset(args.task)
@@ -116,6 +116,9 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     add("--runs", type=Path, default=Path("runs"), help="checkpoints and histories go to RUNS/TASK/ARCHITECTURE")
     add("--evaluate", action="store_true", help="train nothing: score what is in OUTPUT, and write its card anew")
     add("--show-pictures", action="store_true", help="show validation pictures of your own folder in the card")
+    add(
+        "--track", choices=("trackio", "tensorboard"), help="show loss and score in this dashboard too, while it trains"
+    )
     add("--resume", action="store_true", help="go on with an unfinished run; give the other flags as before")
     publish = parser.add_argument_group("publishing on the Hugging Face Hub (log in once with: hf auth login)")
     add = publish.add_argument
@@ -192,10 +195,23 @@ def train_network(
     def validate(net: UNet) -> float:
         return evaluate(Segmenter(as_bundle(net)), dataset.val, progress=False).miou()
 
-    title = f"{args.task} {architecture} ({count_parameters(net) / 1e6:.2f} M)"
+    if args.track:
+        settings = {name: str(value) for name, value in dataclasses.asdict(recipe).items()}
+        run_name = {"trackio": {"name": architecture, "resume": "allow"}} if args.track == "trackio" else {}
+        accelerator.init_trackers(f"unet-{args.task}", settings, run_name)
     finished = fit(
-        net, store, recipe, accelerator=accelerator, validate=validate, folder=run, resume=args.resume, title=title
+        net,
+        store,
+        recipe,
+        accelerator=accelerator,
+        validate=validate,
+        folder=run,
+        resume=args.resume,
+        title=f"{args.task} {architecture} ({count_parameters(net) / 1e6:.2f} M)",
+        names=[path.name for path in dataset.train.images],
     )
+    for tracker in accelerator.trackers:
+        tracker.finish()
     if accelerator.is_main_process:
         as_bundle(finished.net, record_of_the_run(args.given) | finished.record).save(folder)
         finish(run)

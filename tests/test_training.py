@@ -1,11 +1,17 @@
 """The loss counts what it should, runs repeat and resume exactly, and what cannot go on says why."""
 
 import dataclasses
+import json
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 from accelerate.state import AcceleratorState, PartialState
+from accelerate.tracking import GeneralTracker
 from bundles import small_bundle
 from folders import disc
 
@@ -23,20 +29,36 @@ from unet.training import (
     scores,
 )
 
+ROOT = Path(__file__).parents[1]
 RECIPE = Recipe(epochs=3, batch_size=4, crop=(24, 32))
 
 
-def train(folder, *, architecture="residual-add", recipe=RECIPE, validate=lambda net: 0.0, resume=False, store=None):
-    """One short run in a process whose Accelerate state is fresh, as in a new one."""
+def fresh_accelerator():
+    """As in a new process: Accelerate keeps its state in the process."""
     AcceleratorState._reset_state(reset_partial_state=True)
     PartialState._reset_state()
+    return make_accelerator()
+
+
+def train(
+    folder,
+    *,
+    architecture="residual-add",
+    recipe=RECIPE,
+    validate=lambda net: 0.0,
+    store=None,
+    accelerator=None,
+    **options,
+):
+    """One short run, as if in a process of its own."""
+    accelerator = accelerator or fresh_accelerator()
     config = ARCHITECTURES[architecture]
     widths = tuple(w // 16 for w in config.widths)
     norm = "before_relu" if config.batch_norm == "none" else config.batch_norm
     torch.manual_seed(0)
     net = UNet(dataclasses.replace(config, widths=widths, batch_norm=norm))
     store = store or PixelStore([disc(36, 44, i) for i in range(6)], None, "cpu")
-    return fit(net, store, recipe, accelerator=make_accelerator(), validate=validate, folder=folder, resume=resume)
+    return fit(net, store, recipe, accelerator=accelerator, validate=validate, folder=folder, **options)
 
 
 def same_weights(a, b):
@@ -158,9 +180,83 @@ def test_an_unfinished_run_is_not_overwritten(tmp_path):
         train(tmp_path, recipe=dataclasses.replace(RECIPE, epochs=5), resume=True)
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
-    with pytest.raises(TrainingError, match="not finite at step"):
-        train(tmp_path, recipe=dataclasses.replace(RECIPE, learning_rate=1e30, epochs=30))
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_batch(tmp_path, monkeypatch):
+    """One picture makes the loss infinite: it is among those that are named, and those are one batch."""
+    store = PixelStore([disc(36, 44, i) for i in range(12)], None, "cpu")
+    batch, bad = store.batch, 7
+
+    def with_a_bad_picture(indices, *arguments, **options):
+        images, labels = batch(indices, *arguments, **options)
+        images[indices == bad] = math.inf
+        return images, labels
+
+    monkeypatch.setattr(store, "batch", with_a_bad_picture)
+    with pytest.raises(TrainingError, match=r"not finite at step [123] \(epoch 1\)") as stopped:
+        train(tmp_path, store=store, names=[f"picture-{i}.png" for i in range(12)])
+    assert f"picture-{bad}.png" in str(stopped.value)
+    assert str(stopped.value).count("picture-") == RECIPE.batch_size
+
+
+def test_two_processes_have_the_loss_and_the_gradient_of_one(tmp_path):
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "tests/processes.py"],
+        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    for architecture in ("residual-add", "crop-concat"):
+        for process in (0, 1):
+            assert f"{architecture}: process {process} of 2 agrees" in done.stdout
+
+
+def test_a_batch_that_cannot_be_shared_out_is_refused(tmp_path):
+    class ThreeProcesses:
+        num_processes = 3
+
+    with pytest.raises(TrainingError, match="--batch-size must be a multiple of 3"):
+        fit(None, None, RECIPE, accelerator=ThreeProcesses(), validate=None, folder=tmp_path)
+
+
+def test_dropout_is_the_recipe_s_while_training_and_the_network_s_afterwards(tmp_path):
+    seen = []
+
+    def validate(net):
+        seen.append([module.p for module in net.modules() if isinstance(module, torch.nn.Dropout)])
+        return 0.0
+
+    net = train(tmp_path, recipe=dataclasses.replace(RECIPE, dropout=0.5, epochs=1), validate=validate).net
+    rates = [module.p for module in net.modules() if isinstance(module, torch.nn.Dropout)]
+    assert rates == [0.2, 0.3, 0.4, 0.3, 0.2]
+    assert seen == [[rate / 2 for rate in rates]]
+
+
+def test_loss_and_score_go_to_the_tracker(tmp_path):
+    class Kept(GeneralTracker):
+        name, requires_logging_directory, main_process_only = "kept", False, True
+        entries = ()
+
+        @property
+        def tracker(self):
+            return self
+
+        def log(self, values, step=None, **_):
+            self.entries = (*self.entries, {"step": step} | values)
+
+    accelerator = fresh_accelerator()
+    accelerator.trackers = [Kept(_blank=True)]
+    train(
+        tmp_path, accelerator=accelerator, recipe=dataclasses.replace(RECIPE, validate_every=2), validate=lambda _: 0.25
+    )
+    history = [json.loads(line) for line in (tmp_path / "history.jsonl").read_text().splitlines()]
+    expected = [{k: entry[k] for k in ("step", "loss", "score") if k in entry} for entry in history]
+    assert list(accelerator.trackers[0].entries) == expected
+    assert [("score" in entry) for entry in expected] == [False, True, True]
+
+
+def test_a_tracker_that_is_not_installed_is_named(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(TrainingError, match="pip install trackio"):
+        make_accelerator("trackio")
 
 
 def test_the_best_weights_are_kept_not_the_last(tmp_path):

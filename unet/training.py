@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import importlib.util
 import json
 import math
+import os
 import shutil
 import signal
 import time
@@ -21,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed.nn.functional as distributed
 import torch.nn.functional as F
 from accelerate import Accelerator
 from PIL import Image
@@ -56,6 +59,9 @@ class Recipe:
     validate_every: epochs between validations.
     learning_rate: AdamW's, reached after ``warmup`` (a share of the run), then decayed to 0 as (1 - progress)^0.9.
     ema: the weights' exponential moving average looks back over this share of the run.
+    dropout: the network's dropout rates are multiplied by this while it trains.
+    dice: weight of the Dice loss beside the cross-entropy. class_weights: let rare classes weigh more in the latter.
+    What each is worth: `python benchmarks/recipe.py`.
     """
 
     epochs: int
@@ -65,6 +71,9 @@ class Recipe:
     weight_decay: float = 1e-2
     warmup: float = 0.05
     ema: float = 0.02
+    dropout: float = 0.0
+    dice: float = 1.0
+    class_weights: bool = True
     validate_every: int = 1
     seed: int = 0
     augmentation: Augmentation = field(default_factory=Augmentation)
@@ -76,13 +85,14 @@ class Recipe:
 
 
 class SegmentationLoss(nn.Module):
-    """Cross-entropy plus Dice over the pixels that are not void.
+    """Cross-entropy plus ``dice_weight`` times the Dice loss, over the pixels that are not void.
 
     class_weights (C,): for cross-entropy with C >= 3 classes; two classes share one logit and have none.
     """
 
-    def __init__(self, num_outputs: int, class_weights: Tensor | None = None) -> None:
+    def __init__(self, num_outputs: int, class_weights: Tensor | None = None, *, dice_weight: float = 1.0) -> None:
         super().__init__()
+        self.dice_weight = dice_weight
         self.register_buffer("class_weights", class_weights if num_outputs > 1 else None)
         self.dice = DiceLoss("binary" if num_outputs == 1 else "multiclass", smooth=1.0, ignore_index=IGNORE_INDEX)
 
@@ -97,12 +107,42 @@ class SegmentationLoss(nn.Module):
             pixel = F.cross_entropy(logits, labels, self.class_weights, ignore_index=IGNORE_INDEX, reduction="sum")
             weight = counted if self.class_weights is None else self.class_weights[labels.where(counted, 0)] * counted
             entropy = pixel / weight.sum().clamp(min=1e-6)
-        return entropy + self.dice(logits, labels)
+        return entropy + self.dice_weight * self.dice(logits, labels)
 
 
 def class_weights(shares: Tensor) -> Tensor:
     """float32 (C,): 1 / ln(1.10 + share), which favours rare classes mildly (Paszke et al. 2016, ENet)."""
     return (1 / torch.log(1.10 + shares)).float()
+
+
+class GlobalBatchNorm(nn.BatchNorm2d):
+    """BatchNorm over the parts of a batch that all processes hold, (n, C, H, W) each: together they train as one would.
+
+    torch's SyncBatchNorm does the same, but on GPUs only.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(x)
+        processes = torch.distributed.get_world_size()
+        values = x.to(self.running_mean)  # of bfloat16, sums would lose digits
+        mean = distributed.all_reduce(values.mean(dim=(0, 2, 3), keepdim=True)) / processes
+        deviation = values - mean
+        variance = distributed.all_reduce(deviation.square().mean(dim=(0, 2, 3), keepdim=True)) / processes
+        with torch.no_grad():
+            count = processes * x.numel() / x.shape[1]
+            self.num_batches_tracked += 1
+            self.running_mean.lerp_(mean.view(-1), self.momentum)
+            self.running_var.lerp_(variance.view(-1) * (count / (count - 1)), self.momentum)
+        weight, bias = self.weight.view(1, -1, 1, 1), self.bias.view(1, -1, 1, 1)
+        return (deviation * (weight * (variance + self.eps).rsqrt()) + bias).to(x.dtype)
+
+    @staticmethod
+    def convert(net: nn.Module) -> None:
+        """Make every BatchNorm2d of ``net`` one of these, in place; parameters and averages stay."""
+        for module in net.modules():
+            if type(module) is nn.BatchNorm2d:
+                module.__class__ = GlobalBatchNorm
 
 
 class _RunState:
@@ -149,21 +189,37 @@ def fit(
     folder: Path,
     resume: bool = False,
     title: str = "training",
+    names: Sequence[str] = (),
 ) -> Fit:
     """Train ``net`` on ``store``.
 
     validate: the score of a network in eval mode, higher is better; the best averaged weights by it are returned.
     folder: where the checkpoint and the history are kept; a kill at any moment loses an epoch at most.
-    Raises TrainingError where the folder holds an unfinished run and resume is False, or the loss is not finite, and
-    Interrupted after Ctrl-C, with everything saved.
+    names: of the store's pictures, for the message about a loss that is not finite.
+    Several processes train as one would on the same batches: BatchNorm and loss are those of the whole batch, and only
+    dropout differs. Loss and score also go to the accelerator's trackers.
+    Raises TrainingError where the folder holds an unfinished run and resume is False, where a batch cannot be shared
+    out evenly, or where the loss is not finite, and Interrupted after Ctrl-C, with everything saved.
     """
     folder = Path(folder)
+    if recipe.batch_size % accelerator.num_processes:
+        raise TrainingError(
+            f"a batch of {recipe.batch_size} cannot be shared out evenly among {accelerator.num_processes} processes; "
+            f"--batch-size must be a multiple of {accelerator.num_processes}"
+        )
     total_classes = net.config.num_classes
     steps_per_epoch = math.ceil(len(store) / recipe.batch_size)
     steps = recipe.epochs * steps_per_epoch
-    loss_function = SegmentationLoss(net.config.num_outputs, class_weights(store.class_shares(total_classes)))
+    weights = class_weights(store.class_shares(total_classes)) if recipe.class_weights else None
+    loss_function = SegmentationLoss(net.config.num_outputs, weights, dice_weight=recipe.dice)
     loss_function.to(accelerator.device)
     net = net.to(accelerator.device, memory_format=torch.channels_last)
+    if accelerator.num_processes > 1:
+        GlobalBatchNorm.convert(net)
+    dropouts = [module for module in net.modules() if isinstance(module, nn.Dropout)]
+    rates = [module.p for module in dropouts]
+    for module in dropouts:
+        module.p *= recipe.dropout
     optimizer = torch.optim.AdamW(net.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay)
     average = AveragedModel(
         net, multi_avg_fn=get_ema_multi_avg_fn(math.exp(-1 / max(1, recipe.ema * steps))), use_buffers=True
@@ -184,14 +240,14 @@ def fit(
         ) as bar,
     ):
         while state.step < steps:
-            images, labels, indices = _batch(store, recipe, state.step, steps_per_epoch, net, accelerator)
+            images, labels = _batch(store, recipe, state.step, steps_per_epoch, net, accelerator)
             for group in optimizer.param_groups:
                 group["lr"] = recipe.rate(state.step, steps)
             # A running average of weight 0.01 alone would still be half made of its first value after 70 steps.
             for norm in norms:
                 norm.momentum = max(BATCH_NORM_MOMENTUM, 10 / (state.step + 10))
             torch.manual_seed(_seed(recipe.seed, state.step) + accelerator.process_index)  # dropout
-            loss = loss_function(model(images).float(), labels)
+            loss = loss_function(of_all_processes(model(images).float(), accelerator), labels)
             accelerator.backward(loss)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
@@ -201,12 +257,16 @@ def fit(
             state.seconds = time.perf_counter() - started
             bar.update()
             if state.step % 20 == 0 or state.step % steps_per_epoch == 0:  # reading the loss waits for the device
-                recent = torch.stack(losses[-20:]).mean().item()
-                if not math.isfinite(recent):
+                recent = torch.stack(losses[-20:]).cpu()
+                if not recent.isfinite().all():
+                    bad = state.step - len(recent) + int(recent.isfinite().logical_not().nonzero()[0])
+                    indices = _batch_indices(len(store), recipe, bad, steps_per_epoch).tolist()
+                    pictures = ", ".join(names[i] if names else str(i) for i in indices)
                     raise TrainingError(
-                        f"the loss is not finite at step {state.step} (pictures {indices.tolist()}); the last epoch is "
-                        "saved. A lower --learning-rate usually mends it."
+                        f"the loss is not finite at step {bad + 1} (epoch {bad // steps_per_epoch + 1}), with the "
+                        f"pictures {pictures}. The epoch before is saved. A lower --learning-rate usually mends it."
                     )
+                recent = recent.mean().item()
                 bar.set_postfix_str(f"loss {recent:.3f}, best {max(0, state.best_score):.3f}", refresh=False)
             if state.step % steps_per_epoch == 0:
                 epoch = state.step // steps_per_epoch
@@ -215,6 +275,7 @@ def fit(
                 if epoch % recipe.validate_every == 0 or epoch == recipe.epochs:
                     entry["score"] = validate(average.module)
                     state.keep_best(entry["score"])
+                accelerator.log({name: entry[name] for name in ("loss", "score") if name in entry}, step=state.step)
                 entry["seconds"] = state.seconds = round(time.perf_counter() - started, 1)
                 if accelerator.is_main_process:
                     with (folder / HISTORY_FILE).open("a", encoding="utf-8") as file:
@@ -226,6 +287,8 @@ def fit(
 
     best = accelerator.unwrap_model(model)
     best.load_state_dict(state.best_weights)
+    for module, rate in zip(dropouts, rates, strict=True):
+        module.p = rate
     record = {
         "recipe": dataclasses.asdict(recipe),
         "epochs": recipe.epochs,
@@ -251,10 +314,16 @@ def is_finished(folder: Path) -> bool:
     return (Path(folder) / FINISHED_FILE).exists()
 
 
-def make_accelerator() -> Accelerator:
-    """bfloat16 where the hardware multiplies it natively, float32 elsewhere."""
+def make_accelerator(tracker: str | None = None) -> Accelerator:
+    """bfloat16 where the hardware multiplies it natively, float32 elsewhere; `accelerate launch` may say otherwise.
+
+    tracker: "trackio" or "tensorboard", which then gets loss and score. Raises TrainingError where it is not installed.
+    """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return Accelerator(mixed_precision="bf16" if has_native_bfloat16(device) else "no")
+    precision = os.environ.get("ACCELERATE_MIXED_PRECISION") or ("bf16" if has_native_bfloat16(device) else "no")
+    if tracker and importlib.util.find_spec(tracker) is None:
+        raise TrainingError(f"{tracker} is not installed; get it with `pip install {tracker}`, or leave --track out")
+    return Accelerator(mixed_precision=precision, log_with=tracker, project_dir="runs" if tracker else None)
 
 
 def evaluate(
@@ -311,22 +380,34 @@ def _seed(seed: int, step: int) -> int:
     return seed * 1_000_003 + step
 
 
+def _batch_indices(pictures: int, recipe: Recipe, step: int, steps_per_epoch: int) -> Tensor:
+    """int64 (batch_size,): which pictures a step learns from; over an epoch every one comes up."""
+    epoch, position = divmod(step, steps_per_epoch)
+    order = torch.randperm(pictures, generator=torch.Generator().manual_seed(_seed(recipe.seed, epoch)))
+    # The last batch of an epoch is filled from its start, so that every batch has the same size.
+    return order[torch.arange(position * recipe.batch_size, (position + 1) * recipe.batch_size) % pictures]
+
+
 def _batch(
     store: PixelStore, recipe: Recipe, step: int, steps_per_epoch: int, net: UNet, accelerator: Accelerator
-) -> tuple[Tensor, Tensor, Tensor]:
-    """This process's part of the step's batch: normalised images, labels, indices of the pictures."""
-    epoch, position = divmod(step, steps_per_epoch)
-    order = torch.randperm(len(store), generator=torch.Generator().manual_seed(_seed(recipe.seed, epoch)))
-    # The last batch of an epoch is filled from its start, so that every batch has the same size.
-    indices = order[torch.arange(position * recipe.batch_size, (position + 1) * recipe.batch_size) % len(store)]
+) -> tuple[Tensor, Tensor]:
+    """The step's batch: this process's part of the normalised images, and the labels of all of them."""
     generator = torch.Generator().manual_seed(_seed(recipe.seed, step) + 1)
     crop = net.config.output_size(net.config.input_size(recipe.crop))
+    indices = _batch_indices(len(store), recipe, step, steps_per_epoch)
     images, labels = store.batch(
         indices, crop, margin=net.config.margin, augmentation=recipe.augmentation, generator=generator
     )
-    part = slice(accelerator.process_index, None, accelerator.num_processes)
-    images = store.preprocessing.normalise(images[part]).contiguous(memory_format=torch.channels_last)
-    return images, labels[part], indices[part]
+    part = images.chunk(accelerator.num_processes)[accelerator.process_index]
+    return store.preprocessing.normalise(part).contiguous(memory_format=torch.channels_last), labels
+
+
+def of_all_processes(x: Tensor, accelerator: Accelerator) -> Tensor:
+    """The parts (n, ...) that the processes hold, one after the other; the gradient finds its way back to each.
+
+    Every process then has the whole batch's loss, whose gradient is the mean over processes, which is what DDP takes.
+    """
+    return torch.cat(distributed.all_gather(x)) if accelerator.num_processes > 1 else x
 
 
 def _start_or_resume(accelerator: Accelerator, folder: Path, recipe: Recipe, resume: bool) -> None:

@@ -1,0 +1,206 @@
+"""Does it matter whether a skip connection is added or concatenated? Same body, same recipe, same seeds, both skips.
+
+python benchmarks/skips.py                               every body and task; stop it and start it again at will
+python benchmarks/skips.py --tasks nuclei --bodies residual --data nuclei=FOLDER --epochs 12
+python benchmarks/skips.py --no-train --write            what is trained already, into README.md
+
+Trained networks stay in runs/skips/, so that only what is missing is trained. A row of benchmarks/skips.json is
+replaced when its networks are measured anew; the table shows all rows, whichever machine they come from.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import stats
+from torch.utils.flop_counter import FlopCounterMode
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+import train  # noqa: E402
+from unet.data import TASKS, load_dataset  # noqa: E402
+from unet.download import fetch_dataset  # noqa: E402
+from unet.metrics import ConfusionMatrix  # noqa: E402
+from unet.model import UNet, count_parameters  # noqa: E402
+from unet.predict import Segmenter  # noqa: E402
+from unet.training import evaluate_each  # noqa: E402
+
+BODIES, SKIPS = ("residual", "crop"), ("add", "concat")
+RESULTS = ROOT / "benchmarks" / "skips.json"
+BEGIN, END = "<!-- skips: python benchmarks/skips.py --write -->", "<!-- end of skips -->"
+SIDE = 256  # multiply-adds are counted for an answer of this many pixels a side
+
+
+def main(arguments: list[str] | None = None) -> int:
+    args = parse_arguments(arguments)
+    measured = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else []
+    for task in args.tasks:
+        for body in args.bodies:
+            # Seed after seed, so that a run that is cut short leaves pairs.
+            for seed in range(args.seeds):
+                for skip in SKIPS:
+                    status = train_one(task, f"{body}-{skip}", seed, args)
+                    if status:
+                        return status
+            found = measure(task, body, args)
+            if found:
+                measured = [row for row in measured if (row["task"], row["body"]) != (task, body)] + [found]
+                measured.sort(key=lambda row: (row["task"], row["body"]), reverse=True)
+                RESULTS.write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
+    print(table(measured))
+    if args.write:
+        readme = ROOT / "README.md"
+        before, rest = readme.read_text(encoding="utf-8").split(BEGIN)
+        after = rest.split(END)[1]
+        readme.write_text(f"{before}{BEGIN}\n{table(measured)}\n{END}{after}", encoding="utf-8")
+    return 0
+
+
+def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--tasks", nargs="+", choices=TASKS, default=["streets", "nuclei"], metavar="TASK")
+    add("--bodies", nargs="+", choices=BODIES, default=list(BODIES), metavar="BODY")
+    add("--seeds", type=int, default=3, help="networks a cell (default: %(default)s)")
+    add("--data", action="append", default=[], metavar="TASK=FOLDER", help="where a task's pictures are")
+    add("--no-train", dest="train", action="store_false", help="measure what is trained already")
+    add("--write", action="store_true", help="put the table into README.md")
+    args, args.flags = parser.parse_known_args(arguments)  # the rest is train.py's: --epochs, --crop, --width ...
+    args.data = dict(entry.split("=", 1) for entry in args.data)
+    return args
+
+
+def folder_of(task: str, architecture: str, seed: int) -> Path:
+    return ROOT / "runs" / "skips" / f"seed{seed}" / "weights" / task / architecture
+
+
+def train_one(task: str, architecture: str, seed: int, args: argparse.Namespace) -> int:
+    """Train what is not trained yet, going on where an earlier run was cut off. Returns train.py's exit status."""
+    place = ROOT / "runs" / "skips" / f"seed{seed}"
+    folder = folder_of(task, architecture, seed)
+    if not args.train or (folder / "README.md").exists():
+        return 0
+    data = ["--data", args.data[task]] if task in args.data else []
+    output = ["--output", str(place / "weights"), "--runs", str(place / "runs")]
+    chosen = ["--task", task, "--architectures", architecture, "--seed", str(seed), "--resume"]
+    return train.main([*chosen, *data, *output, *args.flags])
+
+
+def measure(task: str, body: str, args: argparse.Namespace) -> dict[str, Any] | None:
+    """Both skips of a body on a task, over the seeds for which both are trained; None for fewer than two seeds."""
+    seeds = [
+        seed
+        for seed in range(args.seeds)
+        if all((folder_of(task, f"{body}-{skip}", seed) / "README.md").exists() for skip in SKIPS)
+    ]
+    if len(seeds) < 2:
+        return None
+    val = load_dataset(args.data.get(task) or fetch_dataset(task), task=TASKS[task]).val
+    pairs = [val[i] for i in range(len(val))]
+    cells, pictures = {}, {}
+    for skip in SKIPS:
+        segmenters = [Segmenter.load(folder_of(task, f"{body}-{skip}", seed)) for seed in seeds]
+        each = [list(evaluate_each(segmenter, pairs)) for segmenter in segmenters]
+        totals = [sum(matrices, ConfusionMatrix(val.num_classes)) for matrices in each]
+        pictures[skip] = np.mean([[score(matrix) for matrix in matrices] for matrices in each], axis=0)
+        net = segmenters[0].bundle.net
+        seconds = [segmenters[0](pairs[0][0]).seconds for _ in range(8)][1:]
+        cells[skip] = {
+            "scores": [round(score(total), 4) for total in totals],
+            "parameters": count_parameters(net),
+            "multiply_adds": multiply_adds(net),
+            "seconds": round(statistics.median(seconds), 4),
+        }
+    training = segmenters[0].bundle.training
+    return {
+        "task": task,
+        "body": body,
+        "metric": "Dice" if val.num_classes == 2 else "mIoU",
+        "seeds": len(seeds),
+        "epochs": training["epochs"],
+        "hardware": train.hardware(),
+        "picture": list(pairs[0][0].shape[:2]),
+        **cells,
+        "paired": paired_tests(cells["add"]["scores"], cells["concat"]["scores"], pictures["add"], pictures["concat"]),
+    }
+
+
+def score(confusion: ConfusionMatrix) -> float:
+    """Dice of the class looked for where there are two, mIoU where there are more."""
+    return float(confusion.dice()[1]) if len(confusion.counts) == 2 else confusion.miou()
+
+
+def paired_tests(
+    add: Sequence[float], concat: Sequence[float], add_pictures: np.ndarray, concat_pictures: np.ndarray
+) -> dict[str, Any]:
+    """Is concat - add real?
+
+    Over seeds, which says what training again would give: mean difference, its 95 % interval and the paired t-test's p.
+    Over val pictures, each the mean of its seeds, which says whether these networks differ: Wilcoxon's signed-rank p.
+    """
+    difference = np.subtract(concat, add)
+    test = stats.ttest_rel(concat, add)
+    interval = test.confidence_interval(0.95)
+    both = np.isfinite(add_pictures) & np.isfinite(concat_pictures)  # a picture without the class has no Dice
+    wilcoxon = stats.wilcoxon(concat_pictures[both], add_pictures[both])
+    return {
+        "difference": round(float(difference.mean()), 4),
+        "interval": [round(float(interval.low), 4), round(float(interval.high), 4)],
+        "p_seeds": round(float(test.pvalue), 4),
+        "p_pictures": round(float(wilcoxon.pvalue), 4),
+        "pictures": int(both.sum()),
+    }
+
+
+def multiply_adds(net: UNet) -> int:
+    """Of convolutions, for an answer of SIDE x SIDE pixels (a size that fits, if SIDE does not)."""
+    size = net.config.input_size((SIDE, SIDE))
+    device = net.head.weight.device
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        net(torch.zeros(1, net.config.in_channels, *size, device=device))
+    return counter.get_total_flops() // 2
+
+
+def table(measured: Sequence[dict[str, Any]]) -> str:
+    """Two Markdown tables: each network, and each difference with its tests."""
+    networks = [
+        "| task | body | skip | score | parameters | multiply-adds | a picture |",
+        "|---|---|---|--:|--:|--:|--:|",
+    ]
+    differences = [
+        "| task | body | concat − add | 95 % interval, over seeds | p, over seeds | p, over pictures |",
+        "|---|---|--:|--:|--:|--:|",
+    ]
+    for row in measured:
+        for skip in SKIPS:
+            cell = row[skip]
+            spread = statistics.stdev(cell["scores"])
+            networks.append(
+                f"| {row['task']} | {row['body']} | {skip} | {row['metric']} {statistics.mean(cell['scores']):.4f} "
+                f"± {spread:.4f} | {cell['parameters'] / 1e6:.2f} M | {cell['multiply_adds'] / 1e9:.1f} G "
+                f"| {1000 * cell['seconds']:.0f} ms on {row['hardware']} |"
+            )
+        paired = row["paired"]
+        low, high = paired["interval"]
+        differences.append(
+            f"| {row['task']} | {row['body']} | {paired['difference']:+.4f} | {low:+.4f} to {high:+.4f} "
+            f"| {p_value(paired['p_seeds'])} | {p_value(paired['p_pictures'])} |"
+        )
+    return "\n".join([*networks, "", *differences])
+
+
+def p_value(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
