@@ -1,6 +1,7 @@
 """The networks are what the papers and the seeds say, parameter for parameter."""
 
 import dataclasses
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -190,6 +191,76 @@ def test_every_parameter_gets_a_gradient(name):
     net = UNet(narrow(name, num_outputs=3)).train()
     net(torch.randn(2, 3, 188, 188)).square().mean().backward()
     assert not [n for n, p in net.named_parameters() if p.grad is None or not p.grad.any()]
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_level_shapes_are_those_of_a_run(name):
+    config = narrow(name)
+    net, size, joins = UNet(config).eval(), config.input_size((40, 70)), []
+    logits = net(torch.randn(1, 3, *size), watch=joins.append)
+    *levels, bottleneck = config.level_shapes(size)
+    assert [join.level for join in joins] == list(range(len(levels)))[::-1]
+    for join in joins:
+        level = levels[join.level]
+        assert tuple(join.encoder.shape[1:]) == level.encoder
+        assert tuple(join.decoder.shape[1:]) == level.decoder
+        assert tuple(join.joined.shape[1:]) == level.joined
+    assert bottleneck.encoder[0] == config.widths[-1]
+    assert levels[0].output[1:] == logits.shape[2:] == config.output_size(size)
+
+
+def test_level_shapes_of_crop_concat_are_the_paper_s_figure_1():
+    full, *_, fourth, bottleneck = ARCHITECTURES["crop-concat"].level_shapes((572, 572))
+    assert full == ((64, 568, 568), (64, 392, 392), (64, 392, 392), (128, 392, 392), (64, 388, 388))
+    assert fourth == ((512, 64, 64), (512, 56, 56), (512, 56, 56), (1024, 56, 56), (512, 52, 52))
+    assert bottleneck == ((1024, 28, 28), None, None, None, (1024, 28, 28))
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_a_skip_left_out_equals_weights_that_ignore_it(name):
+    """Zeroing a skip is what the network computes when nothing behind the join listens to the encoder's channels.
+
+    For an added skip, that the sum is the decoder's map alone.
+    """
+    torch.manual_seed(3)
+    config = narrow(name, num_outputs=3)
+    net = with_random_statistics(UNet(config))
+    x, level = torch.randn(1, 3, *config.input_size((20, 20))), 0
+    joins = []
+    with torch.no_grad():
+        without = net(x, without_skips=[level], watch=joins.append)
+        assert not joins[-1].encoder.any()
+        assert (without - net(x)).abs().max() > 1e-3
+        if config.skip == "add":
+            assert joins[-1].joined.equal(joins[-1].decoder)
+        else:
+            reader = net.head if config.join == "after_block" else net.decoder[-1].block.conv1
+            reader.weight[:, : config.widths[level]] = 0
+            torch.testing.assert_close(net(x), without, atol=1e-5, rtol=1e-5)
+
+
+def test_runs_with_and_without_a_skip_do_not_disturb_each_other():
+    """One network, shared by the page's threads."""
+    net = with_random_statistics(UNet(narrow("residual-add")))
+    x = torch.randn(1, 3, 32, 32)
+    asked = [(), (0,), (1,), (0, 1)] * 6
+
+    def run(levels):
+        with torch.inference_mode():
+            return net(x, without_skips=levels)
+
+    expected = {levels: run(levels) for levels in set(asked)}
+    with ThreadPoolExecutor(4) as threads:
+        for levels, logits in zip(asked, threads.map(run, asked), strict=True):
+            torch.testing.assert_close(logits, expected[levels])
+
+
+def test_a_level_without_a_skip_is_refused():
+    net = UNet(narrow("residual-add"))
+    with pytest.raises(ValueError, match=r"no skip at level 2; .* 0 \(full resolution\) to 1"):
+        net(torch.zeros(1, 3, 16, 16), without_skips=[2])
+    with pytest.raises(ValueError, match="has its skips nowhere"):
+        dataclasses.replace(ARCHITECTURES["crop-add"], widths=(4,)).check_skips([0])
 
 
 def test_folding_batch_norm_changes_the_logits_by_less_than_1e_4():

@@ -6,6 +6,7 @@ import torch
 from bundles import photo, small_bundle
 
 from unet import ARCHITECTURES, Segmenter
+from unet.predict import mirrored
 
 
 def whole_and_tiled(segmenter, image, tile):
@@ -23,6 +24,58 @@ def test_tiled_equals_whole(name, working_pixels, precision):
     # Sums of other-sized arrays may round differently: a pixel on the edge between two classes may fall either way.
     assert (whole.label_map == tiled.label_map).mean() > 0.9999
     np.testing.assert_allclose(whole.confidence, tiled.confidence, atol=1e-3 if precision is None else 1e-5)
+
+
+@pytest.mark.parametrize("name", ["residual-add", "crop-concat"])
+@pytest.mark.parametrize("levels", [[0], [0, 1]])
+def test_tiled_equals_whole_without_a_skip(name, levels):
+    segmenter = Segmenter(small_bundle(name, divisor=16), precision="float32")
+    image = photo(151, 217)
+    whole, tiled = (segmenter(image, tile=tile, without_skips=levels) for tile in (4096, 64))
+    assert len(np.unique(whole.label_map)) > 1, "a constant answer would prove nothing"
+    assert (whole.label_map != segmenter(image).label_map).mean() > 0.01, "the skip carries something"
+    assert (whole.label_map == tiled.label_map).mean() > 0.9999
+    np.testing.assert_allclose(whole.confidence, tiled.confidence, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["residual-add", "crop-concat"])
+@pytest.mark.parametrize("working_pixels", [None, 20_000])
+def test_the_layout_is_what_is_run(name, working_pixels):
+    segmenter = Segmenter(small_bundle(name, working_pixels=working_pixels, divisor=16))
+    image, seen = photo(151, 217), []
+    segmenter.net.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    segmenter(image, tile=64)
+    layout = segmenter.layout((151, 217), tile=64)
+    working = segmenter.working_picture(image)
+    assert layout.working_size == working.shape[:2]
+    assert len(layout.tiles) > 3
+    covered = np.zeros((151, 217), int)
+    for tile, x in zip(layout.tiles, seen, strict=True):
+        covered[tile.rows.pixels, tile.columns.pixels] += 1
+        fed = torch.from_numpy(tile.read(working)).permute(2, 0, 1)[None]
+        assert tuple(x.shape[2:]) == tile.input_size
+        assert x.equal(segmenter.bundle.preprocessing.normalise(fed))
+    assert (covered == 1).all()
+
+
+def test_the_margin_of_the_paper_s_network_is_mirrored():
+    (tile,) = Segmenter(small_bundle("crop-concat", divisor=32)).layout((388, 388)).tiles
+    assert (tile.rows.window, tile.rows.read) == (range(388), range(-92, 480))
+    image = photo(388, 388)
+    np.testing.assert_array_equal(tile.read(image), np.pad(image, ((92, 92), (92, 92), (0, 0)), mode="reflect"))
+    # A margin wider than the picture is mirrored again and again.
+    np.testing.assert_array_equal(
+        mirrored(image[:3, :1], range(-4, 6), range(2))[:, 0], image[[0, 1, 2, 1] * 2 + [0, 1], 0]
+    )
+
+
+def test_the_halo_of_a_padded_network_ends_at_the_picture_s_border():
+    segmenter = Segmenter(small_bundle("residual-add", divisor=32))
+    first, *_, last = segmenter.layout((640, 1000), tile=256).tiles
+    halo = 36  # the receptive radius, in whole strides of 4
+    assert segmenter.net.config.receptive_radius == 33
+    assert (first.rows.window, first.rows.read) == (range(256), range(256 + halo))
+    assert (last.columns.window, last.columns.read) == (range(768, 1000), range(768 - halo, 1000))
 
 
 @pytest.mark.parametrize("name", ["residual-add", "crop-concat"])
@@ -94,6 +147,11 @@ def test_the_same_picture_gives_the_same_answer():
 def test_another_array_is_refused(image):
     with pytest.raises(ValueError, match="uint8 array"):
         Segmenter(small_bundle("residual-add", divisor=16))(image)
+
+
+def test_a_level_without_a_skip_is_refused():
+    with pytest.raises(ValueError, match="no skip at level 4"):
+        Segmenter(small_bundle("crop-concat", divisor=16))(photo(20, 20), without_skips=[4])
 
 
 def test_a_tile_smaller_than_the_stride_is_refused():

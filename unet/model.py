@@ -12,7 +12,9 @@ Softmax, sigmoid and argmax are the caller's business.
 import copy
 import dataclasses
 from collections import OrderedDict
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +25,21 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 # BatchNorm as Keras has it, where the residual-add network comes from: torch's defaults are 1e-5 and 0.1.
 BATCH_NORM_EPSILON = 1e-3
 BATCH_NORM_MOMENTUM = 0.01
+
+
+class LevelShapes(NamedTuple):
+    """(channels, h, w) of the feature maps at one level of the network.
+
+    encoder: out of the encoder block; the skip carries it, and the bottleneck has nothing else.
+    up: out of the up-convolution. decoder: what meets the skip, and joined: what comes of that; both at the join.
+    output: what the level hands on, to the next up-convolution or to the head.
+    """
+
+    encoder: tuple[int, int, int]
+    up: tuple[int, int, int] | None
+    decoder: tuple[int, int, int] | None
+    joined: tuple[int, int, int] | None
+    output: tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -119,11 +136,43 @@ class UNetConfig:
             )
         return tuple(lengths)
 
+    def level_shapes(self, size: tuple[int, int]) -> tuple[LevelShapes, ...]:
+        """Feature maps at every level for an input of ``size`` (h, w), full resolution first, the bottleneck last.
+
+        Raises ValueError for a size that does not fit the network, as `output_size` does.
+        """
+        self.output_size(size)
+        lost = 0 if self.padded else 2 * self.convolutions
+        h, w = size
+        encoders = []
+        for width in self.widths:
+            h, w = h - lost, w - lost
+            encoders.append((width, h, w))
+            h, w = h // 2, w // 2
+        levels = [LevelShapes(encoders[-1], None, None, None, encoders[-1])]
+        for encoder in encoders[-2::-1]:
+            width = encoder[0]
+            _, h, w = levels[0].output
+            up, after_block = (width, 2 * h, 2 * w), (width, 2 * h - lost, 2 * w - lost)
+            decoder = up if self.join == "before_block" else after_block
+            joined = (2 * width if self.skip == "concat" else width, *decoder[1:])
+            output = after_block if self.join == "before_block" else joined
+            levels.insert(0, LevelShapes(encoder, up, decoder, joined, output))
+        return tuple(levels)
+
     def input_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """(h, w) of the smallest input whose output is at least ``size`` (h, w)."""
         smallest = self._smallest_length()
         covered = self._output_length(smallest)
         return tuple(smallest + self.stride * -(-max(0, n - covered) // self.stride) for n in size)
+
+    def check_skips(self, levels: Collection[int]) -> None:
+        """Raises ValueError for a level that has no skip; the bottleneck has none."""
+        skips = range(len(self.widths) - 1)
+        for level in levels:
+            if level not in skips:
+                having = f"at the levels 0 (full resolution) to {skips[-1]}" if skips else "nowhere"
+                raise ValueError(f"there is no skip at level {level}; this network has its skips {having}")
 
     def _output_length(self, length: int) -> int | None:
         """Length of the output for an input of ``length`` pixels, None where a pooling or a block does not fit."""
@@ -195,6 +244,19 @@ class ConvBlock(nn.Sequential):
         super().__init__(layers)
 
 
+class Join(NamedTuple):
+    """What met at the join of one level, and what came of it, in one run of the network.
+
+    level: 0 is full resolution. encoder: (N, C, h, w), what the skip carried, before cropping. decoder: (N, C, h', w').
+    joined: (N, C or 2C, h', w').
+    """
+
+    level: int
+    encoder: Tensor
+    decoder: Tensor
+    joined: Tensor
+
+
 class Up(nn.Module):
     """A 2x2 up-convolution and a block, with the encoder's feature map joined before or after that block."""
 
@@ -208,11 +270,13 @@ class Up(nn.Module):
         self.up = nn.ConvTranspose2d(in_channels, out_channels, 2, stride=2)
         self.block = ConvBlock(block_channels, out_channels, config, dropout)
 
-    def forward(self, x: Tensor, skip_connection: Tensor) -> Tensor:
+    def forward(self, x: Tensor, skip_connection: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns what the level hands on, the decoder's feature map at the join, and the joined one."""
         x = self.up(x)
-        if self.join == "before_block":
-            return self.block(self.merge(x, skip_connection))
-        return self.merge(self.block(x), skip_connection)
+        if self.join == "after_block":
+            x = self.block(x)
+        joined = self.merge(x, skip_connection)
+        return self.block(joined) if self.join == "before_block" else joined, x, joined
 
     def merge(self, x: Tensor, skip_connection: Tensor) -> Tensor:
         """Crop the encoder's feature map to the middle (h, w) of x, then concatenate or add it."""
@@ -239,9 +303,22 @@ class UNet(nn.Module, PyTorchModelHubMixin, library_name="unet", tags=["u-net", 
         self.head = nn.Conv2d(channels, config.num_outputs, 1)
         self.apply(_initialise)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        *,
+        without_skips: Collection[int] = (),
+        watch: Callable[[Join], None] | None = None,
+    ) -> Tensor:
+        """(N, in_channels, H, W) -> logits (N, num_outputs, H', W').
+
+        without_skips: levels whose skip carries zeros instead of the encoder's feature map; 0 is full resolution.
+        watch: called at every join, deepest first. Both concern this run alone, whoever else runs the same network.
+        Raises ValueError for a size that does not fit, and for a level without a skip.
+        """
         _, _, h, w = x.shape
         self.config.output_size((h, w))  # a size that does not fit is refused here, by name, not deep inside by shape
+        self.config.check_skips(without_skips)
         skip_connections = []
         for block in self.encoder[:-1]:
             x = block(x)
@@ -249,7 +326,13 @@ class UNet(nn.Module, PyTorchModelHubMixin, library_name="unet", tags=["u-net", 
             x = F.max_pool2d(x, 2)
         x = self.encoder[-1](x)
         for up in self.decoder:
-            x = up(x, skip_connections.pop())
+            skip_connection = skip_connections.pop()
+            level = len(skip_connections)
+            if level in without_skips:
+                skip_connection = torch.zeros_like(skip_connection)
+            x, decoder, joined = up(x, skip_connection)
+            if watch:
+                watch(Join(level, skip_connection, decoder, joined))
         return self.head(x)
 
     def fold_batch_norm(self) -> "UNet":

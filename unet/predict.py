@@ -9,7 +9,7 @@ picture has its zero padding too. Tiles start at multiples of the network's stri
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from .bundle import Bundle
-from .model import UNetConfig
+from .model import Join, UNetConfig
 
 #: Side of a tile in working pixels. Larger wastes less on margins and halos; memory grows with the square.
 TILE = 512
@@ -82,16 +82,17 @@ class Segmenter:
             source = fetch_bundle(str(source), revision=revision)
         return cls(Bundle.load(source), device=device, precision=precision)
 
-    def __call__(self, image: np.ndarray, *, tile: int = TILE) -> Segmentation:
-        """Segment uint8 (H, W, 3); tile: side of a tile in working pixels. Raises ValueError for another array."""
+    def __call__(self, image: np.ndarray, *, tile: int = TILE, without_skips: Collection[int] = ()) -> Segmentation:
+        """Segment uint8 (H, W, 3).
+
+        tile: side of a tile in working pixels. without_skips: levels whose skip carries zeros, 0 is full resolution:
+        what would the network say if it had to do without? Raises ValueError for another array, a tile smaller than
+        the network's stride, and a level without a skip.
+        """
         start = time.perf_counter()
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-            raise ValueError(
-                f"Segmenter needs a uint8 array (H, W, 3), got {image.dtype} {image.shape}; read_image makes one"
-            )
         label_map = np.empty(image.shape[:2], np.uint8)
         confidence = np.empty(image.shape[:2], np.float32)
-        for rows, columns, logits in self.tiles(image, tile=tile):
+        for rows, columns, logits in self.tiles(image, tile=tile, without_skips=without_skips):
             probability, label = _decide(logits)
             label_map[rows, columns] = label.cpu().numpy()
             confidence[rows, columns] = probability.cpu().numpy()
@@ -99,39 +100,65 @@ class Segmenter:
         names, palette = self.bundle.class_names, self.bundle.palette
         return Segmentation(label_map, confidence, names, palette, seconds, self.device.type)
 
-    def tiles(self, image: np.ndarray, *, tile: int = TILE) -> Iterator[tuple[slice, slice, Tensor]]:
-        """Cut ``image`` into tiles; yields (rows, columns, logits float32 (C, h, w)) that cover it exactly once."""
+    def layout(self, size: tuple[int, int], *, tile: int = TILE) -> Layout:
+        """How a picture of ``size`` (h, w) is cut; `tiles` runs exactly these. Raises ValueError as a call does."""
         config = self.net.config
         if tile < config.stride + 2:
             raise ValueError(f"a tile must be at least {config.stride + 2} pixels for this network, got {tile}")
         tile = tile // config.stride * config.stride
-        working = self.bundle.preprocessing.resize(image)
-        row_pieces = _pieces(image.shape[0], working.shape[0], tile, config.stride)
-        column_pieces = _pieces(image.shape[1], working.shape[1], tile, config.stride)
-        for row in row_pieces:
-            for column in column_pieces:
-                logits = self._window_logits(working, row.window, column.window)
-                yield row.pixels, column.pixels, column.resample(row.resample(logits, dim=1), dim=2)
+        working_size = self.bundle.preprocessing.working_size(size)
+        rows, columns = (_cut(*lengths, tile, config) for lengths in zip(size, working_size, strict=True))
+        return Layout(size, working_size, tuple(Tile(row, column) for row in rows for column in columns))
 
-    def _window_logits(self, working: np.ndarray, rows: range, columns: range) -> Tensor:
-        """float32 (C, len(rows), len(columns)): what the whole working picture's logits are in this window."""
-        config = self.net.config
-        row_read, row_skip = _read_window(rows, working.shape[0], config)
-        column_read, column_skip = _read_window(columns, working.shape[1], config)
-        window = working[np.ix_(_mirror(row_read, working.shape[0]), _mirror(column_read, working.shape[1]))]
-        x = torch.from_numpy(window).to(self.device).permute(2, 0, 1)[None]
+    def tiles(
+        self, image: np.ndarray, *, tile: int = TILE, without_skips: Collection[int] = ()
+    ) -> Iterator[tuple[slice, slice, Tensor]]:
+        """Cut ``image`` into tiles; yields (rows, columns, logits float32 (C, h, w)) that cover it exactly once."""
+        working = self.working_picture(image)
+        for part in self.layout(image.shape[:2], tile=tile).tiles:
+            logits = self.run(working, part, without_skips=without_skips)
+            yield part.rows.pixels, part.columns.pixels, part.resample(logits)
+
+    def working_picture(self, image: np.ndarray) -> np.ndarray:
+        """uint8 (H, W, 3) -> uint8 (h, w, 3), at the size at which the network works. Raises ValueError as a call."""
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+            raise ValueError(
+                f"Segmenter needs a uint8 array (H, W, 3), got {image.dtype} {image.shape}; read_image makes one"
+            )
+        return self.bundle.preprocessing.resize(image)
+
+    def run(
+        self,
+        working: np.ndarray,
+        tile: Tile,
+        *,
+        without_skips: Collection[int] = (),
+        watch: Callable[[Join], None] | None = None,
+    ) -> Tensor:
+        """float32 (C, h, w): what the whole working picture's logits are in this tile's window.
+
+        working: uint8, of `working_picture`. watch: called at every join, as `UNet.forward` does.
+        """
+        x = torch.from_numpy(tile.read(working)).to(self.device).permute(2, 0, 1)[None]
         x = self.bundle.preprocessing.normalise(x).contiguous(memory_format=torch.channels_last)
         with torch.inference_mode(), torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            logits = self.net(x)[0].float()
-        return logits[:, row_skip : row_skip + len(rows), column_skip : column_skip + len(columns)]
+            logits = self.net(x, without_skips=without_skips, watch=watch)[0].float()
+        return logits[:, tile.rows.answer, tile.columns.answer]
 
 
 @dataclass(frozen=True)
-class _Piece:
-    """One tile along one axis: these pixels of the picture, interpolated from this window of the working picture."""
+class Span:
+    """One tile along one axis.
+
+    pixels: of the picture, which this tile answers. window: of the working picture, whose logits the answer is
+    interpolated from. read: of the working picture, what the network is fed for that; positions outside of
+    0..working length are mirrored. answer: where the window lies in the network's output.
+    """
 
     pixels: slice
     window: range
+    read: range
+    answer: slice
     lower: np.ndarray
     upper: np.ndarray
     weight: np.ndarray
@@ -145,23 +172,61 @@ class _Piece:
         return torch.lerp(logits.index_select(dim, lower), logits.index_select(dim, upper), weight)
 
 
-def _pieces(length: int, working_length: int, tile: int, stride: int) -> list[_Piece]:
-    """Cut an axis of ``length`` pixels so that each piece needs at most ``tile`` working pixels, from a stride on."""
+@dataclass(frozen=True)
+class Tile:
+    """One run of the network over a part of the picture."""
+
+    rows: Span
+    columns: Span
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """(h, w) that the network is fed."""
+        return len(self.rows.read), len(self.columns.read)
+
+    def read(self, working: np.ndarray) -> np.ndarray:
+        """The working picture (h, w, 3) -> what the network is fed of it, (*input_size, 3), mirrored beyond it."""
+        return mirrored(working, self.rows.read, self.columns.read)
+
+    def resample(self, logits: Tensor) -> Tensor:
+        """Logits (C, h, w) of the window -> those of the picture's pixels."""
+        return self.columns.resample(self.rows.resample(logits, dim=1), dim=2)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a picture is cut: tiles in reading order. size: (h, w). working_size: (h, w) at which the network works."""
+
+    size: tuple[int, int]
+    working_size: tuple[int, int]
+    tiles: tuple[Tile, ...]
+
+
+def mirrored(image: np.ndarray, rows: range, columns: range) -> np.ndarray:
+    """(H, W, ...) -> (len(rows), len(columns), ...); positions outside are mirrored at the border pixels' centres."""
+    return image[np.ix_(_mirror(rows, image.shape[0]), _mirror(columns, image.shape[1]))]
+
+
+def _cut(length: int, working_length: int, tile: int, config: UNetConfig) -> list[Span]:
+    """Cut an axis of ``length`` pixels so that each span needs at most ``tile`` working pixels, from a stride on."""
     # Pixel centres, as torch's align_corners=False and Pillow have them; the outermost half pixels repeat the border.
     position = (np.arange(length) + 0.5) * (working_length / length) - 0.5
     position = position.clip(0, working_length - 1)
     lower = np.floor(position).astype(np.int64)
     weight = (position - lower).astype(np.float32)
     upper = lower + (weight > 0)
-    pieces, first = [], 0
+    spans, first = [], 0
     while first < length:
-        start = int(lower[first]) // stride * stride
+        start = int(lower[first]) // config.stride * config.stride
         stop = min(start + tile, working_length)
         last = int(np.searchsorted(upper, stop))
         part = slice(first, last)
-        pieces.append(_Piece(part, range(start, stop), lower[part] - start, upper[part] - start, weight[part]))
+        window = range(start, stop)
+        read, skipped = _read_window(window, working_length, config)
+        answer = slice(skipped, skipped + len(window))
+        spans.append(Span(part, window, read, answer, lower[part] - start, upper[part] - start, weight[part]))
         first = last
-    return pieces
+    return spans
 
 
 def _read_window(window: range, working_length: int, config: UNetConfig) -> tuple[range, int]:
@@ -178,7 +243,7 @@ def _read_window(window: range, working_length: int, config: UNetConfig) -> tupl
 
 
 def _mirror(positions: range, length: int) -> np.ndarray:
-    """Indices into an axis of ``length`` pixels for positions beyond it, mirrored at the border pixels' centres."""
+    """Indices into an axis of ``length`` pixels for positions that may lie beyond it."""
     period = max(1, 2 * (length - 1))
     folded = np.arange(positions.start, positions.stop) % period
     return np.minimum(folded, period - folded) if length > 1 else np.zeros(len(positions), np.int64)
