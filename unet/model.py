@@ -357,7 +357,7 @@ class UNet(nn.Module, PyTorchModelHubMixin, library_name="unet", tags=["u-net", 
 
 
 def center_crop(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """The middle (h, w) = ``size`` of x (..., H, W)."""
+    """The middle (h, w) = ``size`` of x (..., H, W), a tensor or an array."""
     h, w = size
     top, left = (x.shape[-2] - h) // 2, (x.shape[-1] - w) // 2
     return x[..., top : top + h, left : left + w]

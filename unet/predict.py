@@ -201,6 +201,10 @@ class Layout:
     working_size: tuple[int, int]
     tiles: tuple[Tile, ...]
 
+    def tile_at(self, row: int, column: int) -> Tile:
+        """The tile that answers this pixel of the picture."""
+        return next(t for t in self.tiles if row < t.rows.pixels.stop and column < t.columns.pixels.stop)
+
 
 def mirrored(image: np.ndarray, rows: range, columns: range) -> np.ndarray:
     """(H, W, ...) -> (len(rows), len(columns), ...); positions outside are mirrored at the border pixels' centres."""

@@ -1,0 +1,63 @@
+"""What a skip connection carries, and what it meets: the feature maps at the join of one level, for one tile."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .model import Join, center_crop
+from .predict import Segmenter, Tile
+
+
+@dataclass(frozen=True)
+class SkipFeatures:
+    """The feature maps that meet at one level, all float32, as the network computes them for one tile.
+
+    level: 0 is full resolution. skip: "add" or "concat". picture: uint8 (H, W, 3), what the network was fed, its
+    mirrored margin included. encoder: (C, h, w), out of the encoder block, before cropping. decoder: (C, h', w'), what
+    the encoder's is joined to. joined: (C, h', w') added, or (2C, h', w') concatenated, the encoder's channels first.
+    """
+
+    level: int
+    skip: str
+    picture: np.ndarray
+    encoder: np.ndarray
+    decoder: np.ndarray
+    joined: np.ndarray
+
+    @property
+    def cropped(self) -> np.ndarray:
+        """(C, h', w'): the part of the encoder's maps that is joined; all of them where nothing is cropped."""
+        return center_crop(self.encoder, self.decoder.shape[1:])
+
+    def strongest(self, n: int) -> np.ndarray:
+        """int (n or fewer, 2): channels of the encoder and of the decoder with the most to see, strongest first.
+
+        Strength is a channel's standard deviation over the tile. Added maps meet channel by channel, so both columns
+        name the same channel, by the sum of the two deviations; concatenated ones are ranked each by themselves.
+        """
+        strength = np.stack([maps.std(axis=(1, 2)) for maps in (self.cropped, self.decoder)], axis=1)
+        if self.skip == "add":
+            strength = np.repeat(strength.sum(axis=1, keepdims=True), 2, axis=1)
+        return np.argsort(-strength, axis=0, kind="stable")[:n]
+
+
+def skip_features(segmenter: Segmenter, image: np.ndarray, level: int, tile: Tile | None = None) -> SkipFeatures:
+    """Run one tile of ``image``, uint8 (H, W, 3), and keep what meets at ``level``, 0 for full resolution.
+
+    tile: one of ``segmenter.layout(image.shape[:2])``; None takes the one that answers the picture's middle. Raises
+    ValueError for a level without a skip and for another array.
+    """
+    segmenter.net.config.check_skips([level])
+    working = segmenter.working_picture(image)
+    tile = tile or segmenter.layout(image.shape[:2]).tile_at(image.shape[0] // 2, image.shape[1] // 2)
+    met: dict[int, Join] = {}
+
+    def keep(join: Join) -> None:
+        if join.level == level:
+            met[level] = join
+
+    segmenter.run(working, tile, watch=keep)
+    encoder, decoder, joined = (maps[0].float().cpu().numpy() for maps in met[level][1:])
+    return SkipFeatures(level, segmenter.net.config.skip, tile.read(working), encoder, decoder, joined)
