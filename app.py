@@ -29,10 +29,11 @@ from PIL import Image
 from unet import render
 from unet.compare import Comparison, compare
 from unet.hub import WEIGHTS_VARIABLE, find_bundles
-from unet.images import ImageError, read_annotation, read_image, save_png
+from unet.images import ImageError, read_image, save_png
 from unet.model import count_parameters
 from unet.palette import LiveView, PaletteLadder
 from unet.predict import Segmentation, Segmenter
+from unet.truth import read_truth
 
 HERE = Path(__file__).parent
 WEIGHTS = os.environ.get(WEIGHTS_VARIABLE, str(HERE / "weights"))
@@ -204,20 +205,21 @@ def _example(task: str, index: int) -> tuple[Picture, str, str | None]:
 def take_truth(picture: Picture, answer: Answer, path: str | None) -> tuple[Picture, Answer, str]:
     """A ground truth was added or removed -> (picture, answer, table of scores)."""
     picture = replace(picture, truth=Path(path) if path else None)
-    answer = replace(answer, comparison=_scored(answer.comparison, picture.truth))
+    answer = replace(answer, comparison=_scored(answer.comparison, answer.palette, picture.truth))
     return picture, answer, render.score_table(SIDES, answer.comparison)
 
 
-def _scored(comparison: Comparison, truth: Path | None) -> Comparison:
+def _scored(comparison: Comparison, palette: np.ndarray, truth: Path | None) -> Comparison:
     if truth is None:
         return comparison.with_truth(None)
     try:
-        labels = read_annotation(truth, binary=len(comparison.class_names) == 2, max_pixels=MAX_PIXELS)
-        if labels.ndim == 3:
-            raise ImageError(f"{truth.name} holds colours: export it as a grey or palette PNG of class numbers.")
-        return comparison.with_truth(labels)
-    except ValueError as error:  # ImageError is one
+        read = read_truth(truth, comparison.class_names, palette, max_pixels=MAX_PIXELS)
+        scored = comparison.with_truth(read.labels)
+    except ValueError as error:  # ImageError and TruthError are
         raise _refusal(str(error)) from error
+    for note in read.notes:
+        gr.Info(note)
+    return scored
 
 
 # ---- the two networks ------------------------------------------------------------------------------------------------
@@ -263,7 +265,7 @@ def answer(picture: Picture, task: str, quantized: bool, colors: int, space: str
     networks = segmenters(task)
     return Answer(
         view=view,
-        comparison=_scored(compare(first, second), picture.truth),
+        comparison=_scored(compare(first, second), first.palette, picture.truth),
         confidences=(render.sample(first.confidence, view.shape[:2]), render.sample(second.confidence, view.shape[:2])),
         palette=first.palette,
         seconds=(first.seconds, second.seconds),
@@ -438,7 +440,10 @@ PALETTE_TITLE = """
 the networks, see something else?</p>
 """
 
-TRUTH_INFO = "A PNG of class numbers, as large as the picture; 255 is left out. Where there are two classes, a mask."
+TRUTH_INFO = (
+    "A PNG as large as the picture: class numbers, or the colours of the legend; of two classes, a mask. 255, the "
+    "number after the last class, and black are left out."
+)
 SPACE_INFO = "RGB: smallest error in numbers. OKLab: distances as the eye sees them; hues survive longer."
 
 

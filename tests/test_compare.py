@@ -46,7 +46,9 @@ def test_scores_against_a_truth():
     assert first.miou == pytest.approx(7 / 12)
     assert second.pixel_accuracy == pytest.approx(5 / 8)
     np.testing.assert_allclose(second.iou, [3 / 4, 2 / 5, 0])
-    assert first.dice is None
+    assert first.dice == pytest.approx((1 + 2 * 3 / (4 + 3) + 0) / 3)  # the mean over sky, road and tree
+    assert first.tolerance == 1
+    assert first.boundary == pytest.approx(2 * 1 * (3 / 4) / (1 + 3 / 4))  # 3 of its 4 edges are true
 
 
 def test_void_is_left_out_and_absent_classes_too():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from unet.metrics import IGNORE_INDEX, ConfusionMatrix, boundary_score
+from unet.metrics import IGNORE_INDEX, ConfusionMatrix, boundary_score, boundary_tolerance
 
 TRUTH = np.array([[0, 0, 1, 1], [0, 2, 1, 255]], np.uint8)
 PREDICTION = np.array([[0, 1, 1, 1], [0, 2, 2, 0]], np.uint8)
@@ -58,6 +58,19 @@ def test_boundary_score():
     assert boundary_score(np.zeros_like(truth), np.zeros_like(truth)) == 1
     shifted = np.roll(truth, 4, axis=1)
     assert 0 < boundary_score(truth, shifted, tolerance=1) < boundary_score(truth, shifted, tolerance=3) < 1.0001
+
+
+@pytest.mark.parametrize("tolerance", range(1, 9))
+def test_a_boundary_may_be_off_by_the_tolerance_and_no_more(tolerance):
+    truth = np.zeros((3, 40), np.uint8)
+    truth[:, 20:] = 1
+    near, far = (np.where(np.arange(40) >= 20 + tolerance + more, 1, 0) * np.ones((3, 1)) for more in (0, 1))
+    assert boundary_score(truth, near, tolerance=tolerance) == 1
+    assert boundary_score(truth, far, tolerance=tolerance) == 0
+
+
+def test_the_tolerance_grows_with_the_picture():
+    assert [boundary_tolerance(size) for size in ((2, 2), (360, 480), (3000, 4000))] == [1, 4, 38]
 
 
 def test_void_makes_no_boundary():

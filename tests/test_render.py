@@ -157,9 +157,26 @@ def test_scores_name_the_better_one_and_say_so_where_there_is_no_truth():
     truth = np.array([[0, 1, 1, 1]], np.uint8)
     table = render.score_table(("a", "b"), comparison([[0, 1, 1, 1]], [[0, 0, 0, 1]], ("background", "leaf"), truth))
     assert "<td><b>100.0 %</b></td><td>50.0 %</td>" in table  # Dice and pixel accuracy of b are both one half
-    assert table.count("<b>") == 3
-    assert "Dice" in table
+    assert table.count("<b>") == 4
+    assert "of “leaf”" in table
+    assert "give or take 1 pixel<" in table
     assert "No ground truth" in render.score_table(("a", "b"), comparison([[0]], [[0]], ("x", "y")))
+
+
+def test_bars_are_as_long_as_the_iou_and_a_class_in_neither_has_none():
+    truth = np.array([[0, 0, 1, 1]], np.uint8)
+    answer = comparison([[0, 0, 1, 1]], [[0, 0, 0, 1]], ("sky", "leaf", "car"), truth)
+    bars = render.iou_bars(("one", "other"), answer, PALETTE)
+    rows = re.findall(r"<tr.*?</tr>", bars)[1:]
+    assert [re.findall(r"width:([\d.]+)%", row) for row in rows] == [
+        ["100.00", "66.67"],
+        ["100.00", "50.00"],
+        ["0.00", "0.00"],
+    ]
+    assert "50.0 % of the truth" in rows[0]
+    assert "absent" in rows[2]
+    assert rows[2].count("–") == 2
+    assert render.iou_bars(("one", "other"), comparison([[0]], [[0]], ("x", "y")), PALETTE) == ""
 
 
 def test_names_from_a_bundle_are_text():
@@ -168,6 +185,8 @@ def test_names_from_a_bundle_are_text():
     for html in (
         render.legend((name, name), answer, PALETTE),
         render.score_table((name, name), answer),
+        render.iou_bars((name, name), answer, PALETTE),
+        render.truth_line(name, 0.5),
         render.network_headings((name, name), (name, name), (1, 1), (1, 1), name),
     ):
         assert "<img" not in html

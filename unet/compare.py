@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .metrics import IGNORE_INDEX, ConfusionMatrix
+from .metrics import IGNORE_INDEX, ConfusionMatrix, boundary_score, boundary_tolerance
 from .predict import Segmentation
 
 
@@ -15,14 +15,34 @@ from .predict import Segmentation
 class Scores:
     """One label map against the truth, void left out.
 
-    iou: float64 (k,), NaN for a class in neither. miou: its mean over the classes present. pixel_accuracy: share of
-    right pixels. dice: of class 1 where there are two classes (NaN if in neither), None where there are more.
+    confusion: its counts, rows truth and columns prediction; add those of many pictures to score them as one.
+    boundary: see `boundary_score`, at ``tolerance`` pixels.
     """
 
-    iou: np.ndarray
-    miou: float
-    pixel_accuracy: float
-    dice: float | None
+    confusion: ConfusionMatrix
+    boundary: float
+    tolerance: int
+
+    @property
+    def iou(self) -> np.ndarray:
+        """float64 (k,), NaN for a class in neither."""
+        return self.confusion.iou()
+
+    @property
+    def miou(self) -> float:
+        """The mean IoU over the classes present."""
+        return self.confusion.miou()
+
+    @property
+    def dice(self) -> float:
+        """Of class 1 where there are two classes, NaN if in neither; the mean over the classes present where more."""
+        dice = self.confusion.dice()
+        return float(dice[1]) if len(dice) == 2 else self.confusion.mean_dice()
+
+    @property
+    def pixel_accuracy(self) -> float:
+        """The share of right pixels."""
+        return self.confusion.pixel_accuracy()
 
 
 @dataclass(frozen=True)
@@ -89,5 +109,5 @@ def score(label_map: np.ndarray, truth: np.ndarray, num_classes: int) -> Scores:
         )
     matrix = ConfusionMatrix(num_classes)
     matrix.update(truth, label_map)
-    dice = float(matrix.dice()[1]) if num_classes == 2 else None
-    return Scores(matrix.iou(), matrix.miou(), matrix.pixel_accuracy(), dice)
+    tolerance = boundary_tolerance(truth.shape)
+    return Scores(matrix, boundary_score(truth, label_map, tolerance=tolerance), tolerance)

@@ -1,0 +1,176 @@
+"""A ground truth as people keep it -> a label map of a bundle's classes.
+
+    truth = read_truth("frame_L.png", bundle.class_names, bundle.palette)
+    truth.labels, truth.how
+
+Class numbers in a grey or palette file, masks of 0 and 1 or of 0 and 255, and masks in the classes' colours, exact or
+blurred by JPEG. Void is 255, the number after the last class (CamVid's 11), black, and any colour that is no class's.
+How a file was read is said in words: nobody should have to guess what a score was counted over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from .images import MAX_PIXELS, Source, read_annotation, read_image
+from .metrics import IGNORE_INDEX
+from .palette import Palette
+
+#: How far, in RGB levels (Euclidean), a mask's colour may be from a class's: as much as JPEG and colour profiles shift
+#: it. Colours of two data sets are often only 40 apart and must not be taken for each other.
+SAME_COLOR = 24
+
+
+class TruthError(ValueError):
+    """A ground truth for other classes. The message says what it holds and what to do."""
+
+
+@dataclass(frozen=True)
+class Truth:
+    """A ground truth for the classes it was read for.
+
+    labels: uint8 (H, W), class indices and IGNORE_INDEX. how: how the file was read, as the end of a sentence.
+    notes: sentences about what was decided and may not have been meant.
+    """
+
+    labels: np.ndarray
+    how: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def void(self) -> float:
+        """The share of the picture that is left out of every score."""
+        return float(np.mean(self.labels == IGNORE_INDEX))
+
+
+def read_truth(
+    source: Source,
+    class_names: Sequence[str],
+    palette: np.ndarray,
+    *,
+    max_pixels: int | None = MAX_PIXELS,
+    notify: Callable[[str], object] | None = None,
+) -> Truth:
+    """Read a ground truth for the classes ``class_names``, drawn in ``palette``, uint8 (k, 3).
+
+    Where a file holds numbers, these count; where it holds colours, these. A palette file holds both: its numbers
+    count, unless all its colours are the classes' and stand in another order than the classes.
+    source, max_pixels, notify: as for `read_image`.
+
+    Raises ImageError for what is no picture, TruthError for numbers or colours of other classes.
+    """
+    annotation = read_annotation(source, max_pixels=max_pixels, notify=notify)
+    if annotation.ndim == 2:
+        numbers, colors = annotation, read_image(source, max_pixels=max_pixels, notify=notify or (lambda _: None))
+    else:  # some programs write numbers into all three channels
+        colors, gray = annotation, annotation[..., 0]
+        numbers = gray if (annotation == gray[..., None]).all() else None
+    palette = np.asarray(palette, np.uint8)
+    if numbers is None or _colors_count(numbers, colors, palette):
+        return _of_colors(colors, class_names, palette)
+    return _of_numbers(numbers, class_names)
+
+
+def _colors_count(numbers: np.ndarray, colors: np.ndarray, palette: np.ndarray) -> bool:
+    """Are the colours of a file that has numbers (H, W) too the classes', but numbered otherwise?"""
+    table = np.zeros((256, 3), np.uint8)
+    table[numbers] = colors
+    used = np.flatnonzero(np.bincount(numbers.reshape(-1), minlength=256))
+    nearest, same = _nearest_class(table[used], palette)
+    in_order = bool(np.all(nearest[used < len(palette)] == used[used < len(palette)]))
+    black = _is_black(table[used])
+    return not in_order and bool(np.all(same | black)) and bool(np.any(same & ~black))
+
+
+def _of_numbers(numbers: np.ndarray, class_names: Sequence[str]) -> Truth:
+    """Class numbers or a mask, uint8 (H, W)."""
+    classes = len(class_names)
+    values = np.flatnonzero(np.bincount(numbers.reshape(-1), minlength=256)).tolist()
+    if values == [0, 255] or (values == [255] and classes == 2):
+        if classes > 2:
+            raise TruthError(
+                f"The ground truth is black and white, but there are {classes} classes: save their numbers, 0 to "
+                f"{classes - 1}, as a grey PNG, or paint it in the colours of the legend."
+            )
+        return Truth((numbers > 0).astype(np.uint8), f"a mask: white is {class_names[1]}")
+    labels = [value for value in values if value != IGNORE_INDEX]
+    if labels and labels[-1] > classes:
+        shown = ", ".join(map(str, values[:6])) + (", …" if len(values) > 6 else "")
+        wanted = (
+            "a mask has 0 and 1, or 0 and 255, so save it without smoothing and without object numbers"
+            if classes == 2
+            else f"with {classes} classes they are 0 to {classes - 1}, and {IGNORE_INDEX} or {classes} for void"
+        )
+        raise TruthError(f"The ground truth has the numbers {shown}: {wanted}.")
+    if labels and labels[-1] == classes:
+        note = (
+            f"The number {classes} in the ground truth is taken for void: the {classes} classes have 0 to "
+            f"{classes - 1}. If yours begin with 1, subtract 1."
+        )
+        void_as_usual = np.where(numbers == classes, np.uint8(IGNORE_INDEX), numbers)
+        return Truth(void_as_usual, f"class numbers, {classes} being void", (note,))
+    return Truth(numbers, "class numbers")
+
+
+def _of_colors(colors: np.ndarray, class_names: Sequence[str], palette: np.ndarray) -> Truth:
+    """A mask in the classes' colours, uint8 (H, W, 3)."""
+    classes, how = len(class_names), "the classes’ colours"
+    areas, exact = _areas(colors)
+    nearest, same = _nearest_class(areas, palette)
+    strange = areas[~same]
+    if classes == 2 and nearest[same].tolist() == [0] and len(strange) == 1 and not _is_black(strange)[0]:
+        palette = np.stack([palette[0], strange[0]])  # one colour on the background's: it is the object
+        how, strange = f"a mask: {_hex(palette[1])} is {class_names[1]}", strange[:0]
+    if classes + len(strange) > 256:
+        raise TruthError(_other_colors(f"{len(strange)} of its colours are none of theirs"))
+    known = Palette(np.concatenate([palette, strange]))
+    labels = known.encode(colors) if exact else known.encode_mask(colors)
+    shares = np.bincount(labels.reshape(-1), minlength=len(known)) / labels.size
+    bright = ~_is_black(known.colors)
+    of_class, of_none = shares[:classes][bright[:classes]].sum(), np.where(bright, shares, 0)[classes:]
+    largest = np.argsort(-of_none, kind="stable")[: np.count_nonzero(of_none)]
+    if of_none.sum() > of_class:
+        most = _hex(strange[largest[0]])
+        raise TruthError(_other_colors(f"{100 * of_none.sum():.0f} % of it is of no class, most of that {most}"))
+    labels[labels >= classes] = IGNORE_INDEX
+    if not largest.size:
+        return Truth(labels, how)
+    listed = ", ".join(_hex(color) for color in strange[largest[:3]]) + (" and others" if largest.size > 3 else "")
+    note = f"Colours of no class in the ground truth are left out as void: {listed}, {100 * of_none.sum():.2g} % of it."
+    return Truth(labels, how, (note,))
+
+
+def _areas(colors: np.ndarray) -> tuple[np.ndarray, bool]:
+    """The colours that fill areas, uint8 (n, 3), and whether they are exact, with no blends between them."""
+    few = Image.fromarray(colors).getcolors(256)
+    if few is not None:
+        return np.array([color for _, color in few], np.uint8), True
+    try:
+        return Palette.of_masks([colors]).colors, False
+    except ValueError as error:
+        raise TruthError(_other_colors("it has no areas of one colour, like a photograph")) from error
+
+
+def _is_black(colors: np.ndarray) -> np.ndarray:
+    return colors.max(axis=1, initial=0) <= SAME_COLOR
+
+
+def _nearest_class(colors: np.ndarray, palette: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of uint8 (n, 3): the class with the nearest colour, int (n,), and whether it is that class's, bool (n,)."""
+    distances = np.linalg.norm(colors[:, None].astype(float) - palette[None].astype(float), axis=2)
+    return distances.argmin(axis=1), distances.min(axis=1) <= SAME_COLOR
+
+
+def _other_colors(why: str) -> str:
+    return (
+        f"The ground truth is not in the classes’ colours: {why}. Paint it in the colours of the legend, or save class "
+        "numbers as a grey PNG."
+    )
+
+
+def _hex(color: np.ndarray) -> str:
+    return "#" + bytes(color).hex()
