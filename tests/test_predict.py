@@ -1,12 +1,15 @@
 """Any size comes back at its own size, and tiles meet without a seam."""
 
+import dataclasses
+import itertools
+
 import numpy as np
 import pytest
 import torch
 from bundles import photo, small_bundle
 
-from unet import ARCHITECTURES, Segmenter
-from unet.predict import mirrored
+from unet import ARCHITECTURES, Averaging, Segmenter
+from unet.predict import STRIP_PIXELS, mirrored
 
 
 def whole_and_tiled(segmenter, image, tile):
@@ -133,6 +136,20 @@ def test_a_network_sees_the_working_size_and_answers_at_the_picture_s():
     assert (answer[1::3, 1::3] == segmenter(small).label_map).mean() > 0.95
 
 
+@pytest.mark.parametrize("name", ["residual-add", "crop-concat"])
+def test_a_large_picture_seen_small_is_answered_in_strips(name):
+    """Its logits are torch's own bilinear enlargement of the small picture's, and never all in memory at once."""
+    bundle, image = small_bundle(name, working_pixels=1000, divisor=16), photo(1300, 1000)
+    parts = list(Segmenter(bundle, precision="float32").tiles(image))
+    assert len(parts) > 1
+    assert all(logits[0].numel() <= STRIP_PIXELS for _, _, logits in parts)
+    small = bundle.preprocessing.resize(image)
+    bundle.preprocessing = dataclasses.replace(bundle.preprocessing, working_pixels=None)
+    ((_, _, logits),) = Segmenter(bundle, precision="float32").tiles(small)
+    expected = torch.nn.functional.interpolate(logits[None], image.shape[:2], mode="bilinear")[0]
+    np.testing.assert_allclose(torch.cat([logits for _, _, logits in parts], dim=1), expected, atol=1e-4)
+
+
 def test_the_same_picture_gives_the_same_answer():
     segmenter, image = Segmenter(small_bundle("crop-concat")), photo(90, 120)
     first, second = segmenter(image), segmenter(image)
@@ -157,3 +174,69 @@ def test_a_level_without_a_skip_is_refused():
 def test_a_tile_smaller_than_the_stride_is_refused():
     with pytest.raises(ValueError, match="at least 18"):
         Segmenter(small_bundle("crop-concat"))(photo(50, 50), tile=8)
+
+
+def probabilities(segmenter, image, tile=4096):
+    """float32 (k, H, W) from the logits of all tiles."""
+    whole = torch.full((len(segmenter.bundle.class_names), *image.shape[:2]), torch.nan)
+    for rows, columns, logits in segmenter.tiles(image, tile=tile):
+        assert whole[:, rows, columns].isnan().all(), "every pixel comes once"
+        logits = torch.cat([0 * logits, logits]) if len(logits) == 1 else logits
+        whole[:, rows, columns] = logits.softmax(dim=0)
+    return whole
+
+
+@pytest.mark.parametrize("name", ["residual-add", "crop-concat"])
+@pytest.mark.parametrize("classes", [2, 5])
+def test_averaged_probabilities_are_the_mean_of_every_look_s(name, classes):
+    """Each look on its own is what a bundle with that working size, or the mirrored picture, gives."""
+    image, scales = photo(90, 120), (0.5, 1.0, 1.5)
+
+    def one_look(scale, mirrored):
+        bundle = small_bundle(name, classes=classes, working_pixels=round(scale**2 * 80 * 60), divisor=16)
+        found = probabilities(Segmenter(bundle, precision="float32"), image[:, ::-1] if mirrored else image)
+        return found.flip(2) if mirrored else found
+
+    expected = torch.stack([one_look(*look) for look in itertools.product(scales, (False, True))]).mean(dim=0)
+    bundle = small_bundle(name, classes=classes, working_pixels=80 * 60, divisor=16)
+    averaged = Segmenter(bundle, precision="float32", averaging=Averaging(scales=scales))
+    np.testing.assert_allclose(probabilities(averaged, image), expected, atol=1e-5)
+    np.testing.assert_allclose(averaged(image).confidence, expected.amax(dim=0), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["residual-add", "crop-concat"])
+@pytest.mark.parametrize("working_pixels", [None, 9_000])
+def test_averaged_and_tiled_equals_averaged_and_whole(name, working_pixels):
+    bundle = small_bundle(name, working_pixels=working_pixels, divisor=16)
+    segmenter, image = Segmenter(bundle, precision="float32", averaging=Averaging()), photo(151, 217)
+    whole = probabilities(segmenter, image)
+    assert len(whole.argmax(dim=0).unique()) > 1
+    np.testing.assert_allclose(probabilities(segmenter, image, tile=64), whole, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["residual-add", "crop-concat"])
+@pytest.mark.parametrize("size", [(64, 96), (61, 1)])
+def test_with_flips_a_mirrored_picture_gets_the_mirrored_answer(name, size):
+    image = photo(*size)
+    once, averaged = (
+        Segmenter(small_bundle(name, divisor=16), precision="float32", averaging=averaging)
+        for averaging in (None, Averaging(scales=(1.0,)))
+    )
+    expected = probabilities(averaged, image).flip(2)
+    np.testing.assert_allclose(probabilities(averaged, image[:, ::-1], tile=48), expected, atol=1e-5)
+    if size[1] > 1:
+        plain = probabilities(once, image).flip(2)
+        assert (probabilities(once, image[:, ::-1]) - plain).abs().max() > 1e-3, "which a single look does not give"
+
+
+def test_one_look_is_the_plain_answer_bit_for_bit():
+    bundle, image = small_bundle("crop-concat", divisor=16), photo(90, 120)
+    plain, averaged = Segmenter(bundle), Segmenter(bundle, averaging=Averaging(flip=False, scales=(1.0,)))
+    assert (plain(image).label_map == averaged(image).label_map).all()
+    assert (plain(image).confidence == averaged(image).confidence).all()
+
+
+@pytest.mark.parametrize("scales", [(), (1.0, 0.0), (-1.0,)])
+def test_scales_must_be_positive(scales):
+    with pytest.raises(ValueError, match="all above 0"):
+        Averaging(scales=scales)

@@ -5,10 +5,11 @@ from .images import ImageError, read_image
 from .metrics import ConfusionMatrix
 from .model import ARCHITECTURES, UNet, UNetConfig
 from .palette import Palette, PaletteLadder
-from .predict import Segmentation, Segmenter
+from .predict import Averaging, Segmentation, Segmenter
 
 __all__ = [
     "ARCHITECTURES",
+    "Averaging",
     "Bundle",
     "BundleError",
     "ConfusionMatrix",

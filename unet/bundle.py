@@ -52,16 +52,15 @@ class Preprocessing:
         if self.working_pixels is not None and self.working_pixels < 1:
             raise ValueError(f"working_pixels must be at least 1 or None, got {self.working_pixels}")
 
-    def working_size(self, size: tuple[int, int]) -> tuple[int, int]:
-        """(h, w) at which the network sees a picture of ``size`` (h, w)."""
-        if self.working_pixels is None:
-            return tuple(size)
-        scale = (self.working_pixels / (size[0] * size[1])) ** 0.5
+    def working_size(self, size: tuple[int, int], *, scale: float = 1.0) -> tuple[int, int]:
+        """(h, w) at which the network sees a picture of ``size`` (h, w), times ``scale`` a side."""
+        if self.working_pixels is not None:
+            scale *= (self.working_pixels / (size[0] * size[1])) ** 0.5
         return tuple(max(1, round(n * scale)) for n in size)
 
-    def resize(self, image: np.ndarray) -> np.ndarray:
-        """uint8 (H, W, 3) -> uint8 (h, w, 3) at the working size; anti-aliased bilinear (Pillow)."""
-        h, w = self.working_size(image.shape[:2])
+    def resize(self, image: np.ndarray, *, scale: float = 1.0) -> np.ndarray:
+        """uint8 (H, W, 3) -> uint8 (h, w, 3) at the working size times ``scale``; anti-aliased bilinear (Pillow)."""
+        h, w = self.working_size(image.shape[:2], scale=scale)
         if (h, w) == image.shape[:2]:
             return image
         return np.asarray(Image.fromarray(image).resize((w, h), Image.Resampling.BILINEAR))

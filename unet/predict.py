@@ -8,13 +8,16 @@ picture has its zero padding too. Tiles start at multiples of the network's stri
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .bundle import Bundle
@@ -22,6 +25,8 @@ from .model import Join, UNetConfig
 
 #: Side of a tile in working pixels. Larger wastes less on margins and halos; memory grows with the square.
 TILE = 512
+#: A network that sees pictures shrunken answers all of a large one in one tile: for about this many pixels at a time.
+STRIP_PIXELS = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -45,17 +50,42 @@ class Segmentation:
         return counts / self.label_map.size
 
 
+@dataclass(frozen=True)
+class Averaging:
+    """How often the network looks at a picture; the probabilities it gives are averaged, as DeepLab's are.
+
+    (Chen et al. 2017, arXiv 1706.05587: each look's logits are brought to the picture's size, then softmax, then mean.)
+
+    flip: look at it with left and right exchanged, too. scales: look at the working size times each of these.
+    """
+
+    flip: bool = True
+    scales: tuple[float, ...] = (0.75, 1.0, 1.25)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "scales", tuple(self.scales))
+        if not self.scales or not min(self.scales) > 0:
+            raise ValueError(f"scales needs at least one number, all above 0, got {self.scales}")
+
+
 class Segmenter:
     """Segments pictures with one bundle on one device.
 
     device: "cpu", "cuda", ... or None for CUDA where there is one.
     precision: "float32", "bfloat16" or None for what the hardware does natively (bfloat16 emulated is slower).
+    averaging: look several times, which takes that many times as long; None looks once.
     """
 
     def __init__(
-        self, bundle: Bundle, *, device: str | torch.device | None = None, precision: str | None = None
+        self,
+        bundle: Bundle,
+        *,
+        device: str | torch.device | None = None,
+        precision: str | None = None,
+        averaging: Averaging | None = None,
     ) -> None:
         self.bundle = bundle
+        self.averaging = averaging or Averaging(flip=False, scales=(1.0,))
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         precision = precision or ("bfloat16" if has_native_bfloat16(self.device) else "float32")
         if precision not in ("float32", "bfloat16"):
@@ -71,6 +101,7 @@ class Segmenter:
         revision: str | None = None,
         device: str | torch.device | None = None,
         precision: str | None = None,
+        averaging: Averaging | None = None,
     ) -> Segmenter:
         """Load a bundle's folder, or the Hub's repository "user/name" at ``revision`` (branch, tag or commit).
 
@@ -80,7 +111,7 @@ class Segmenter:
             from .hub import fetch_bundle  # only who loads from the Hub pays for its import
 
             source = fetch_bundle(str(source), revision=revision)
-        return cls(Bundle.load(source), device=device, precision=precision)
+        return cls(Bundle.load(source), device=device, precision=precision, averaging=averaging)
 
     def __call__(self, image: np.ndarray, *, tile: int = TILE, without_skips: Collection[int] = ()) -> Segmentation:
         """Segment uint8 (H, W, 3).
@@ -100,13 +131,16 @@ class Segmenter:
         names, palette = self.bundle.class_names, self.bundle.palette
         return Segmentation(label_map, confidence, names, palette, seconds, self.device.type)
 
-    def layout(self, size: tuple[int, int], *, tile: int = TILE) -> Layout:
-        """How a picture of ``size`` (h, w) is cut; `tiles` runs exactly these. Raises ValueError as a call does."""
+    def layout(self, size: tuple[int, int], *, tile: int = TILE, scale: float = 1.0) -> Layout:
+        """How a picture of ``size`` (h, w) is cut; `tiles` runs exactly these, unless it looks several times.
+
+        scale: of the working size. Raises ValueError as a call does.
+        """
         config = self.net.config
         if tile < config.stride + 2:
             raise ValueError(f"a tile must be at least {config.stride + 2} pixels for this network, got {tile}")
         tile = tile // config.stride * config.stride
-        working_size = self.bundle.preprocessing.working_size(size)
+        working_size = self.bundle.preprocessing.working_size(size, scale=scale)
         rows, columns = (_cut(*lengths, tile, config) for lengths in zip(size, working_size, strict=True))
         return Layout(size, working_size, tuple(Tile(row, column) for row in rows for column in columns))
 
@@ -114,18 +148,35 @@ class Segmenter:
         self, image: np.ndarray, *, tile: int = TILE, without_skips: Collection[int] = ()
     ) -> Iterator[tuple[slice, slice, Tensor]]:
         """Cut ``image`` into tiles; yields (rows, columns, logits float32 (C, h, w)) that cover it exactly once."""
-        working = self.working_picture(image)
-        for part in self.layout(image.shape[:2], tile=tile).tiles:
-            logits = self.run(working, part, without_skips=without_skips)
-            yield part.rows.pixels, part.columns.pixels, part.resample(logits)
+        size = image.shape[:2]
+        looks = []
+        for scale in self.averaging.scales:
+            working = self.working_picture(image, scale=scale)
+            looks.append(_Look(size, working, flipped=False))
+            if self.averaging.flip:
+                looks.append(_Look(size, np.fliplr(working), flipped=True))
+        # Cut where the largest look needs it; the others need less of theirs for the same pixels.
+        for part in self.layout(size, tile=tile, scale=max(self.averaging.scales)).tiles:
+            seen = [look.tile(part, self.net.config) for look in looks]
+            answers = [
+                self.run(look.working, its_tile, without_skips=without_skips)
+                for look, its_tile in zip(looks, seen, strict=True)
+            ]
+            for strips in zip(*(its_tile.strips() for its_tile in seen), strict=True):
+                each = zip(looks, strips, answers, strict=True)
+                logits = _average([look.upright(strip.resample(answer)) for look, strip, answer in each])
+                yield strips[0].rows.pixels, part.columns.pixels, logits
 
-    def working_picture(self, image: np.ndarray) -> np.ndarray:
-        """uint8 (H, W, 3) -> uint8 (h, w, 3), at the size at which the network works. Raises ValueError as a call."""
+    def working_picture(self, image: np.ndarray, *, scale: float = 1.0) -> np.ndarray:
+        """uint8 (H, W, 3) -> uint8 (h, w, 3), at the size at which the network works, times ``scale``.
+
+        Raises ValueError as a call.
+        """
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
             raise ValueError(
                 f"Segmenter needs a uint8 array (H, W, 3), got {image.dtype} {image.shape}; read_image makes one"
             )
-        return self.bundle.preprocessing.resize(image)
+        return self.bundle.preprocessing.resize(image, scale=scale)
 
     def run(
         self,
@@ -163,9 +214,25 @@ class Span:
     upper: np.ndarray
     weight: np.ndarray
 
+    @classmethod
+    def of(cls, pixels: slice, length: int, working_length: int, config: UNetConfig) -> Span:
+        """The span that answers ``pixels`` of a side of ``length``; its window starts at a multiple of the stride."""
+        lower, upper, weight = _neighbours(pixels, length, working_length)
+        start = int(lower[0]) // config.stride * config.stride
+        window = range(start, int(upper[-1]) + 1)
+        read, skipped = _read_window(window, working_length, config)
+        answer = slice(skipped, skipped + len(window))
+        return cls(pixels, window, read, answer, lower - start, upper - start, weight)
+
+    def part(self, start: int, stop: int) -> Span:
+        """The same run of the network, asked for these of its pixels only, counted from the first of them."""
+        pixels = slice(self.pixels.start + start, min(self.pixels.start + stop, self.pixels.stop))
+        indices = (index[start:stop] for index in (self.lower, self.upper, self.weight))
+        return Span(pixels, self.window, self.read, self.answer, *indices)
+
     def resample(self, logits: Tensor, dim: int) -> Tensor:
         """Bilinear along ``dim``, with the same arithmetic for a pixel whatever tile it is in."""
-        if len(self.lower) == len(self.window) and not self.weight.any():
+        if np.array_equal(self.lower, range(len(self.window))) and not self.weight.any():
             return logits
         lower, upper = (torch.from_numpy(index).to(logits.device) for index in (self.lower, self.upper))
         weight = torch.from_numpy(self.weight).to(logits.device).view([-1 if d == dim else 1 for d in range(3)])
@@ -188,6 +255,13 @@ class Tile:
         """The working picture (h, w, 3) -> what the network is fed of it, (*input_size, 3), mirrored beyond it."""
         return mirrored(working, self.rows.read, self.columns.read)
 
+    def strips(self) -> Iterator[Tile]:
+        """The same run of the network, asked for STRIP_PIXELS of its pixels at a time, or for one row."""
+        height, width = (len(span.lower) for span in (self.rows, self.columns))
+        step = max(1, STRIP_PIXELS // width)
+        for start in range(0, height, step):
+            yield dataclasses.replace(self, rows=self.rows.part(start, start + step))
+
     def resample(self, logits: Tensor) -> Tensor:
         """Logits (C, h, w) of the window -> those of the picture's pixels."""
         return self.columns.resample(self.rows.resample(logits, dim=1), dim=2)
@@ -206,6 +280,32 @@ class Layout:
         return next(t for t in self.tiles if row < t.rows.pixels.stop and column < t.columns.pixels.stop)
 
 
+@dataclass(frozen=True)
+class _Look:
+    """The picture, of ``size`` (h, w), as the network sees it once: uint8 (h', w', 3), left and right exchanged or not.
+
+    A look is answered at the picture's pixels, counted in its own direction.
+    """
+
+    size: tuple[int, int]
+    working: np.ndarray
+    flipped: bool
+
+    def tile(self, part: Tile, config: UNetConfig) -> Tile:
+        """The tile of this look that answers the same pixels as ``part``, of another look."""
+        rows, columns = part.rows.pixels, part.columns.pixels
+        if self.flipped:
+            columns = slice(self.size[1] - columns.stop, self.size[1] - columns.start)
+        return Tile(
+            Span.of(rows, self.size[0], self.working.shape[0], config),
+            Span.of(columns, self.size[1], self.working.shape[1], config),
+        )
+
+    def upright(self, logits: Tensor) -> Tensor:
+        """Logits (C, h, w) of this look, in the picture's own direction."""
+        return logits.flip(2) if self.flipped else logits
+
+
 def mirrored(image: np.ndarray, rows: range, columns: range) -> np.ndarray:
     """(H, W, ...) -> (len(rows), len(columns), ...); positions outside are mirrored at the border pixels' centres."""
     return image[np.ix_(_mirror(rows, image.shape[0]), _mirror(columns, image.shape[1]))]
@@ -213,24 +313,24 @@ def mirrored(image: np.ndarray, rows: range, columns: range) -> np.ndarray:
 
 def _cut(length: int, working_length: int, tile: int, config: UNetConfig) -> list[Span]:
     """Cut an axis of ``length`` pixels so that each span needs at most ``tile`` working pixels, from a stride on."""
+    lower, upper, _ = _neighbours(slice(0, length), length, working_length)
+    spans, first = [], 0
+    while first < length:
+        stop = int(lower[first]) // config.stride * config.stride + tile
+        last = int(np.searchsorted(upper, stop))
+        spans.append(Span.of(slice(first, last), length, working_length, config))
+        first = last
+    return spans
+
+
+def _neighbours(pixels: slice, length: int, working_length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For each of these pixels of a side: the working pixels before and after it, and the latter's weight."""
     # Pixel centres, as torch's align_corners=False and Pillow have them; the outermost half pixels repeat the border.
-    position = (np.arange(length) + 0.5) * (working_length / length) - 0.5
+    position = (np.arange(pixels.start, pixels.stop) + 0.5) * (working_length / length) - 0.5
     position = position.clip(0, working_length - 1)
     lower = np.floor(position).astype(np.int64)
     weight = (position - lower).astype(np.float32)
-    upper = lower + (weight > 0)
-    spans, first = [], 0
-    while first < length:
-        start = int(lower[first]) // config.stride * config.stride
-        stop = min(start + tile, working_length)
-        last = int(np.searchsorted(upper, stop))
-        part = slice(first, last)
-        window = range(start, stop)
-        read, skipped = _read_window(window, working_length, config)
-        answer = slice(skipped, skipped + len(window))
-        spans.append(Span(part, window, read, answer, lower[part] - start, upper[part] - start, weight[part]))
-        first = last
-    return spans
+    return lower, lower + (weight > 0), weight
 
 
 def _read_window(window: range, working_length: int, config: UNetConfig) -> tuple[range, int]:
@@ -255,6 +355,21 @@ def _mirror(positions: range, length: int) -> np.ndarray:
 
 def _round_up(n: int, multiple: int) -> int:
     return -(-n // multiple) * multiple
+
+
+def _average(looks: Sequence[Tensor]) -> Tensor:
+    """Logits (C, h, w) whose probabilities are the mean of the looks'; a single look's as they are."""
+    if len(looks) == 1:
+        return looks[0]
+    total = functools.reduce(torch.logaddexp, map(_log_probabilities, looks))
+    return total[1:] - total[:1] if len(total) == 2 else total
+
+
+def _log_probabilities(logits: Tensor) -> Tensor:
+    """Logits (C, h, w) -> log-probabilities of all classes, float32 (max(2, C), h, w)."""
+    if logits.shape[0] == 1:  # two classes share one logit
+        return torch.cat([F.logsigmoid(-logits), F.logsigmoid(logits)])
+    return logits.log_softmax(dim=0)
 
 
 def _decide(logits: Tensor) -> tuple[Tensor, Tensor]:
