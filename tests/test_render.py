@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from unet import render
+from unet.batch import Row, pooled
 from unet.compare import compare
 from unet.predict import Segmentation
 
@@ -177,6 +178,18 @@ def test_bars_are_as_long_as_the_iou_and_a_class_in_neither_has_none():
     assert "absent" in rows[2]
     assert rows[2].count("–") == 2
     assert render.iou_bars(("one", "other"), comparison([[0]], [[0]], ("x", "y")), PALETTE) == ""
+
+
+def test_many_pictures_are_a_table_with_a_sum():
+    truth = np.array([[0, 0, 1, 1]], np.uint8)
+    answer = comparison([[0, 0, 1, 1]], [[0, 0, 0, 1]], ("sky", "<b>"), truth)
+    row = Row("<i>.png", "i", (1, 4), answer.agreement, answer.shares, (0.1, 0.1), answer.scores)
+    broken = Row("broken.png", note="It is <damaged>.")
+    table = render.batch_table(("one", "other"), [row, broken], pooled([row, broken]), ("sky", "<b>"), PALETTE)
+    assert "&lt;i&gt;.png<small>4 × 1</small></th><td>75.0 %</td><td><b>100.0 %</b></td><td>58.3 %</td>" in table
+    assert 'aria-label="other: sky 75.0 %, &lt;b&gt; 25.0 %"' in table
+    assert "It is &lt;damaged&gt;." in table
+    assert "All 1 with a ground truth" in table
 
 
 def test_names_from_a_bundle_are_text():

@@ -9,11 +9,16 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 from html import escape
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
 from .compare import Comparison, disagreement
+from .metrics import ConfusionMatrix
+
+if TYPE_CHECKING:  # batch draws overlays with this module
+    from .batch import Row
 
 #: The class that stands for "nothing here": overlays leave it as it is in the picture.
 BACKGROUND = "background"
@@ -262,6 +267,58 @@ def iou_bars(names: Sequence[str], comparison: Comparison, palette: np.ndarray) 
         f'<thead><tr><th scope="col">Class</th>{_side_headers(names)}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table>"
     )
+
+
+def batch_table(
+    names: Sequence[str],
+    rows: Sequence[Row],
+    totals: tuple[ConfusionMatrix, ConfusionMatrix] | None,
+    class_names: Sequence[str],
+    palette: np.ndarray,
+) -> str:
+    """Many pictures, a line each: agreement, mIoU where there is a truth, and what each network sees, as two strips.
+
+    totals: the counts of all that have a ground truth, see `batch.pooled`.
+    """
+    sides = _side_headers([f"mIoU {name}" for name in names])
+    head = (
+        f'<th scope="col">Picture</th><th scope="col">Agreement</th>{sides}<th scope="col">Classes, largest first</th>'
+    )
+    foot = ""
+    if totals:
+        label = f"All {sum(row.scores is not None for row in rows)} with a ground truth, counted as one picture"
+        cells = _score_cells([total.miou() for total in totals])
+        foot = f'<tfoot><tr><th scope="row">{label}</th><td></td>{cells}<td></td></tr></tfoot>'
+    body = "".join(_batch_row(names, row, class_names, palette) for row in rows)
+    return f'<table class="scores many"><thead><tr>{head}</tr></thead><tbody>{body}</tbody>{foot}</table>'
+
+
+def _batch_row(names: Sequence[str], row: Row, class_names: Sequence[str], palette: np.ndarray) -> str:
+    name, note = escape(row.name), f"<small>{escape(row.note)}</small>" if row.note else ""
+    if row.size is None:
+        return f'<tr class="failed"><th scope="row">{name}{note}</th><td colspan="4">left out</td></tr>'
+    h, w = row.size
+    cells = _score_cells([scores.miou for scores in row.scores] if row.scores else [math.nan] * 2)
+    strips = "".join(
+        _share_strip(network, shares, class_names, palette) for network, shares in zip(names, row.shares, strict=True)
+    )
+    return (
+        f'<tr><th scope="row">{name}<small>{w} × {h}</small>{note}</th><td>{percent(row.agreement)}</td>{cells}'
+        f'<td class="strips">{strips}</td></tr>'
+    )
+
+
+def _share_strip(network: str, shares: np.ndarray, class_names: Sequence[str], palette: np.ndarray) -> str:
+    """A strip as wide as the picture's classes, largest first, with their names for those who hear or point."""
+    order = [i for i in np.argsort(-shares, kind="stable") if shares[i] > 0]
+    said = escape(f"{network}: " + ", ".join(f"{class_names[i]} {percent(shares[i])}" for i in order))
+    unpainted = unpainted_classes(class_names)
+    parts = "".join(
+        f'<i class="{"clear" if i in unpainted else ""}" '
+        f'style="flex-grow:{shares[i]:.6f};--c:{hex_code(palette[i])}"></i>'
+        for i in order
+    )
+    return f'<span class="share-strip" role="img" title="{said}" aria-label="{said}">{parts}</span>'
 
 
 def truth_line(how: str, void: float) -> str:
