@@ -1,6 +1,10 @@
 """Folders are read as laid out, or refused with all that is wrong; pictures and labels are augmented as one."""
 
+import dataclasses
 import json
+import resource
+import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -77,6 +81,31 @@ def test_everything_that_is_wrong_is_listed_at_once(tmp_path):
     assert message.startswith("4 problems in the data; nothing was started")
     for part in ("000.png has the label 7", "(40, 47)", "'000.png'", "'001.png'"):
         assert part in message
+    # One without a partner is listed with all the others, not before them.
+    (tmp_path / "train/labels/002.png").unlink()
+    with pytest.raises(DataError) as error:
+        load_dataset(tmp_path)
+    message = str(error.value)
+    assert message.startswith("5 problems in the data; nothing was started")
+    for part in ("002.png has no annotation", "000.png has the label 7", "(40, 47)", "'000.png'", "'001.png'"):
+        assert part in message
+
+
+def test_a_folder_in_which_nothing_fits_lists_all_of_it(tmp_path):
+    write_pairs(tmp_path, [(20, 24)] * 3)
+    for i in range(3):
+        (tmp_path / f"labels/{i:03}.png").rename(tmp_path / f"labels/other{i}.png")
+    with pytest.raises(DataError, match="6 problems"):
+        load_dataset(tmp_path)
+
+
+def test_who_only_evaluates_need_not_have_sound_training_pictures(tmp_path):
+    write_dataset(tmp_path, classes={"class_names": ["ground", "disc"]})
+    (tmp_path / "train/images/000.png").write_bytes(b"no picture")
+    dataset = load_dataset(tmp_path)
+    dataset.check(train=False)
+    with pytest.raises(DataError, match="1 problem in"):
+        dataset.check()
 
 
 def test_pictures_without_annotation_and_the_reverse_are_all_named(tmp_path):
@@ -204,12 +233,114 @@ def test_pictures_are_stored_at_their_working_size():
     assert resized.preprocessing.working_pixels == 400
 
 
+def pairs_on_disk(root):
+    """Pictures of several sizes in a folder, as the trainer sees them."""
+    write_pairs(root / "train", SIZES)
+    write_pairs(root / "val", SIZES[:1])
+    return load_dataset(root).train
+
+
+@pytest.mark.parametrize("working_pixels", [None, 400])
+@pytest.mark.parametrize(
+    "augmentation", [Augmentation(), Augmentation(scale=(0.2, 0.3), turn=True), Augmentation(scale=(4, 5), turn=True)]
+)
+def test_pixels_on_disk_give_the_same_batches_bit_for_bit(tmp_path, working_pixels, augmentation):
+    pairs = pairs_on_disk(tmp_path)
+    memory = PixelStore(pairs, working_pixels, "cpu")
+    disk = PixelStore(pairs, working_pixels, "cpu", cache=tmp_path / "run", limit=0)
+    assert (memory.on_disk, disk.on_disk) == (False, True)
+    assert disk.preprocessing == memory.preprocessing
+    assert disk.class_shares(2).equal(memory.class_shares(2))
+    indices = torch.tensor([2, 0, 1, 1, 0, 2] * 4)
+    for margin in (0, 30):
+        batches = [
+            which.batch(indices, (17, 20), margin=margin, augmentation=augmentation, generator=generator(3))
+            for which in (memory, disk)
+        ]
+        assert all(one.equal(other) for one, other in zip(*batches, strict=True))
+
+
+def test_a_batch_reads_only_rows_that_its_crops_need(tmp_path, monkeypatch):
+    write_pairs(tmp_path / "train", [(400, 50)])
+    write_pairs(tmp_path / "val", [(20, 20)])
+    disk = PixelStore(load_dataset(tmp_path).train, None, "cpu", cache=tmp_path / "run", limit=0)
+    read, cat = [], torch.cat
+    monkeypatch.setattr(torch, "cat", lambda parts: read.append(sum(map(len, parts))) or cat(parts))
+    disk.batch(torch.zeros(8, dtype=torch.long), (20, 20), augmentation=UNCHANGED, generator=generator())
+    (pixels,) = read
+    assert 8 * 20 * 50 <= pixels <= 8 * 22 * 50
+
+
+def test_only_what_memory_does_not_hold_goes_to_disk(tmp_path):
+    pairs = pairs_on_disk(tmp_path)
+    pixels = sum(h * w for h, w in SIZES)
+    assert not PixelStore(pairs, None, "cpu", cache=tmp_path / "run", limit=4 * pixels).on_disk
+    assert not PixelStore(pairs, None, "cpu", cache=tmp_path / "run").on_disk
+    assert not (tmp_path / "run").exists()
+    assert PixelStore(pairs, None, "cpu", cache=tmp_path / "run", limit=4 * pixels - 1).on_disk
+    (file,) = (tmp_path / "run").iterdir()
+    assert file.stat().st_size == 4 * pixels
+
+
+def test_the_file_of_pixels_is_built_once_and_anew_when_anything_changes(tmp_path):
+    pairs, cache = pairs_on_disk(tmp_path), tmp_path / "run"
+
+    def file(pairs=pairs, working_pixels=None):
+        store = PixelStore(pairs, working_pixels, "cpu", cache=cache, limit=0)
+        (path,) = cache.iterdir()
+        return path.name, path.stat().st_mtime_ns, store.pixels.clone()
+
+    first, again = file(), file()
+    assert first[:2] == again[:2]
+    (cache / "pixels-left.partial").write_bytes(b"by a killed run")
+    names = {first[0], file(working_pixels=400)[0], file(dataclasses.replace(pairs, void=1))[0]}
+    image = np.asarray(Image.open(pairs.images[0])).copy()
+    image[0, 0] = 255 - image[0, 0]
+    Image.fromarray(image).save(pairs.images[0])
+    changed = file()
+    assert len(names | {changed[0]}) == 4
+    assert not changed[2].equal(first[2])
+
+
+def test_a_build_that_is_cut_off_leaves_nothing_that_is_taken_for_whole(tmp_path):
+    pairs, cache = pairs_on_disk(tmp_path), tmp_path / "run"
+    sound = pairs.annotations[2].read_bytes()
+    pairs.annotations[2].write_bytes(sound[:40])
+    with pytest.raises(ValueError, match=r"002\.png"):
+        PixelStore(pairs, None, "cpu", cache=cache, limit=0)
+    assert not list(cache.iterdir())
+    pairs.annotations[2].write_bytes(sound)
+    assert PixelStore(pairs, None, "cpu", cache=cache, limit=0).pixels.equal(PixelStore(pairs, None, "cpu").pixels)
+
+
+def test_a_full_disk_is_told_in_a_sentence_and_leaves_no_half_file(tmp_path):
+    """The limit on the size of a file stands for a disk that fills up while the file is written."""
+    pairs, cache = pairs_on_disk(tmp_path), tmp_path / "run"
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, limits[1]))
+    try:
+        with pytest.raises(DataError, match=r"could not be written to .*run .*; free some space there"):
+            PixelStore(pairs, None, "cpu", cache=cache, limit=0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list(cache.iterdir())
+
+
+def test_a_disk_too_small_is_seen_before_any_picture_is_read(tmp_path, monkeypatch):
+    pairs = pairs_on_disk(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=100))
+    monkeypatch.setattr(type(pairs), "image", None)
+    with pytest.raises(DataError, match="No space left"):
+        PixelStore(pairs, None, "cpu", cache=tmp_path / "run", limit=0)
+
+
 def test_photo_and_colours_side_by_side_in_jpegs(tmp_path):
     truths = write_side_by_side(tmp_path)
     dataset = load_dataset(tmp_path, task=TASKS["cityscapes"])
     dataset.check()
     assert sorted(dataset.class_names) == ["car", "road", "sky", "vegetation"]
     assert "found 4 classes" in dataset.note
+    assert dataset.train.size(0) == (64, 96)
     order = [dataset.class_names.index(name) for name in ("road", "sky", "vegetation", "car")]
     for i in range(2):
         image, labels = dataset.val[i]

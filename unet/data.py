@@ -13,22 +13,27 @@ files), masks of 0 and 1 or of 0 and 255, or masks in colours, whose classes are
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import io
 import json
 import math
+import os
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
 from .bundle import Preprocessing
-from .images import ImageError, read_annotation, read_image, save_png
+from .images import ImageError, image_size, read_annotation, read_image, save_png
 from .metrics import IGNORE_INDEX
 from .palette import Palette
 
@@ -165,6 +170,12 @@ class Pairs(Sequence):
         path = self.images[index]
         return _half(path, 0) if path == self.annotations[index] else read_image(path)
 
+    def size(self, index: int) -> tuple[int, int]:
+        """(H, W) of a picture, from its header alone."""
+        path = self.images[index]
+        height, width = image_size(path)
+        return (height, width // 2) if path == self.annotations[index] else (height, width)
+
     def label_map(self, index: int) -> np.ndarray:
         """uint8 (H, W), class indices and IGNORE_INDEX. Raises DataError for a label that is no class."""
         path = self.annotations[index]
@@ -187,7 +198,7 @@ class Pairs(Sequence):
             )
         return labels
 
-    def problems(self, index: int) -> str | None:
+    def problem(self, index: int) -> str | None:
         """Why this pair cannot be trained on, or None."""
         try:
             size, labels = self.image(index).shape[:2], self.label_map(index)
@@ -209,30 +220,53 @@ class Dataset:
     record: dict[str, Any] = field(default_factory=dict)
     note: str = ""
 
-    def check(self) -> None:
-        """Read every file once. Raises DataError that lists every pair that cannot be trained on."""
+    def check(self, *, train: bool = True) -> None:
+        """Read every file once. Raises DataError that lists every pair that cannot be trained on.
+
+        train: look at the training pictures too, which nobody needs who only evaluates.
+        """
+        _raise_if_any(self.problems(train=train))
+
+    def problems(self, *, train: bool = True) -> list[str]:
+        """What ``check`` raises, one sentence a pair."""
         found = []
-        for split in (self.train, self.val):
-            found += [split.problems(i) for i in tqdm(range(len(split)), "checking", leave=False, disable=None)]
-        _raise_if_any([problem for problem in found if problem])
+        for split in (self.train, self.val) if train else (self.val,):
+            found += [split.problem(i) for i in tqdm(range(len(split)), "checking", leave=False, disable=None)]
+        return [problem for problem in found if problem]
 
 
 def load_dataset(root: str | Path, *, task: Task | None = None, seed: int = 0, classes: int | None = None) -> Dataset:
     """Find pictures, annotations and classes under ``root``; see the module's head for the layouts.
 
     classes: how many classes masks in colours have; None to find out.
-    Raises DataError for a folder that is laid out otherwise, and for pictures without annotation or the reverse.
+    Raises DataError for a folder that is laid out otherwise, and for pictures without annotation or the reverse; then
+    all else that ``Dataset.check`` would find is listed with them.
     """
     root = Path(root)
     if not root.is_dir():
         raise DataError(f"{root} is no folder; --data needs one with images/ and labels/, or with train/ and val/")
+    alone: list[str] = []
     if (root / "train").is_dir() and (root / "val").is_dir():
-        splits = [_pair_up(root / "train"), _pair_up(root / "val")]
+        splits = [_pair_up(root / "train", alone), _pair_up(root / "val", alone)]
     else:
-        splits = _split(_pair_up(root), seed)
-    listed = _read_classes(root)
+        pairs = _pair_up(root, alone)
+        if len(pairs) < 2:
+            _raise_if_any(alone)
+        splits = _split(pairs, seed)
+    if not all(splits):
+        _raise_if_any(alone)
+    dataset = _with_classes(splits, _read_classes(root), task, classes, name=root.name)
+    if alone:
+        _raise_if_any(alone + dataset.problems())
+    return dataset
+
+
+def _with_classes(
+    splits: list[list[tuple[Path, Path]]], listed: dict[str, Any], task: Task | None, classes: int | None, *, name: str
+) -> Dataset:
+    """Say what the labels of the two splits mean. listed: classes.json. name: of the folder."""
     labels, colored = _labels_in([annotation for split in splits for image, annotation in split if image != annotation])
-    record = task.record() if task else {"name": root.name, "source": f"the folder {root.name}"}
+    record = task.record() if task else {"name": name, "source": f"the folder {name}"}
     if colored or splits[0][0][0] == splits[0][0][1]:
         palette = _mask_palette(splits[0], listed, task, classes)
         train, val = (
@@ -309,8 +343,8 @@ def distinct_colors(count: int) -> np.ndarray:
     return np.array([(0, 0, 0), *colors[1:]], np.uint8)
 
 
-def _pair_up(folder: Path) -> list[tuple[Path, Path]]:
-    """Pictures and annotations of equal name, sorted. Raises DataError that lists all that have no partner."""
+def _pair_up(folder: Path, alone: list[str]) -> list[tuple[Path, Path]]:
+    """Pictures and annotations of equal name, sorted; what has no partner is added to ``alone``, in words."""
     side_by_side = _pictures(folder)
     if side_by_side and not (folder / "images").is_dir():
         return [(path, path) for path in side_by_side]
@@ -318,12 +352,12 @@ def _pair_up(folder: Path) -> list[tuple[Path, Path]]:
     if not (folder / "images").is_dir() or annotation_folder is None:
         raise DataError(f"{folder} needs a folder images/ and a folder {', '.join(ANNOTATION_FOLDERS)}/ beside it")
     images, annotations = ({p.stem: p for p in _pictures(f)} for f in (folder / "images", annotation_folder))
-    _raise_if_any(
-        [f"{images[n]} has no annotation in {annotation_folder.name}/" for n in sorted(images.keys() - annotations)]
-        + [f"{annotations[n]} has no picture in images/" for n in sorted(annotations.keys() - images)]
-        + ([f"{folder / 'images'} holds no pictures ({', '.join(sorted(PICTURE_ENDINGS))})"] if not images else [])
-    )
-    return [(images[name], annotations[name]) for name in sorted(images)]
+    where = annotation_folder.name
+    alone += [f"{images[n]} has no annotation in {where}/" for n in sorted(images.keys() - annotations)]
+    alone += [f"{annotations[n]} has no picture in images/" for n in sorted(annotations.keys() - images)]
+    if not images:
+        alone.append(f"{folder / 'images'} holds no pictures ({', '.join(sorted(PICTURE_ENDINGS))})")
+    return [(images[name], annotations[name]) for name in sorted(images.keys() & annotations)]
 
 
 def _pictures(folder: Path) -> list[Path]:
@@ -405,22 +439,44 @@ class PixelStore:
 
     All pixels lie back to back in one tensor (P, 4): red, green, blue, label. A batch is one gather from it, so that
     cropping, zooming, turning and mirroring a whole batch costs a few tensor operations on whatever device this is.
+    Pixels that memory does not hold lie in a file: a batch reads the rows of its crops, and is bit for bit the same.
+
+    cache: folder for that file, which is built once; None keeps all pixels in memory. pairs must be ``Pairs`` for it.
+    limit: bytes of pixels that are kept in memory; None is half of what is free.
+    Raises DataError where the file cannot be written.
     """
 
     def __init__(
-        self, pairs: Sequence[tuple[np.ndarray, np.ndarray]], working_pixels: int | None, device: str | torch.device
+        self,
+        pairs: Sequence[tuple[np.ndarray, np.ndarray]],
+        working_pixels: int | None,
+        device: str | torch.device,
+        *,
+        cache: Path | None = None,
+        limit: int | None = None,
     ) -> None:
+        self.device = torch.device(device)
         preprocessing = Preprocessing((0, 0, 0), (1, 1, 1), working_pixels)
-        pixels, sizes = [], []
-        for image, labels in tqdm(pairs, "reading", leave=False, disable=None):
-            image = preprocessing.resize(image)
-            h, w, _ = image.shape
-            labels = np.asarray(Image.fromarray(labels).resize((w, h), Image.Resampling.NEAREST))
-            pixels.append(np.dstack([image, labels]).reshape(-1, 4))
-            sizes.append((h, w))
-        self.pixels = torch.from_numpy(np.concatenate(pixels)).to(device)
-        self.sizes = torch.tensor(sizes)
-        self.offsets = self.sizes.prod(dim=1).cumsum(0) - self.sizes.prod(dim=1)
+        if isinstance(pairs, Pairs):
+            sizes = [pairs.size(i) for i in range(len(pairs))]
+        else:
+            sizes = [image.shape[:2] for image, _ in pairs]
+        self.sizes = torch.tensor([preprocessing.working_size(size) for size in sizes])
+        areas = self.sizes.prod(dim=1)
+        self.offsets = areas.cumsum(0) - areas
+        shape = (int(areas.sum()), 4)
+        limit = _free_memory(self.device) // 2 if limit is None else limit
+        self.on_disk = cache is not None and math.prod(shape) > limit
+        if self.on_disk:
+            path = _pixel_file(pairs, preprocessing, cache, math.prod(shape))
+            # "c": nothing is ever written, but torch wants an array that it could write to.
+            self.pixels = torch.from_numpy(np.memmap(path, np.uint8, "c", shape=shape))
+        else:
+            pixels = np.empty(shape, np.uint8)
+            for offset, part in zip(self.offsets.tolist(), _read_pixels(pairs, preprocessing), strict=True):
+                pixels[offset : offset + len(part)] = part
+            self.pixels = torch.from_numpy(pixels).to(self.device)
+        self._counts = _count_values(self.pixels)
         #: Of these pictures: the mean and deviation of each channel over all their pixels.
         self.preprocessing = Preprocessing(*self._statistics(), working_pixels)
 
@@ -429,12 +485,17 @@ class PixelStore:
 
     def _statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and standard deviation of each channel over all pixels, in 0..255."""
-        rgb = self.pixels[:, :3].double()
-        return tuple(rgb.mean(dim=0).tolist()), tuple(rgb.std(dim=0).clamp(min=1).tolist())
+        means, deviations = [], []
+        for channel in self._counts[:3].tolist():
+            # In whole numbers, so that no order of summing matters.
+            n, total, squares = (sum(count * value**power for value, count in enumerate(channel)) for power in range(3))
+            means.append(total / n)
+            deviations.append(max(1.0, math.sqrt((n * squares - total**2) / (n * max(1, n - 1)))))
+        return tuple(means), tuple(deviations)
 
     def class_shares(self, num_classes: int) -> Tensor:
         """float64 (num_classes,): each class's share of the pixels that are not void."""
-        counts = torch.bincount(self.pixels[:, 3].int(), minlength=256)[:num_classes].double().cpu()
+        counts = self._counts[3, :num_classes].double()
         return counts / counts.sum().clamp(min=1)
 
     def batch(
@@ -453,7 +514,7 @@ class PixelStore:
         Returns images, float32 (N, 3, h + 2 margin, w + 2 margin) in 0..255, mirrored beyond the picture's border, and
         labels, int64 (N, h, w), IGNORE_INDEX beyond it.
         """
-        n, device = len(indices), self.pixels.device
+        n, device = len(indices), self.device
         matrix = _random_matrices(n, augmentation, generator)
         image_size = self.sizes[indices].double()
         # Half the window, seen in the picture: its middle is drawn so that it stays inside, where it fits.
@@ -461,38 +522,119 @@ class PixelStore:
         middle = reach + (image_size - 2 * reach) * _uniform((n, 2), generator)
         matrix, middle = matrix.float().to(device), middle.float().to(device)
         bounds = self.sizes[indices].to(device)
-        offsets = self.offsets[indices].to(device)
 
         rows, columns = _grid(size, margin, matrix, middle)
-        images = self._bilinear(rows, columns, bounds, offsets)
+        pixels, offsets = self._rows_of_disk(indices, rows) if self.on_disk else (self.pixels, self.offsets[indices])
+        offsets = offsets.to(device)
+        images = _bilinear(pixels, rows, columns, bounds, offsets)
         if margin:
             rows, columns = (x[:, margin:-margin, margin:-margin] for x in (rows, columns))
-        labels = self._nearest_label(rows, columns, bounds, offsets)
+        labels = _nearest_label(pixels, rows, columns, bounds, offsets)
         images = _jitter_colors(images, augmentation.color, generator)
         return images.permute(0, 3, 1, 2), labels
 
-    def _bilinear(self, rows: Tensor, columns: Tensor, bounds: Tensor, offsets: Tensor) -> Tensor:
-        """float32 (N, h, w, 3) at fractional positions (N, h, w), mirrored at the border."""
-        height, width = (bounds[:, axis].view(-1, 1, 1) for axis in (0, 1))
-        rows, columns = _mirror(rows, height), _mirror(columns, width)
-        top, left = rows.long(), columns.long()
-        bottom, right = (top + 1).minimum(height - 1), (left + 1).minimum(width - 1)
-        down, across = (rows - top).unsqueeze(-1), (columns - left).unsqueeze(-1)
-        top, bottom = (offsets.view(-1, 1, 1) + y * width for y in (top, bottom))
-        upper = torch.lerp(self._rgb(top + left), self._rgb(top + right), across)
-        lower = torch.lerp(self._rgb(bottom + left), self._rgb(bottom + right), across)
-        return torch.lerp(upper, lower, down)
+    def _rows_of_disk(self, indices: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Of the pictures at ``indices``, only what the positions ``rows`` (N, h, w) need of them.
 
-    def _rgb(self, index: Tensor) -> Tensor:
-        return self.pixels.index_select(0, index.reshape(-1)).view(*index.shape, 4)[..., :3].float()
+        Returns their pixels back to back on the device, (Q, 4), and where in them each picture's first row would be.
+        """
+        heights, widths = self.sizes[indices].unbind(dim=1)
+        mirrored = _mirror(rows, heights.to(rows.device).view(-1, 1, 1)).flatten(1)
+        first, last = mirrored.amin(dim=1).long().cpu(), mirrored.amax(dim=1).long().cpu()
+        stop = (last + 2).minimum(heights)  # between two rows both are needed
+        parts = [
+            self.pixels[offset + start * width : offset + end * width]
+            for offset, start, end, width in zip(
+                *(x.tolist() for x in (self.offsets[indices], first, stop, widths)), strict=True
+            )
+        ]
+        lengths = (stop - first) * widths
+        return torch.cat(parts).to(self.device), lengths.cumsum(0) - lengths - first * widths
 
-    def _nearest_label(self, rows: Tensor, columns: Tensor, bounds: Tensor, offsets: Tensor) -> Tensor:
-        height, width = (bounds[:, axis].view(-1, 1, 1) for axis in (0, 1))
-        row, column = rows.round().long(), columns.round().long()
-        inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
-        index = offsets.view(-1, 1, 1) + row.minimum(height - 1).clamp(min=0) * width
-        index = index + column.minimum(width - 1).clamp(min=0)
-        return torch.where(inside, self.pixels[:, 3][index].long(), IGNORE_INDEX)
+
+def _read_pixels(pairs: Sequence[tuple[np.ndarray, np.ndarray]], preprocessing: Preprocessing) -> Iterator[np.ndarray]:
+    """Each picture at its working size, as uint8 (h * w, 4): red, green, blue, label."""
+    for image, labels in tqdm(pairs, "reading", leave=False, disable=None):
+        image = preprocessing.resize(image)
+        h, w, _ = image.shape
+        labels = np.asarray(Image.fromarray(labels).resize((w, h), Image.Resampling.NEAREST))
+        yield np.dstack([image, labels]).reshape(-1, 4)
+
+
+def _pixel_file(pairs: Pairs, preprocessing: Preprocessing, folder: Path, size: int) -> Path:
+    """The file of ``size`` bytes with all pixels of ``pairs``; written now, unless it is there. Raises DataError."""
+    files = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in (*pairs.images, *pairs.annotations)]
+    colors = pairs.palette.colors.tolist() if pairs.palette else None
+    known_by = (files, pairs.binary, pairs.void, colors, pairs.ambiguous, preprocessing.working_pixels)
+    path = folder / f"pixels-{hashlib.sha256(repr(known_by).encode()).hexdigest()[:16]}.bin"
+    if path.exists():
+        return path
+    partial = path.with_suffix(".partial")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for left in folder.glob("pixels-*"):  # by a killed run, or of a set as it was
+            left.unlink()
+        if shutil.disk_usage(folder).free < size:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        with partial.open("wb") as file:
+            for part in _read_pixels(pairs, preprocessing):
+                file.write(part)
+            file.flush()
+            os.fsync(file.fileno())  # a disk may notice as late as here that it is full
+        partial.replace(path)
+    except OSError as error:
+        raise DataError(
+            f"memory does not hold the pixels of all {len(pairs)} training pictures, and the {size / 1e9:.1f} GB could "
+            f"not be written to {folder} ({error.strerror}); free some space there, name another place with --runs, or "
+            "make the pictures smaller with --working-pixels"
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
+
+
+def _free_memory(device: torch.device) -> int:
+    """Bytes that are free on ``device`` and in main memory, through which everything goes."""
+    free = psutil.virtual_memory().available
+    container = Path("/sys/fs/cgroup/memory.max")
+    if container.exists() and (limit := container.read_text().strip()) != "max":
+        free = min(free, int(limit))
+    return min(free, torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else free
+
+
+def _count_values(pixels: Tensor) -> Tensor:
+    """int64 (4, 256), on the CPU: how often each value occurs in each column of uint8 (P, 4)."""
+    counts = torch.zeros(4 * 256, dtype=torch.long, device=pixels.device)
+    columns = 256 * torch.arange(4, dtype=torch.int32, device=pixels.device)
+    for part in pixels.split(1 << 20):
+        counts += torch.bincount((part + columns).flatten(), minlength=4 * 256)
+    return counts.view(4, 256).cpu()
+
+
+def _bilinear(pixels: Tensor, rows: Tensor, columns: Tensor, bounds: Tensor, offsets: Tensor) -> Tensor:
+    """float32 (N, h, w, 3) at fractional positions (N, h, w), mirrored at the border."""
+
+    def rgb(index: Tensor) -> Tensor:
+        return pixels.index_select(0, index.reshape(-1)).view(*index.shape, 4)[..., :3].float()
+
+    height, width = (bounds[:, axis].view(-1, 1, 1) for axis in (0, 1))
+    rows, columns = _mirror(rows, height), _mirror(columns, width)
+    top, left = rows.long(), columns.long()
+    bottom, right = (top + 1).minimum(height - 1), (left + 1).minimum(width - 1)
+    down, across = (rows - top).unsqueeze(-1), (columns - left).unsqueeze(-1)
+    top, bottom = (offsets.view(-1, 1, 1) + y * width for y in (top, bottom))
+    upper = torch.lerp(rgb(top + left), rgb(top + right), across)
+    lower = torch.lerp(rgb(bottom + left), rgb(bottom + right), across)
+    return torch.lerp(upper, lower, down)
+
+
+def _nearest_label(pixels: Tensor, rows: Tensor, columns: Tensor, bounds: Tensor, offsets: Tensor) -> Tensor:
+    """int64 (N, h, w) at fractional positions (N, h, w), IGNORE_INDEX outside."""
+    height, width = (bounds[:, axis].view(-1, 1, 1) for axis in (0, 1))
+    row, column = rows.round().long(), columns.round().long()
+    inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+    index = (offsets.view(-1, 1, 1) + row * width + column).where(inside, 0)
+    return torch.where(inside, pixels[:, 3][index].long(), IGNORE_INDEX)
 
 
 def _uniform(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
