@@ -269,6 +269,15 @@ def iou_bars(names: Sequence[str], comparison: Comparison, palette: np.ndarray) 
     )
 
 
+def batch_progress(done: int, total: int, timing: str, remarks: Sequence[str]) -> str:
+    """How far many pictures are; timing: "about 8 s left", say."""
+    said = "".join(f"<p>{escape(remark)}</p>" for remark in remarks)
+    return (
+        f'<div class="progress"><p><b>{done}</b> of {total} pictures · {escape(timing)}</p>'
+        f'<progress max="{total}" value="{done}">{done} of {total}</progress>{said}</div>'
+    )
+
+
 def batch_table(
     names: Sequence[str],
     rows: Sequence[Row],
@@ -281,9 +290,7 @@ def batch_table(
     totals: the counts of all that have a ground truth, see `batch.pooled`.
     """
     sides = _side_headers([f"mIoU {name}" for name in names])
-    head = (
-        f'<th scope="col">Picture</th><th scope="col">Agreement</th>{sides}<th scope="col">Classes, largest first</th>'
-    )
+    head = f'<th scope="col">Picture</th><th scope="col">Agreement</th>{sides}<th scope="col">Classes, by network</th>'
     foot = ""
     if totals:
         label = f"All {sum(row.scores is not None for row in rows)} with a ground truth, counted as one picture"
@@ -309,14 +316,14 @@ def _batch_row(names: Sequence[str], row: Row, class_names: Sequence[str], palet
 
 
 def _share_strip(network: str, shares: np.ndarray, class_names: Sequence[str], palette: np.ndarray) -> str:
-    """A strip as wide as the picture's classes, largest first, with their names for those who hear or point."""
-    order = [i for i in np.argsort(-shares, kind="stable") if shares[i] > 0]
-    said = escape(f"{network}: " + ", ".join(f"{class_names[i]} {percent(shares[i])}" for i in order))
+    """A strip divided among the classes, with their names for those who hear or point."""
+    seen = np.flatnonzero(shares)
+    said = escape(f"{network}: " + ", ".join(f"{class_names[i]} {percent(shares[i])}" for i in seen))
     unpainted = unpainted_classes(class_names)
     parts = "".join(
         f'<i class="{"clear" if i in unpainted else ""}" '
         f'style="flex-grow:{shares[i]:.6f};--c:{hex_code(palette[i])}"></i>'
-        for i in order
+        for i in seen
     )
     return f'<span class="share-strip" role="img" title="{said}" aria-label="{said}">{parts}</span>'
 
