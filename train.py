@@ -26,7 +26,8 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from unet.bundle import Bundle, BundleError
+from unet.bundle import AVERAGED, Bundle, BundleError
+from unet.cards import averaged_over
 from unet.charts import draw_confusion, draw_curves, draw_examples
 from unet.data import TASKS, Augmentation, DataError, Dataset, PixelStore, load_dataset
 from unet.download import DownloadError, fetch_dataset
@@ -35,7 +36,7 @@ from unet.images import ImageError
 from unet.metrics import ConfusionMatrix
 from unet.model import ARCHITECTURES, UNet, count_parameters
 from unet.palette import Palette
-from unet.predict import Segmenter
+from unet.predict import Averaging, Segmenter
 from unet.training import (
     HISTORY_FILE,
     Interrupted,
@@ -65,15 +66,19 @@ def main(arguments: list[str] | None = None) -> int:
             with accelerator.main_process_first():  # one process fetches, the others find it there
                 root = args.data or fetch_dataset(args.task)
             dataset = load_dataset(root, task=TASKS.get(args.task), seed=args.seed, classes=args.classes)
-            dataset.check()
-            store = PixelStore(dataset.train, args.working_pixels, accelerator.device)
+            dataset.check(train=not args.evaluate)
+            store = None
+            if not args.evaluate:
+                cache = args.runs / args.task / args.architectures[0]
+                with accelerator.main_process_first():  # one process writes the pixels that memory does not hold
+                    store = PixelStore(dataset.train, args.working_pixels, accelerator.device, cache=cache)
             accelerator.print(describe(dataset, store))
             for architecture, folder in zip(args.architectures, folders, strict=True):
                 run = args.runs / args.task / architecture
                 if args.resume and is_finished(run) and folder.is_dir():
                     accelerator.print(f"{folder} is finished already")
                     continue
-                if not args.evaluate:
+                if store is not None:
                     train_network(architecture, dataset, store, accelerator, folder, run, args)
                 if main_process:
                     report(folder, run, dataset, args)
@@ -115,6 +120,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     add("--output", type=Path, default=Path("weights"), help="bundles go to OUTPUT/TASK/ARCHITECTURE")
     add("--runs", type=Path, default=Path("runs"), help="checkpoints and histories go to RUNS/TASK/ARCHITECTURE")
     add("--evaluate", action="store_true", help="train nothing: score what is in OUTPUT, and write its card anew")
+    add("--average", action="store_true", help="score with flips and scales averaged at test time, too")
     add("--show-pictures", action="store_true", help="show validation pictures of your own folder in the card")
     add(
         "--track", choices=("trackio", "tensorboard"), help="show loss and score in this dashboard too, while it trains"
@@ -225,6 +231,11 @@ def report(folder: Path, run: Path, dataset: Dataset, args: argparse.Namespace) 
     each = list(evaluate_each(segmenter, dataset.val))
     total = sum(each, ConfusionMatrix(len(bundle.class_names)))
     bundle.scores["val"] = scores(total, bundle.class_names, len(each))
+    if args.average:
+        averaging = Averaging()
+        several = evaluate(Segmenter(bundle, averaging=averaging), dataset.val)
+        settings = {"averaging": dataclasses.asdict(averaging)}
+        bundle.scores["val" + AVERAGED] = scores(several, bundle.class_names, len(each)) | settings
     task = TASKS.get(args.task)
     if task and task.ancestor:
         words, size = task.ancestor
@@ -244,7 +255,16 @@ def report(folder: Path, run: Path, dataset: Dataset, args: argparse.Namespace) 
     for name in bundle.class_names:
         iou = val["iou"][name]
         print(f"  {name:<{width}}  IoU {'absent' if iou is None else f'{iou:.3f}'}")
-    print(f"  mIoU {val['miou']:.4f}   Dice {val['mean_dice']:.4f}   pixel accuracy {val['pixel_accuracy']:.4f}\n")
+    print(f"  {_totals(val)}")
+    if args.average:
+        averaged = bundle.scores["val" + AVERAGED]
+        print(f"  {averaged_over(averaged)}:\n  {_totals(averaged)}")
+    print()
+
+
+def _totals(scores: dict[str, float]) -> str:
+    numbers = (scores["miou"], scores["mean_dice"], scores["pixel_accuracy"])
+    return "mIoU {:.4f}   Dice {:.4f}   pixel accuracy {:.4f}".format(*numbers)
 
 
 def speed(segmenter: Segmenter, image: np.ndarray) -> dict[str, float]:
@@ -267,12 +287,18 @@ def best_and_worst(
     return rows
 
 
-def describe(dataset: Dataset, store: PixelStore) -> str:
-    """The classes, their colours and shares: a wrong class list is seen before hours are spent on it."""
+def describe(dataset: Dataset, store: PixelStore | None) -> str:
+    """The classes, their colours and shares: a wrong class list is seen before hours are spent on it.
+
+    store: the training pictures; None where they are not read, for an evaluation.
+    """
+    if store is None:
+        return f"{len(dataset.val)} pictures to validate on"
     shares = store.class_shares(len(dataset.class_names)).tolist()
     counted = f"{len(dataset.train)} pictures to train on, {len(dataset.val)} to validate on"
+    where = "their pixels are read from disk, memory does not hold them" if store.on_disk else ""
     palette = Palette(dataset.palette, dataset.class_names)
-    return "\n".join(filter(None, [counted, dataset.note, palette.table(shares)]))
+    return "\n".join(filter(None, [counted, where, dataset.note, palette.table(shares)]))
 
 
 def record_of_the_run(given: list[str]) -> dict[str, object]:

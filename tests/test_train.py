@@ -14,7 +14,9 @@ from accelerate.state import AcceleratorState, PartialState
 from folders import disc, write_dataset, write_pairs, write_side_by_side
 
 import train
-from unet import Segmenter
+from unet import Averaging, Segmenter
+from unet.data import load_dataset
+from unet.training import evaluate, scores
 
 ROOT = Path(__file__).parents[1]
 QUICK = ["--epochs", "2", "--batch-size", "4", "--crop", "24", "32", "--width", "0.0625", "--validate-every", "1"]
@@ -60,9 +62,6 @@ def test_a_folder_becomes_two_bundles_with_scores_and_cards(tmp_path, capsys):
 
 def test_what_is_scored_is_what_was_saved(tmp_path):
     """Scoring the loaded bundle again gives the stored numbers."""
-    from unet.data import load_dataset
-    from unet.training import evaluate, scores
-
     data = write_dataset(tmp_path / "discs")
     assert run(tmp_path, "--data", str(data), "--architectures", "residual-add") == 0
     folder = tmp_path / "weights/discs/residual-add"
@@ -76,6 +75,47 @@ def test_what_is_scored_is_what_was_saved(tmp_path):
     assert json.loads((folder / "config.json").read_text())["scores"]["val"] == stored
     assert (folder / "README.md").exists()
     assert (folder / "model.safetensors").read_bytes() == weights
+
+
+def test_an_evaluation_reads_no_training_picture_and_tells_averaged_scores_apart(tmp_path, capsys):
+    data = write_dataset(tmp_path / "discs", classes={"class_names": ["ground", "disc"]})
+    given = ["--data", str(data), "--architectures", "residual-add"]
+    assert run(tmp_path, *given) == 0
+    folder = tmp_path / "weights/discs/residual-add"
+    plain = json.loads((folder / "config.json").read_text())["scores"]
+    assert set(plain) == {"val"}
+    assert "averaged" not in (folder / "README.md").read_text()
+    for path in (data / "train/images").iterdir():
+        path.write_bytes(b"no picture")
+    capsys.readouterr()
+    assert run(tmp_path, *given, "--evaluate", "--average") == 0
+    stored = json.loads((folder / "config.json").read_text())["scores"]
+    assert stored["val"] == plain["val"]
+    averaged = stored["val_averaged"]
+    assert averaged["averaging"] == {"flip": True, "scales": [0.75, 1.0, 1.25]}
+    segmenter = Segmenter.load(folder, averaging=Averaging())
+    again = scores(evaluate(segmenter, load_dataset(data).val), segmenter.bundle.class_names, 2)
+    assert again.items() <= averaged.items()
+    words = "averaged over flips and 3 scales (0.75, 1, 1.25)"
+    printed, card = capsys.readouterr().out, (folder / "README.md").read_text()
+    assert f"{words}:\n  mIoU {averaged['miou']:.4f} " in printed
+    assert f"| **mean** | **{stored['val']['miou']:.3f}** |" in card
+    assert f"| mean, {words} | {averaged['miou']:.3f} | {averaged['mean_dice']:.3f} |" in card
+    head = card.split("---")[1]
+    assert "averaged" not in head
+    assert head.count("mean_iou") == 2, "one in the list of metrics, one with the plain score"
+
+
+def test_a_set_larger_than_memory_trains_from_disk_to_the_same_weights(tmp_path, capsys, monkeypatch):
+    data = write_dataset(tmp_path / "discs")
+    given = ["--data", str(data), "--architectures", "residual-add"]
+    assert run(tmp_path / "memory", *given) == 0
+    assert "read from disk" not in capsys.readouterr().out
+    monkeypatch.setattr("unet.data._free_memory", lambda device: 1000)
+    assert run(tmp_path / "disk", *given) == 0
+    assert "read from disk" in capsys.readouterr().out
+    memory, disk = (tmp_path / name / "weights/discs/residual-add/model.safetensors" for name in ("memory", "disk"))
+    assert memory.read_bytes() == disk.read_bytes()
 
 
 @pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # the Hub client's own, about LFS

@@ -25,6 +25,8 @@ CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "README.md"
 FORMAT = 1
+#: scores["val" + AVERAGED] are of the same pictures as scores["val"], with several looks at each averaged.
+AVERAGED = "_averaged"
 
 
 class BundleError(ValueError):
@@ -99,6 +101,14 @@ class Bundle:
                 f"the network tells {classes} classes apart, but {len(self.class_names)} names and a palette of shape "
                 f"{self.palette.shape} were given; give one name and one colour a class"
             )
+
+    def plain_scores(self) -> dict[str, dict[str, Any]]:
+        """Of ``scores``, those of whole splits, measured as anybody would: at one look a picture, at its own size."""
+        return {
+            split: scores
+            for split, scores in self.scores.items()
+            if isinstance(scores, dict) and "iou" in scores and not split.endswith(AVERAGED)
+        }
 
     def save(self, folder: str | Path) -> Path:
         """Write config.json and model.safetensors (float16 where it holds the numbers); returns the folder."""

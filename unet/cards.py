@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .bundle import WEIGHTS_FILE, Bundle
+from .bundle import AVERAGED, WEIGHTS_FILE, Bundle
 from .model import ARCHITECTURES, UNetConfig, count_parameters
 
 #: Pictures that a card shows where they lie beside it, with their captions.
@@ -179,11 +179,12 @@ def _limits(bundle: Bundle) -> Iterator[str]:
 
 
 def _scores(bundle: Bundle) -> Iterator[str]:
-    splits = [(split, scores) for split, scores in _items(bundle.scores) if isinstance(scores, dict)]
+    splits = bundle.plain_scores()
     if not splits:
         return
     yield "## Scores"
-    for split, scores in splits:
+    for split, scores in splits.items():
+        averaged = dict(_items(bundle.scores.get(split + AVERAGED)))
         pictures = scores.get("pictures")
         over = f", over the whole split of {pictures:,} pictures" if isinstance(pictures, int) else ""
         yield ""
@@ -196,9 +197,26 @@ def _scores(bundle: Bundle) -> Iterator[str]:
             if name in iou or name in dice:
                 yield f"| {_line(name)} | {_number(iou.get(name))} | {_number(dice.get(name))} |"
         yield f"| **mean** | **{_number(scores.get('miou'))}** | **{_number(scores.get('mean_dice'))}** |"
+        if averaged:
+            over = averaged_over(averaged)
+            yield f"| mean, {over} | {_number(averaged.get('miou'))} | {_number(averaged.get('mean_dice'))} |"
         if _is_number(scores.get("pixel_accuracy")):
             yield ""
             yield f"Pixel accuracy {_number(scores['pixel_accuracy'])}."
+        if averaged:
+            yield ""
+            yield (
+                f"The last row is of several looks at each picture, {over}; its pixel accuracy is "
+                f"{_number(averaged.get('pixel_accuracy'))}. Everything else is of one look."
+            )
+
+
+def averaged_over(scores: dict[str, Any]) -> str:
+    """What the several looks of these scores were, in words: "averaged over flips and 3 scales (0.75, 1, 1.25)"."""
+    averaging = dict(_items(scores.get("averaging")))
+    scales = [f"{scale:g}" for scale in averaging.get("scales") or () if _is_number(scale)]
+    flips = "flips and " if averaging.get("flip") else ""
+    return f"averaged over {flips}{len(scales)} scale{'s' * (len(scales) != 1)} ({', '.join(scales)})"
 
 
 def _pictures(folder: str | Path | None) -> Iterator[str]:

@@ -238,13 +238,13 @@ def _metadata(bundle: Bundle) -> ModelCardData:
 def _results(bundle: Bundle) -> list[EvalResult]:
     dataset = str(bundle.data.get("name") or bundle.task)
     results = []
-    for split, scores in bundle.scores.items():
+    for split, scores in bundle.plain_scores().items():
         for key, kind, title in (
             ("miou", "mean_iou", "mean IoU"),
             ("mean_dice", "f1", "mean Dice"),
             ("pixel_accuracy", "accuracy", "pixel accuracy"),
         ):
-            value = scores.get(key) if isinstance(scores, dict) else None
+            value = scores.get(key)
             if isinstance(value, int | float) and value == value:  # NaN is no score
                 results.append(
                     EvalResult(
