@@ -230,7 +230,10 @@ def report(folder: Path, run: Path, dataset: Dataset, args: argparse.Namespace) 
     bundle = segmenter.bundle
     each = list(evaluate_each(segmenter, dataset.val))
     total = sum(each, ConfusionMatrix(len(bundle.class_names)))
-    bundle.scores["val"] = scores(total, bundle.class_names, len(each))
+    measured = scores(total, bundle.class_names, len(each))
+    if bundle.scores.get("val") != measured:
+        bundle.scores.pop("val" + AVERAGED, None)  # belongs to what was measured before, on other pictures maybe
+    bundle.scores["val"] = measured
     if args.average:
         averaging = Averaging()
         several = evaluate(Segmenter(bundle, averaging=averaging), dataset.val)
@@ -258,7 +261,7 @@ def report(folder: Path, run: Path, dataset: Dataset, args: argparse.Namespace) 
     print(f"  {_totals(val)}")
     if args.average:
         averaged = bundle.scores["val" + AVERAGED]
-        print(f"  {averaged_over(averaged)}:\n  {_totals(averaged)}")
+        print(f"  {_totals(averaged)}   {averaged_over(averaged)}")
     print()
 
 

@@ -98,9 +98,17 @@ def test_an_evaluation_reads_no_training_picture_and_tells_averaged_scores_apart
     assert again.items() <= averaged.items()
     words = "averaged over flips and 3 scales (0.75, 1, 1.25)"
     printed, card = capsys.readouterr().out, (folder / "README.md").read_text()
-    assert f"{words}:\n  mIoU {averaged['miou']:.4f} " in printed
+    (line,) = (line for line in printed.splitlines() if line.endswith(words))
+    assert line.startswith(f"  mIoU {averaged['miou']:.4f} ")
     assert f"| **mean** | **{stored['val']['miou']:.3f}** |" in card
     assert f"| mean, {words} | {averaged['miou']:.3f} | {averaged['mean_dice']:.3f} |" in card
+    # Scored again without the flag they stay; on other pictures they would no longer belong.
+    assert run(tmp_path, *given, "--evaluate") == 0
+    assert json.loads((folder / "config.json").read_text())["scores"] == stored
+    (data / "val/images/001.png").unlink()
+    (data / "val/labels/001.png").unlink()
+    assert run(tmp_path, *given, "--evaluate") == 0
+    assert set(json.loads((folder / "config.json").read_text())["scores"]) == {"val"}
     head = card.split("---")[1]
     assert "averaged" not in head
     assert head.count("mean_iou") == 2, "one in the list of metrics, one with the plain score"
@@ -158,6 +166,7 @@ def test_colour_pairs_are_scored_beside_their_ancestor(tmp_path, capsys):
     assert ancestor["size"] == [96, 128]
     assert f"{ancestor['pixel_accuracy']:.1%}; the ancestor's: 84.2 %" in printed
     assert set(Segmenter.load(folder).bundle.class_names) == {"road", "sky", "vegetation", "car"}
+    assert "ancestor" not in (folder / "README.md").read_text(), "it is no split with scores of its own"
 
 
 def test_an_unknown_task_needs_data(tmp_path, capsys):

@@ -198,16 +198,16 @@ def _scores(bundle: Bundle) -> Iterator[str]:
                 yield f"| {_line(name)} | {_number(iou.get(name))} | {_number(dice.get(name))} |"
         yield f"| **mean** | **{_number(scores.get('miou'))}** | **{_number(scores.get('mean_dice'))}** |"
         if averaged:
-            over = averaged_over(averaged)
-            yield f"| mean, {over} | {_number(averaged.get('miou'))} | {_number(averaged.get('mean_dice'))} |"
+            miou, dice = (_number(averaged.get(name)) for name in ("miou", "mean_dice"))
+            yield f"| mean, {averaged_over(averaged)} | {miou} | {dice} |"
         if _is_number(scores.get("pixel_accuracy")):
             yield ""
             yield f"Pixel accuracy {_number(scores['pixel_accuracy'])}."
         if averaged:
             yield ""
             yield (
-                f"The last row is of several looks at each picture, {over}; its pixel accuracy is "
-                f"{_number(averaged.get('pixel_accuracy'))}. Everything else is of one look."
+                "The last row averages several looks at each picture (pixel accuracy "
+                f"{_number(averaged.get('pixel_accuracy'))}); everything else is of one look."
             )
 
 
