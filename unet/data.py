@@ -469,8 +469,9 @@ class PixelStore:
         self.on_disk = cache is not None and math.prod(shape) > limit
         if self.on_disk:
             path = _pixel_file(pairs, preprocessing, cache, math.prod(shape))
-            # "c": nothing is ever written, but torch wants an array that it could write to.
-            self.pixels = torch.from_numpy(np.memmap(path, np.uint8, "c", shape=shape))
+            # Nothing is ever written to it, but torch wants an array that it could write to, and a mapping that is not
+            # shared with the file counts as memory: one larger than the machine's is refused.
+            self.pixels = torch.from_numpy(np.memmap(path, np.uint8, "r+", shape=shape))
         else:
             pixels = np.empty(shape, np.uint8)
             for offset, part in zip(self.offsets.tolist(), _read_pixels(pairs, preprocessing), strict=True):
