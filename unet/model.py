@@ -235,7 +235,7 @@ class ConvBlock(nn.Sequential):
             norm = nn.BatchNorm2d(out_channels, BATCH_NORM_EPSILON, BATCH_NORM_MOMENTUM)
             if config.batch_norm == "before_relu":
                 layers[f"norm{i}"] = norm
-            layers[f"relu{i}"] = nn.ReLU()
+            layers[f"relu{i}"] = nn.ReLU(inplace=True)  # nobody else needs what it overwrites
             if config.batch_norm == "after_relu":
                 layers[f"norm{i}"] = norm
             in_channels = out_channels
