@@ -110,8 +110,8 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     add("--classes", type=int, help="how many classes masks in colours have (default: found, with the reason printed)")
     add("--architectures", nargs="+", choices=ARCHITECTURES, default=["residual-add", "crop-concat"], metavar="NAME")
     add("--epochs", type=int, default=60, help="times every picture is seen (default: %(default)s)")
-    add("--batch-size", type=int, default=12, help="pictures a step, over all devices (default: %(default)s)")
-    add("--crop", type=int, nargs=2, default=(160, 208), metavar=("H", "W"), help="labelled pixels of a training crop")
+    add("--batch-size", type=int, default=6, help="pictures a step, over all devices (default: %(default)s)")
+    add("--crop", type=int, nargs=2, default=(128, 160), metavar=("H", "W"), help="labelled pixels of a training crop")
     add("--learning-rate", type=float, default=2e-3, help="at its highest (default: %(default)s)")
     add("--width", type=float, default=1.0, help="multiplies every level's channels, 0.25 for a quarter of them")
     add("--working-pixels", type=int, help="resize every picture to about this many pixels; 0 leaves them as they are")
@@ -323,8 +323,18 @@ def hardware() -> str:
 
 
 def command_line(given: list[str]) -> str:
-    """The command for the record; a path outside this folder, which is nobody's business, by its name alone."""
-    shown = [f"<{Path(a).name}>" if "/" in a and (a.startswith(("/", "..", "~"))) else a for a in given]
+    """The command for the record: paths outside this folder, which are nobody's business, by their names alone.
+
+    Without what changes nothing about the result: where it was written to, and that the run was cut in two.
+    """
+    shown, rest = [], iter(given)
+    for argument in rest:
+        if argument in ("--output", "--runs"):
+            next(rest, None)
+        elif "/" in argument and argument.startswith(("/", "..", "~")):
+            shown.append(f"<{Path(argument).name}>")
+        elif argument != "--resume":
+            shown.append(argument)
     return shlex.join(["python", "train.py", *shown]).replace("'<", "<").replace(">'", ">")
 
 

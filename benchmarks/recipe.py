@@ -34,7 +34,7 @@ VARIANTS = {
     "no class weights": {"class_weights": False},
     "no averaging of weights": {"ema": 1e-9},
     "twice the learning rate": {"learning_rate": 4e-3},
-    "half the batch, twice the steps": {"batch_size": 6},
+    "twice the batch, half the steps": {"batch_size": 12},
     "no colour changes": {"color": 0.0},
     "no zoom": {"scale": (1.0, 1.0)},
     "no mirroring": {"flip": False},
@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
     accelerator = make_accelerator()
     store = PixelStore(dataset.train, TASKS[args.task].working_pixels, accelerator.device)
     val = [dataset.val[i] for i in range(len(dataset.val))]
-    base = Recipe(args.epochs, 12, tuple(args.crop), augmentation=Augmentation(turn=TASKS[args.task].turn))
+    base = Recipe(args.epochs, 6, tuple(args.crop), augmentation=Augmentation(turn=TASKS[args.task].turn))
     print(f"{args.task}, residual-add, {args.epochs} epochs, crops of {args.crop[0]}x{args.crop[1]}, seed 0")
     print("| | mIoU | Dice, mean over classes |\n|---|--:|--:|")
     for name in args.only or VARIANTS:

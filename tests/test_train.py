@@ -46,6 +46,7 @@ def test_a_folder_becomes_two_bundles_with_scores_and_cards(tmp_path, capsys):
         assert config["training"]["seed"] == 0
         assert config["training"]["epochs"] == 2
         assert "--data <discs>" in config["training"]["command"]
+        assert "--output" not in config["training"]["command"]
         assert str(tmp_path) not in json.dumps(config)
         val = config["scores"]["val"]
         assert set(val["iou"]) == {"ground", "disc"}
