@@ -6,7 +6,8 @@ python benchmarks/gpu_run.py --data DIR --out OUT --dry-run       every job for 
 
 DIR holds one folder a task: streets, nuclei, hands. Several networks share the card. When the minutes are over, every
 run saves its checkpoint and stops; the next call goes on with it. Results leave in parts of at most 15 MiB, as many a
-call as --megabytes allows; parts that did not fit leave with the next call.
+call as --megabytes allows; what does not fit leaves with the next call. On a machine that starts empty, runs/gpu/sent,
+which --join fills, says what need not be trained again.
 """
 
 from __future__ import annotations
@@ -23,11 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-STATE = ROOT / "runs" / "gpu"
-PART = 15 * 2**20
+PART = 15 * 2**20  # bytes
 SEEDS = 3
-#: Seconds kept for stopping: a checkpoint of 31 M parameters with its averages is 0.6 GB.
-RESERVE = 45
 
 
 @dataclass(frozen=True)
@@ -44,20 +42,21 @@ class Job:
         return f"{self.task}-{self.architecture}" + ("" if self.seed is None else f"-seed{self.seed}")
 
     @property
-    def place(self) -> Path:
-        """Where train.py puts weights/ and runs/, relative to the tree."""
-        return Path("runs/gpu") if self.seed is None else Path(f"runs/skips/seed{self.seed}")
+    def place(self) -> str:
+        """The folder in runs/ with this network's weights/ and runs/; those of the table are where skips.py looks."""
+        return "gpu" if self.seed is None else f"skips/seed{self.seed}"
 
     @property
-    def folder(self) -> Path:
-        return self.place / "weights" / self.task / self.architecture
+    def bundle(self) -> str:
+        return f"{self.place}/weights/{self.task}/{self.architecture}"
 
-    def command(self, data: Path, dry_run: bool) -> list[str]:
-        small = ["--epochs", "1", "--width", "0.0625", "--crop", "48", "64"] if dry_run else []
+    def command(self, args: argparse.Namespace) -> list[str]:
+        place = args.runs.resolve() / self.place
+        small = ["--epochs", "1", "--width", "0.0625", "--crop", "48", "64"] if args.dry_run else []
         return [
-            sys.executable, "train.py", "--task", self.task, "--data", str(data / self.task),
+            sys.executable, "train.py", "--task", self.task, "--data", str(args.data.resolve() / self.task),
             "--architectures", self.architecture, "--seed", str(self.seed or 0), *self.flags, *small,
-            "--output", str(self.place / "weights"), "--runs", str(self.place / "runs"), "--resume",
+            "--output", str(place / "weights"), "--runs", str(place / "runs"), "--resume",
         ]  # fmt: skip
 
 
@@ -87,24 +86,18 @@ JOBS = (
 
 def main(arguments: list[str] | None = None) -> int:
     args = parse_arguments(arguments)
+    (args.runs / "gpu" / "sent").mkdir(parents=True, exist_ok=True)
     if args.join:
-        return join(args.join)
+        return join(args)
     jobs = [job for job in JOBS if args.only is None or job.name in args.only]
-    (STATE / "sent").mkdir(parents=True, exist_ok=True)
-    failed = train_until(time.monotonic() + 60 * args.minutes - RESERVE, jobs, args)
-    finished = [job for job in jobs if is_finished(job)]
-    sent = send(finished, args.out, int(args.megabytes * 2**20))
-    waiting = [job.name for job in finished if job.name not in sent]
-    print(f"{len(finished)} of {len(jobs)} networks are trained; sent now or before: {len(sent)}")
+    failed = train_until(time.monotonic() + 60 * args.minutes - args.reserve, jobs, args)
+    send(jobs, args)
+    to_train = [job.name for job in jobs if not is_trained(job, args)]
+    to_send = [job.name for job in jobs if is_trained(job, args) and not mark(job.name, args).exists()]
     for job in failed:
-        print(f"failed, see {STATE / job.name}.log: {job.name}", file=sys.stderr)
-    if failed:
-        return 1
-    if len(finished) < len(jobs) or waiting:
-        print(f"call again: {len(jobs) - len(finished)} to train, {len(waiting)} to send")
-        return 0
-    print("all done")
-    return 0
+        print(f"{job.name} failed; see {log_of(job, args)}", file=sys.stderr)
+    print(f"call again: {len(to_train)} to train, {len(to_send)} to send" if to_train or to_send else "all done")
+    return 1 if failed else 0
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
@@ -113,9 +106,11 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     add("--data", type=Path, help="folder with one folder a task")
     add("--out", type=Path, help="where results are put to leave this machine")
     add("--minutes", type=float, default=9.0, help="how long this call may take (default: %(default)s)")
+    add("--reserve", type=float, default=45.0, help="seconds of them kept for saving (default: %(default)s)")
     add("--megabytes", type=float, default=60.0, help="how much may leave with this call, MiB (default: %(default)s)")
     add("--parallel", type=int, default=4, help="networks that share the card (default: %(default)s)")
     add("--only", nargs="+", choices=[job.name for job in JOBS], metavar="NAME", help="some of the networks")
+    add("--runs", type=Path, default=ROOT / "runs", help="where everything is kept between calls")
     add("--dry-run", action="store_true", help="one epoch of very narrow networks, to see that everything works")
     add("--join", type=Path, metavar="OUT", help="unpack what came back, and say which networks are complete")
     args = parser.parse_args(arguments)
@@ -124,76 +119,87 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     return args
 
 
-def is_finished(job: Job) -> bool:
-    return (ROOT / job.folder / "README.md").exists()
+def mark(name: str, args: argparse.Namespace) -> Path:
+    """A file that is there when a network has left this machine, or has come home."""
+    return args.runs / "gpu" / "sent" / name
+
+
+def log_of(job: Job, args: argparse.Namespace) -> Path:
+    return args.runs / "gpu" / f"{job.name}.log"
+
+
+def is_trained(job: Job, args: argparse.Namespace) -> bool:
+    """Its card, which train.py writes last, is here, or it has left already."""
+    return mark(job.name, args).exists() or (args.runs / job.bundle / "README.md").exists()
 
 
 def train_until(deadline: float, jobs: Iterable[Job], args: argparse.Namespace) -> list[Job]:
     """Train what is not trained, several at a time; at the deadline all save and stop. Returns what failed."""
-    waiting = [job for job in jobs if not is_finished(job)]
+    waiting = [job for job in jobs if not is_trained(job, args)]
     running: dict[Job, subprocess.Popen] = {}
     failed = []
     while (waiting or running) and time.monotonic() < deadline:
         while waiting and len(running) < args.parallel:
             job = waiting.pop(0)
-            with (STATE / f"{job.name}.log").open("ab") as log:
-                running[job] = subprocess.Popen(
-                    job.command(args.data.resolve(), args.dry_run), cwd=ROOT, stdout=log, stderr=log
-                )
+            with log_of(job, args).open("ab") as log:
+                running[job] = subprocess.Popen(job.command(args), cwd=ROOT, stdout=log, stderr=log)
         time.sleep(0.5)
         for job, process in list(running.items()):
             if process.poll() is not None:
                 del running[job]
-                print(f"{job.name}: {'trained' if process.returncode == 0 else 'failed'}", flush=True)
-                if process.returncode:
-                    failed.append(job)
+                print(f"{job.name}: {'failed' if process.returncode else 'trained'}", flush=True)
+                failed += [job] * bool(process.returncode)
     for process in running.values():
         process.send_signal(signal.SIGINT)
     for job, process in running.items():
         status = process.wait()
-        print(f"{job.name}: {'stopped, to go on later' if status == 130 else 'trained' if status == 0 else 'failed'}")
-        if status not in (0, 130):
-            failed.append(job)
+        # 130 is train.py's own, after saving; -SIGINT comes before it has begun.
+        stopped = status in (130, -signal.SIGINT)
+        print(f"{job.name}: {'stopped, to go on' if stopped else 'failed' if status else 'trained'}", flush=True)
+        failed += [job] * (status != 0 and not stopped)
     return failed
 
 
-def send(finished: Iterable[Job], out: Path, room: int) -> set[str]:
-    """Put what has not left yet into ``out``, in parts, as far as there is room. Returns the names of all that left."""
-    out.mkdir(parents=True, exist_ok=True)
-    for job in finished:
-        mark = STATE / "sent" / job.name
-        if mark.exists():
+def send(jobs: Iterable[Job], args: argparse.Namespace) -> None:
+    """Put what is trained and has not left yet into --out, in parts, as far as --megabytes allow."""
+    args.out.mkdir(parents=True, exist_ok=True)
+    room = args.megabytes * 2**20
+    for job in jobs:
+        if mark(job.name, args).exists() or not is_trained(job, args):
             continue
         packed = io.BytesIO()
         with tarfile.open(fileobj=packed, mode="w") as archive:
-            archive.add(ROOT / job.folder, arcname=str(job.folder))
+            archive.add(args.runs / job.bundle, arcname=job.bundle)
         content = packed.getvalue()
         if len(content) > room:
             continue
-        parts = [content[i : i + PART] for i in range(0, len(content), PART)]
-        for number, part in enumerate(parts):
-            (out / f"{job.name}.{number + 1:02}-of-{len(parts):02}.tar").write_bytes(part)
         room -= len(content)
-        mark.touch()
-    return {mark.name for mark in (STATE / "sent").iterdir()}
+        parts = range(0, len(content), PART)
+        for number, start in enumerate(parts, start=1):
+            part = args.out / f"{job.name}.{number}-of-{len(parts)}.tar"
+            part.write_bytes(content[start : start + PART])
+        mark(job.name, args).touch()
+        print(f"{job.name}: {len(content) / 2**20:.1f} MiB in {len(parts)} parts")
 
 
-def join(out: Path) -> int:
-    """Unpack the parts that lie in ``out`` and say what is complete."""
-    first = sorted(out.glob("*.01-of-*.tar"))
-    missing = []
-    for path in first:
-        name, _, total = path.name.removesuffix(".tar").rsplit(".", 1)[0], *path.name.split(".")[-2].split("-of-")
-        parts = [out / f"{name}.{number + 1:02}-of-{total}.tar" for number in range(int(total))]
-        if not all(part.exists() for part in parts):
-            missing.append(name)
+def join(args: argparse.Namespace) -> int:
+    """Unpack into --runs whatever came back complete. Returns 1 where something is missing."""
+    found: dict[str, list[Path]] = {}
+    for path in args.join.glob("*-of-*.tar"):
+        found.setdefault(path.name.split(".")[0], []).append(path)
+    missing = False
+    for name, parts in sorted(found.items()):
+        total = int(parts[0].name.removesuffix(".tar").split("-of-")[1])
+        if len(parts) < total:
+            print(f"{name}: {len(parts)} of {total} parts are in {args.join}", file=sys.stderr)
+            missing = True
             continue
+        parts.sort(key=lambda path: int(path.name.split(".")[1].split("-")[0]))
         with tarfile.open(fileobj=io.BytesIO(b"".join(part.read_bytes() for part in parts))) as archive:
-            archive.extractall(ROOT, filter="data")
+            archive.extractall(args.runs, filter="data")
+        mark(name, args).touch()
         print(f"{name}: unpacked")
-    for name in missing:
-        print(f"{name}: parts are missing in {out}", file=sys.stderr)
-    return 1 if missing or not first else 0
+    return int(missing or not found)
 
 
 if __name__ == "__main__":

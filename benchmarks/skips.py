@@ -35,14 +35,13 @@ from unet.predict import Segmenter  # noqa: E402
 from unet.training import evaluate_each  # noqa: E402
 
 BODIES, SKIPS = ("residual", "crop"), ("add", "concat")
-RESULTS = ROOT / "benchmarks" / "skips.json"
 BEGIN, END = "<!-- skips: python benchmarks/skips.py --write -->", "<!-- end of skips -->"
 SIDE = 256  # multiply-adds are counted for an answer of this many pixels a side
 
 
 def main(arguments: list[str] | None = None) -> int:
     args = parse_arguments(arguments)
-    measured = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else []
+    measured = json.loads(args.results.read_text(encoding="utf-8")) if args.results.exists() else []
     for task in args.tasks:
         for body in args.bodies:
             # Seed after seed, so that a run that is cut short leaves pairs.
@@ -55,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
             if found:
                 measured = [row for row in measured if (row["task"], row["body"]) != (task, body)] + [found]
                 measured.sort(key=lambda row: (row["task"], row["body"]), reverse=True)
-                RESULTS.write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
+                args.results.write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
     print(table(measured))
     if args.write:
         readme = ROOT / "README.md"
@@ -72,6 +71,8 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     add("--bodies", nargs="+", choices=BODIES, default=list(BODIES), metavar="BODY")
     add("--seeds", type=int, default=3, help="networks a cell (default: %(default)s)")
     add("--data", action="append", default=[], metavar="TASK=FOLDER", help="where a task's pictures are")
+    add("--runs", type=Path, default=ROOT / "runs" / "skips", help="where the networks are kept")
+    add("--results", type=Path, default=ROOT / "benchmarks" / "skips.json", help="where the measurements are kept")
     add("--no-train", dest="train", action="store_false", help="measure what is trained already")
     add("--write", action="store_true", help="put the table into README.md")
     args, args.flags = parser.parse_known_args(arguments)  # the rest is train.py's: --epochs, --crop, --width ...
@@ -79,16 +80,15 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     return args
 
 
-def folder_of(task: str, architecture: str, seed: int) -> Path:
-    return ROOT / "runs" / "skips" / f"seed{seed}" / "weights" / task / architecture
+def folder_of(task: str, architecture: str, seed: int, args: argparse.Namespace) -> Path:
+    return args.runs / f"seed{seed}" / "weights" / task / architecture
 
 
 def train_one(task: str, architecture: str, seed: int, args: argparse.Namespace) -> int:
     """Train what is not trained yet, going on where an earlier run was cut off. Returns train.py's exit status."""
-    place = ROOT / "runs" / "skips" / f"seed{seed}"
-    folder = folder_of(task, architecture, seed)
-    if not args.train or (folder / "README.md").exists():
+    if not args.train or (folder_of(task, architecture, seed, args) / "README.md").exists():
         return 0
+    place = args.runs / f"seed{seed}"
     data = ["--data", args.data[task]] if task in args.data else []
     output = ["--output", str(place / "weights"), "--runs", str(place / "runs")]
     chosen = ["--task", task, "--architectures", architecture, "--seed", str(seed), "--resume"]
@@ -100,7 +100,7 @@ def measure(task: str, body: str, args: argparse.Namespace) -> dict[str, Any] | 
     seeds = [
         seed
         for seed in range(args.seeds)
-        if all((folder_of(task, f"{body}-{skip}", seed) / "README.md").exists() for skip in SKIPS)
+        if all((folder_of(task, f"{body}-{skip}", seed, args) / "README.md").exists() for skip in SKIPS)
     ]
     if len(seeds) < 2:
         return None
@@ -108,7 +108,7 @@ def measure(task: str, body: str, args: argparse.Namespace) -> dict[str, Any] | 
     pairs = [val[i] for i in range(len(val))]
     cells, pictures = {}, {}
     for skip in SKIPS:
-        segmenters = [Segmenter.load(folder_of(task, f"{body}-{skip}", seed)) for seed in seeds]
+        segmenters = [Segmenter.load(folder_of(task, f"{body}-{skip}", seed, args)) for seed in seeds]
         each = [list(evaluate_each(segmenter, pairs)) for segmenter in segmenters]
         totals = [sum(matrices, ConfusionMatrix(val.num_classes)) for matrices in each]
         pictures[skip] = np.mean([[score(matrix) for matrix in matrices] for matrices in each], axis=0)

@@ -1,0 +1,75 @@
+"""The table of added against concatenated skips: worked numbers, and the whole way on a set of discs."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from accelerate.state import AcceleratorState, PartialState
+from folders import write_dataset
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "benchmarks"))
+import skips  # noqa: E402
+
+import train  # noqa: E402
+from unet import ARCHITECTURES, UNet  # noqa: E402
+
+QUICK = ["--epochs", "1", "--batch-size", "4", "--crop", "24", "32", "--width", "0.0625"]
+
+
+def test_paired_tests_by_hand():
+    """Differences 0.01, 0.03, 0.02: mean 0.02, deviation 0.01, so t = 2 sqrt(3) with 2 degrees of freedom.
+
+    There F(t) = 1/2 + t / (2 sqrt(2 + t^2)): p = 1 - t / sqrt(2 + t^2) = 1 - sqrt(12 / 14), and the interval's
+    half is 4.3027 times 0.01 / sqrt(3).
+    """
+    pictures = np.array([0.5, 0.6, 0.7, 0.8, 0.9, np.nan])
+    better = pictures + np.array([0.01, 0.02, 0.03, 0.04, 0.05, 0.5])
+    found = skips.paired_tests([0.80, 0.81, 0.82], [0.81, 0.84, 0.84], pictures, better)
+    assert found["difference"] == pytest.approx(0.02)
+    assert found["p_seeds"] == pytest.approx(1 - np.sqrt(12 / 14), abs=1e-4)
+    assert found["interval"] == pytest.approx(
+        [0.02 - 4.3027 * 0.01 / np.sqrt(3), 0.02 + 4.3027 * 0.01 / np.sqrt(3)], abs=1e-4
+    )
+    assert found["pictures"] == 5, "a picture that one has no score for is in no pair"
+    assert found["p_pictures"] == pytest.approx(2 / 2**5), "all five signs equal: two of 32 ways"
+
+
+def test_multiply_adds_by_hand():
+    """A 3x3 convolution from 3 to 4 channels on 256x256, and the head from 4 to 1."""
+    config = skips.UNet(ARCHITECTURES["residual-add"]).config
+    one_level = type(config)(widths=(4,), convolutions=1, padded=True, skip="add", join="after_block")
+    assert skips.multiply_adds(UNet(one_level)) == 256 * 256 * (9 * 3 * 4 + 4)
+
+
+def test_the_whole_way_and_again_without_training(tmp_path, capsys, monkeypatch):
+    data = write_dataset(tmp_path / "discs", val=8, classes={"class_names": ["background", "nucleus"]})
+    where = ["--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "skips.json")]
+    given = ["--tasks", "nuclei", "--bodies", "residual", "--seeds", "2", "--data", f"nuclei={data}", *where, *QUICK]
+    trained = []
+    one = train.main
+
+    def counted(arguments):
+        AcceleratorState._reset_state(reset_partial_state=True)
+        PartialState._reset_state()
+        trained.append(arguments)
+        return one(arguments)
+
+    monkeypatch.setattr(train, "main", counted)
+    assert skips.main(given) == 0
+    assert len(trained) == 4
+    (row,) = json.loads((tmp_path / "skips.json").read_text())
+    assert (row["task"], row["body"], row["metric"], row["seeds"]) == ("nuclei", "residual", "Dice", 2)
+    assert row["paired"]["difference"] == pytest.approx(
+        np.mean(row["concat"]["scores"]) - np.mean(row["add"]["scores"]), abs=2e-4
+    )
+    for skip in ("add", "concat"):
+        for seed in range(2):
+            config = tmp_path / f"runs/seed{seed}/weights/nuclei/residual-{skip}/config.json"
+            stored = json.loads(config.read_text())["scores"]["val"]["dice"]["nucleus"]
+            assert row[skip]["scores"][seed] == pytest.approx(stored or 0, abs=1e-4)
+    assert skips.table([row]) in capsys.readouterr().out
+    assert skips.main(given) == 0
+    assert len(trained) == 4, "what is trained is not trained again"
