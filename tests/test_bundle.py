@@ -66,6 +66,13 @@ BROKEN = {
     "no classes": (lambda f: change_config(f, lambda c: c.pop("class_names")), "'class_names' is missing"),
     "foreign field": (lambda f: change_config(f, lambda c: c["config"].update(depth=3)), "depth"),
     "wrong skip": (lambda f: change_config(f, lambda c: c["config"].update(skip="no")), "skip is 'no'"),
+    "larger than memory": (
+        lambda f: change_config(f, lambda c: c["config"].update(widths=[10**6] * 5)),
+        "head.weight is",
+    ),
+    "larger than numbers": (lambda f: change_config(f, lambda c: c["config"].update(widths=[10**12] * 5)), "overflow"),
+    "sixty levels": (lambda f: change_config(f, lambda c: c["config"].update(widths=[1] * 60)), "10 levels"),
+    "endless block": (lambda f: change_config(f, lambda c: c["config"].update(convolutions=10**9)), "100 convolutions"),
     "few colours": (lambda f: change_config(f, lambda c: c["palette"].pop()), "palette of shape"),
     "cut off": (
         lambda f: (f / "model.safetensors").write_bytes((f / "model.safetensors").read_bytes()[:-100]),

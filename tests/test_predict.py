@@ -166,6 +166,25 @@ def test_another_array_is_refused(image):
         Segmenter(small_bundle("residual-add", divisor=16))(image)
 
 
+def test_progress_counts_the_tiles():
+    segmenter, calls = Segmenter(small_bundle("crop-concat", divisor=16)), []
+    segmenter(photo(151, 217), tile=64, progress=lambda done, total: calls.append((done, total)))
+    total = len(segmenter.layout((151, 217), tile=64).tiles)
+    assert total > 3
+    assert calls == [(done, total) for done in range(1, total + 1)]
+
+
+def test_only_a_network_that_has_not_run_is_warmed_up():
+    segmenter, runs = Segmenter(small_bundle("crop-concat", divisor=16)), []
+    segmenter.net.register_forward_hook(lambda *_: runs.append(None))
+    segmenter.warm_up()
+    assert len(runs) == 1
+    segmenter.warm_up()
+    segmenter(photo(30, 40))
+    segmenter.warm_up()
+    assert len(runs) == 2
+
+
 def test_a_level_without_a_skip_is_refused():
     with pytest.raises(ValueError, match="no skip at level 4"):
         Segmenter(small_bundle("crop-concat", divisor=16))(photo(20, 20), without_skips=[4])

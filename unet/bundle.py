@@ -150,17 +150,18 @@ class Bundle:
         folder = Path(folder)
         config = read_config(folder)
         try:
-            net = UNet(UNetConfig(**config["config"]))
+            with torch.device("meta"):  # shapes only: a stranger's config may name a network larger than memory
+                net = UNet(UNetConfig(**config["config"]))
             bundle = cls(
                 net=net,
                 preprocessing=Preprocessing(**config["preprocessing"]),
                 **{name: config[name] for name in ("task", "architecture", "class_names", "palette")},
                 **{name: dict(config[name]) for name in ("data", "training", "scores")},
             )
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, RuntimeError) as error:
             reason = f"the field {error} is missing" if isinstance(error, KeyError) else str(error)
             raise BundleError(f"{folder / CONFIG_FILE} does not describe a U-Net bundle: {reason}") from error
-        net.load_state_dict(_read_weights(folder / WEIGHTS_FILE, net.state_dict()))
+        net.load_state_dict(_read_weights(folder / WEIGHTS_FILE, net.state_dict()), assign=True)
         net.eval()
         return bundle
 
@@ -200,7 +201,7 @@ def _read_weights(path: Path, expected: dict[str, Tensor]) -> dict[str, Tensor]:
             if problems:
                 shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
                 raise BundleError(f"{path} does not hold this architecture's weights: {shown}")
-            tensors = {name: file.get_tensor(name) for name in expected}
+            tensors = {name: file.get_tensor(name).to(tensor.dtype) for name, tensor in expected.items()}
     except FileNotFoundError as error:
         raise BundleError(f"{path} does not exist; fetch the bundle again or train it with train.py") from error
     except (SafetensorError, OSError) as error:

@@ -78,6 +78,9 @@ class UNetConfig:
                 raise ValueError(f"{field} is {getattr(self, field)!r}; it must be one of {', '.join(allowed)}")
         if not self.widths or min(*self.widths, self.convolutions, self.in_channels, self.num_outputs) < 1:
             raise ValueError(f"widths, convolutions, in_channels and num_outputs must be at least 1, got {self}")
+        # Far beyond any use; but a stranger's file may say anything, and the work grows with 2 to the levels.
+        if len(self.widths) > 10 or self.convolutions > 100:
+            raise ValueError(f"10 levels of 100 convolutions are the most, got {self}")
         if self.dropout and len(self.dropout) != len(self.widths):
             raise ValueError(f"dropout needs one rate for each of the {len(self.widths)} levels, got {self.dropout}")
 

@@ -93,6 +93,7 @@ class Segmenter:
             raise ValueError(f"precision is {precision!r}; it must be 'float32', 'bfloat16' or None")
         self.dtype = getattr(torch, precision)
         self.net = bundle.net.to(self.device, memory_format=torch.channels_last).eval()
+        self._has_run = False
 
     @classmethod
     def load(
@@ -114,23 +115,40 @@ class Segmenter:
             source = fetch_bundle(str(source), revision=revision)
         return cls(Bundle.load(source), device=device, precision=precision, averaging=averaging)
 
-    def __call__(self, image: np.ndarray, *, tile: int = TILE, without_skips: Collection[int] = ()) -> Segmentation:
+    def __call__(
+        self,
+        image: np.ndarray,
+        *,
+        tile: int = TILE,
+        without_skips: Collection[int] = (),
+        progress: Callable[[int, int], object] | None = None,
+    ) -> Segmentation:
         """Segment uint8 (H, W, 3).
 
         tile: side of a tile in working pixels. without_skips: levels whose skip carries zeros, 0 is full resolution:
-        what would the network say if it had to do without? Raises ValueError for another array, a tile smaller than
-        the network's stride, and a level without a skip.
+        what would the network say if it had to do without? progress: called with (tiles done, tiles in all) after each.
+        Raises ValueError for another array, a tile smaller than the network's stride, and a level without a skip.
         """
         start = time.perf_counter()
         label_map = np.empty(image.shape[:2], np.uint8)
         confidence = np.empty(image.shape[:2], np.float32)
-        for rows, columns, logits in self.tiles(image, tile=tile, without_skips=without_skips):
+        for rows, columns, logits in self.tiles(image, tile=tile, without_skips=without_skips, progress=progress):
             probability, label = _decide(logits)
             label_map[rows, columns] = label.cpu().numpy()
             confidence[rows, columns] = probability.cpu().numpy()
         seconds = time.perf_counter() - start
+        self._has_run = True
         names, palette = self.bundle.class_names, self.bundle.palette
         return Segmentation(label_map, confidence, names, palette, seconds, self.device.type)
+
+    def warm_up(self) -> None:
+        """Run once on a small picture, unless a picture was segmented already.
+
+        A first run also sets up kernels and memory, which its seconds would count; they are meant to be those of any
+        later picture.
+        """
+        if not self._has_run:
+            self(np.zeros((96, 128, 3), np.uint8))
 
     def layout(self, size: tuple[int, int], *, tile: int = TILE, scale: float = 1.0) -> Layout:
         """How a picture of ``size`` (h, w) is cut; `tiles` runs exactly these, unless it looks several times.
@@ -146,9 +164,17 @@ class Segmenter:
         return Layout(size, working_size, tuple(Tile(row, column) for row in rows for column in columns))
 
     def tiles(
-        self, image: np.ndarray, *, tile: int = TILE, without_skips: Collection[int] = ()
+        self,
+        image: np.ndarray,
+        *,
+        tile: int = TILE,
+        without_skips: Collection[int] = (),
+        progress: Callable[[int, int], object] | None = None,
     ) -> Iterator[tuple[slice, slice, Tensor]]:
-        """Cut ``image`` into tiles; yields (rows, columns, logits float32 (C, h, w)) that cover it exactly once."""
+        """Cut ``image`` into tiles; yields (rows, columns, logits float32 (C, h, w)) that cover it exactly once.
+
+        progress: as for a call.
+        """
         size = image.shape[:2]
         looks = []
         for scale in self.averaging.scales:
@@ -157,7 +183,8 @@ class Segmenter:
             if self.averaging.flip:
                 looks.append(_Look(size, np.fliplr(working), flipped=True))
         # Cut where the largest look needs it; the others need less of theirs for the same pixels.
-        for part in self.layout(size, tile=tile, scale=max(self.averaging.scales)).tiles:
+        parts = self.layout(size, tile=tile, scale=max(self.averaging.scales)).tiles
+        for done, part in enumerate(parts, 1):
             seen = [look.tile(part, self.net.config) for look in looks]
             answers = [
                 self.run(look.working, its_tile, without_skips=without_skips)
@@ -167,6 +194,8 @@ class Segmenter:
                 each = zip(looks, strips, answers, strict=True)
                 logits = _average([look.upright(strip.resample(answer)) for look, strip, answer in each])
                 yield strips[0].rows.pixels, part.columns.pixels, logits
+            if progress is not None:
+                progress(done, len(parts))
 
     def working_picture(self, image: np.ndarray, *, scale: float = 1.0) -> np.ndarray:
         """uint8 (H, W, 3) -> uint8 (h, w, 3), at the size at which the network works, times ``scale``.
