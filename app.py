@@ -10,30 +10,35 @@ who has the same picture can ask for.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
+import math
 import os
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio is imported
 
 import gradio as gr
 import numpy as np
 import spaces  # before torch, which comes with the library: ZeroGPU wants it so
+from gradio import FileData
 from PIL import Image
 
 from unet import render
-from unet.compare import Comparison, compare
+from unet.batch import Row, match_truths, pooled, segment_many
+from unet.compare import Comparison, Scores, compare
 from unet.hub import WEIGHTS_VARIABLE, find_bundles
-from unet.images import ImageError, read_image, save_png
+from unet.images import ImageError, image_size, read_image, save_png
 from unet.model import count_parameters
 from unet.palette import LiveView, PaletteLadder
 from unet.predict import Segmentation, Segmenter
-from unet.truth import read_truth
+from unet.truth import Truth, read_truth
 
 HERE = Path(__file__).parent
 WEIGHTS = os.environ.get(WEIGHTS_VARIABLE, str(HERE / "weights"))
@@ -45,6 +50,8 @@ TAGLINES = ("skips are added · convolutions padded", "skips are cropped and con
 #: The menu's order; other tasks follow, and tasks without bundles are left out.
 TASK_ORDER = ("streets", "nuclei", "hands")
 
+TRUTH_FILES = [".png", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".jpg", ".jpeg"]
+
 VIEWS = ("Overlay", "Masks", "Disagreement", "Confidence")
 COLOR_SPACES = {"RGB": "rgb", "OKLab": "oklab"}
 PALETTE_FILES = ("PNG", "GPL", "ASE", "JSON", "CSS")
@@ -52,6 +59,7 @@ PALETTE_FILES = ("PNG", "GPL", "ASE", "JSON", "CSS")
 MAX_PIXELS = 40_000_000  # on the page; the library has no limit
 VIEW_PIXELS = 1_000_000  # what a screen shows of it, and what the palette's slider repaints
 KNOWN_PIXELS = 1_200_000  # answers to pictures up to this size are remembered by content
+MANY_PICTURES, MANY_PIXELS = 50, 100_000_000  # in one run, together
 HOUR = 3600
 
 
@@ -124,11 +132,12 @@ class Answer:
     """What both networks said, with all that is needed to look at it in any way.
 
     view: uint8 (h, w, 3), what is shown of the picture they saw. confidences: float32 (h, w), sampled at that size.
-    colors: in how many colours they saw it, None for all.
+    colors: in how many colours they saw it, None for all. truth: what the comparison is scored against.
     """
 
     view: np.ndarray
     comparison: Comparison
+    truth: Truth | None
     confidences: tuple[np.ndarray, np.ndarray]
     palette: np.ndarray
     seconds: tuple[float, float]
@@ -202,24 +211,33 @@ def _example(task: str, index: int) -> tuple[Picture, str, str | None]:
 
 
 @needs_what_is_shown
-def take_truth(picture: Picture, answer: Answer, path: str | None) -> tuple[Picture, Answer, str]:
-    """A ground truth was added or removed -> (picture, answer, table of scores)."""
+def take_truth(picture: Picture, answer: Answer, path: str | None) -> tuple[Picture, Answer, str, str]:
+    """A ground truth was added or removed -> (picture, answer, table of scores, bars)."""
     picture = replace(picture, truth=Path(path) if path else None)
-    answer = replace(answer, comparison=_scored(answer.comparison, answer.palette, picture.truth))
-    return picture, answer, render.score_table(SIDES, answer.comparison)
+    comparison, truth = _scored(answer.comparison, answer.palette, picture.truth)
+    answer = replace(answer, comparison=comparison, truth=truth)
+    return picture, answer, *show_scores(answer)
 
 
-def _scored(comparison: Comparison, palette: np.ndarray, truth: Path | None) -> Comparison:
-    if truth is None:
-        return comparison.with_truth(None)
+def _scored(comparison: Comparison, palette: np.ndarray, path: Path | None) -> tuple[Comparison, Truth | None]:
+    """The comparison scored against a file, or without scores where there is none."""
+    if path is None:
+        return comparison.with_truth(None), None
     try:
-        read = read_truth(truth, comparison.class_names, palette, max_pixels=MAX_PIXELS)
-        scored = comparison.with_truth(read.labels)
+        truth = read_truth(path, comparison.class_names, palette, max_pixels=MAX_PIXELS)
+        comparison = comparison.with_truth(truth.labels)
     except ValueError as error:  # ImageError and TruthError are
         raise _refusal(str(error)) from error
-    for note in read.notes:
+    for note in truth.notes:
         gr.Info(note)
-    return scored
+    return comparison, truth
+
+
+def show_scores(answer: Answer) -> tuple[str, str]:
+    """Who is right -> (table of scores with how the ground truth was read, bars class by class)."""
+    read = render.truth_line(answer.truth.how, answer.truth.void) if answer.truth else ""
+    bars = render.iou_bars(SIDES, answer.comparison, answer.palette)
+    return read + render.score_table(SIDES, answer.comparison), bars
 
 
 # ---- the two networks ------------------------------------------------------------------------------------------------
@@ -263,9 +281,11 @@ def answer(picture: Picture, task: str, quantized: bool, colors: int, space: str
         image, view = (palette.decode(palette.encode(pixels)) for pixels in (image, view))
     first, second = segmentations(task, image)
     networks = segmenters(task)
+    comparison, truth = _scored(compare(first, second), first.palette, picture.truth)
     return Answer(
         view=view,
-        comparison=_scored(compare(first, second), first.palette, picture.truth),
+        comparison=comparison,
+        truth=truth,
         confidences=(render.sample(first.confidence, view.shape[:2]), render.sample(second.confidence, view.shape[:2])),
         palette=first.palette,
         seconds=(first.seconds, second.seconds),
@@ -277,14 +297,14 @@ def answer(picture: Picture, task: str, quantized: bool, colors: int, space: str
 
 @needs_what_is_shown
 def show_answer(answer: Answer, view: str, opacity: float) -> tuple[Any, ...]:
-    """All there is to see of an answer -> (headings, two pictures, how to read them, agreement, legend, scores)."""
+    """All there is to see of an answer -> (headings, two pictures, key, agreement, legend, scores, bars)."""
     return (
         render.network_headings(SIDES, TAGLINES, answer.parameters, answer.seconds, answer.device),
         show_pair(answer, view, opacity),
         render.view_key(view, len(answer.comparison.class_names)),
         render.agreement_bar(answer.comparison.agreement, answer.colors),
         render.legend(SIDES, answer.comparison, answer.palette),
-        render.score_table(SIDES, answer.comparison),
+        *show_scores(answer),
     )
 
 
@@ -356,10 +376,110 @@ def _new_file(name: str) -> Path:
     return Path(tempfile.mkdtemp(dir=cache)) / name
 
 
+# ---- many pictures ---------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Run:
+    """Pictures on their way through both networks: (name, path) each, and how many pixels they have together.
+
+    truths: paths by the name of their picture. remarks: sentences. stopped: no further picture is to be begun.
+    """
+
+    task: str
+    pictures: list[tuple[str, str]]
+    pixels: int
+    truths: dict[str, str]
+    remarks: list[str]
+    stopped: bool = False
+
+
+def take_many(task: str, pictures: list[FileData] | None, truths: list[FileData] | None) -> Run:
+    """Check what was uploaded, from the files' headers alone, before anything is computed."""
+    if not pictures:
+        raise _refusal("There are no pictures yet: drop some into the box, or try the examples.")
+    if len(pictures) > MANY_PICTURES:
+        raise _refusal(f"These are {len(pictures)} pictures, and {MANY_PICTURES} fit into one run: leave some out.")
+    named = [(file.orig_name or Path(file.path).name, file.path) for file in pictures]
+    pixels = sum(_pixels_of(path) for _, path in named)
+    if pixels > MANY_PIXELS:
+        raise _refusal(
+            f"Together the pictures have {pixels / 1e6:.0f} million pixels, and {MANY_PIXELS // 10**6} million fit "
+            "into one run: leave some out, or make them smaller."
+        )
+    by_picture, left_over = match_truths([name for name, _ in named], {f.orig_name: f.path for f in truths or ()})
+    remarks = [f"No picture is called like the ground truth {name}." for name in left_over]
+    return Run(task, named, pixels, by_picture, remarks)
+
+
+def begin_many(task: str, pictures: list[FileData] | None, truths: list[FileData] | None) -> tuple[Run, str, gr.Button]:
+    """The button was pressed -> (what to run, progress, the button, of no use until that is done)."""
+    run = take_many(task, pictures, truths)
+    waiting = render.batch_progress(0, len(run.pictures), "waiting for their turn", run.remarks)
+    return run, waiting, gr.Button(interactive=False)
+
+
+def _pixels_of(path: str) -> int:
+    """From the header; 0 for a file without one, which becomes a row that says so."""
+    try:
+        h, w = image_size(path)
+    except ImageError:
+        return 0
+    return h * w
+
+
+def answers_of(run: Run, file: BinaryIO) -> Iterator[Row]:
+    """A row a picture; everything else goes into the ZIP."""
+    ask = functools.partial(segmentations, run.task)
+    return segment_many(run.pictures, ask, SIDES, file, truths=run.truths, max_pixels=MAX_PIXELS)
+
+
+def run_many(run: Run) -> Iterator[tuple[Any, ...]]:
+    """Segment them all -> (progress, table, file to save, whether it can be stopped), after every picture."""
+    bundle = segmenters(run.task)[0].bundle
+    archive = _new_file(f"{run.task}-{len(run.pictures)}-pictures.zip")
+    rows: list[Row] = []
+    started = time.monotonic()
+
+    def shown(*, finished: bool = False) -> tuple[str, str]:
+        seconds = time.monotonic() - started
+        done = sum(row.size[0] * row.size[1] for row in rows if row.size)
+        time_left = f"about {render.seconds(seconds * (run.pixels - done) / done)} left" if done else "begun"
+        timing = f"took {render.seconds(seconds)}" if finished else time_left
+        table = render.batch_table(SIDES, rows, pooled(rows), bundle.class_names, bundle.palette)
+        return render.batch_progress(len(rows), len(run.pictures), timing, run.remarks), table if rows else ""
+
+    yield *shown(), gr.DownloadButton(visible=False), gr.Button(interactive=True)
+    # Gradio deletes what it has handed over; what a visitor walks away from is deleted here.
+    with contextlib.ExitStack() as unless_finished:
+        unless_finished.callback(archive.unlink)
+        # Closing the answers completes the archive, after a stop too.
+        with archive.open("wb") as file, contextlib.closing(answers_of(run, file)) as answers:
+            for row in answers:
+                rows.append(row)
+                yield *shown(), gr.skip(), gr.skip()
+                if run.stopped:
+                    break
+        unless_finished.pop_all()
+    yield *shown(finished=True), gr.DownloadButton(value=str(archive), visible=True), gr.Button(interactive=False)
+
+
+def example_files(task: str) -> tuple[list[str], list[str]]:
+    """The task's examples -> (pictures, ground truths)."""
+    return [str(path) for path, _ in examples(task)], [str(truth) for _, truth in examples(task) if truth]
+
+
+def stop_many(run: Run | None) -> Any:
+    """The picture under way is finished, then the archive is closed -> the button."""
+    if run is not None:
+        run.stopped = True
+    return gr.Button(interactive=False)
+
+
 # ---- for programs ----------------------------------------------------------------------------------------------------
 
 
-def segment_file(image: str, task: str, architecture: str) -> str:
+def segment_picture(image: str, task: str, architecture: str) -> str:
     """Segment a picture with one network.
 
     Args:
@@ -380,7 +500,7 @@ def segment_file(image: str, task: str, architecture: str) -> str:
     return str(path)
 
 
-def compare_file(image: str, task: str) -> dict[str, Any]:
+def compare_networks(image: str, task: str) -> dict[str, Any]:
     """Segment a picture with both networks and compare their answers.
 
     Args:
@@ -390,8 +510,7 @@ def compare_file(image: str, task: str) -> dict[str, Any]:
     Returns:
         The share of pixels on which both agree, seconds for each network, and the share each gives to every class.
     """
-    pixels = _read(image)
-    found = segmentations(task, pixels)
+    found = segmentations(task, _read(image))
     comparison = compare(*found)
     return {
         "agreement": comparison.agreement,
@@ -403,7 +522,44 @@ def compare_file(image: str, task: str) -> dict[str, Any]:
     }
 
 
-def quantize_file(image: str, colors: int, space: str) -> str:
+def score_networks(image: str, truth: str, task: str) -> dict[str, Any]:
+    """Segment a picture with both networks and score them against its ground truth.
+
+    Args:
+        image: the picture, of any size up to the page's limit
+        truth: class numbers (grey or palette PNG), a mask, or a mask in the classes' colours, as large as the picture
+        task: a task of the page's menu, such as "streets"
+
+    Returns:
+        For each network mIoU, Dice, pixel accuracy, boundary F1 and the IoU of every class, 0 to 1, null where a class
+        does not occur; the boundary's tolerance in pixels, how the ground truth was read, and the share that is void.
+    """
+    found = segmentations(task, _read(image))
+    comparison, read = _scored(compare(*found), found[0].palette, Path(truth))
+    return {
+        "networks": {
+            side: _scores_as_json(scores, comparison.class_names)
+            for side, scores in zip(SIDES, comparison.scores, strict=True)
+        },
+        "boundary_tolerance": comparison.scores[0].tolerance,
+        "truth": {"read_as": read.how, "void": read.void, "notes": list(read.notes)},
+    }
+
+
+def _scores_as_json(scores: Scores, class_names: Sequence[str]) -> dict[str, Any]:
+    def number(value: float) -> float | None:
+        return None if math.isnan(value) else float(value)
+
+    return {
+        "miou": number(scores.miou),
+        "dice": number(scores.dice),
+        "pixel_accuracy": number(scores.pixel_accuracy),
+        "boundary_f1": number(scores.boundary),
+        "iou": {name: number(iou) for name, iou in zip(class_names, scores.iou, strict=True)},
+    }
+
+
+def quantize_picture(image: str, colors: int, space: str) -> str:
     """Show a picture in k colours, chosen by k-means.
 
     Args:
@@ -419,12 +575,46 @@ def quantize_file(image: str, colors: int, space: str) -> str:
     return save_palette(_open(image), int(colors), space, kind="PNG")
 
 
+def segment_many_pictures(
+    pictures: list[FileData], task: str, truths: list[FileData] | None = None
+) -> tuple[str, list[dict[str, Any]]]:
+    """Segment many pictures with both networks, and score them where a ground truth has the name of a picture.
+
+    Args:
+        pictures: up to the page's limits
+        task: a task of the page's menu, such as "streets"
+        truths: as for scoring one picture; none, or some
+
+    Returns:
+        A ZIP of label maps, colour masks, overlays and a CSV; and for each picture its name, agreement, mIoU of each
+        network if there is a ground truth, and a note where something is missing.
+    """
+    run = take_many(task, pictures, truths)
+    archive = _new_file(f"{task}-{len(run.pictures)}-pictures.zip")
+    with archive.open("wb") as file:
+        rows = list(answers_of(run, file))
+    return str(archive), [
+        {
+            "name": row.name,
+            "agreement": row.agreement,
+            "miou": dict(zip(SIDES, (scores.miou for scores in row.scores), strict=True)) if row.scores else None,
+            "note": row.note,
+        }
+        for row in rows
+    ]
+
+
 # ---- the page --------------------------------------------------------------------------------------------------------
 
 
 def as_it_is(payload: Any) -> str | None:
     """What an image box hands over -> the file's path. The library reads more formats, and says why it refuses one."""
     return None if payload is None else payload.path
+
+
+def as_they_are(payload: Any) -> list[FileData] | None:
+    """What a box for many files hands over -> the files, which still know the names that they had with their owner."""
+    return None if payload is None else payload.root
 
 
 HEADLINE = """
@@ -440,11 +630,44 @@ PALETTE_TITLE = """
 the networks, see something else?</p>
 """
 
+SCORE_TITLE = """
+<h2>Who is right?</h2>
+<p>With a ground truth, a picture that somebody labelled by hand, both networks are scored. The examples bring theirs;
+add one for a picture of your own.</p>
+"""
 TRUTH_INFO = (
-    "A PNG as large as the picture: class numbers, or the colours of the legend; of two classes, a mask. 255, the "
-    "number after the last class, and black are left out."
+    "As large as the picture: class numbers, or the colours of the legend; of two classes, a mask. 255, the number "
+    "after the last class, and black are left out."
 )
+
+MANY_TITLE = f"""
+<h2>Many pictures at once</h2>
+<p>Both networks answer one picture after the other; what comes back is a table, and a ZIP with label maps, colour
+masks, overlays and a CSV. Up to {MANY_PICTURES} pictures, together {MANY_PIXELS // 10**6} million pixels.</p>
+"""
+
 SPACE_INFO = "RGB: smallest error in numbers. OKLab: distances as the eye sees them; hues survive longer."
+
+
+CODE_TITLE = """
+<h2>Use it from code</h2>
+<p>What the page does, without the page: exact label maps and numbers. Files that are sent are deleted within two
+hours.</p>
+"""
+
+
+def _archive_contents() -> str:
+    """What the ZIP will hold, where nothing was segmented yet."""
+    inside = {
+        f"{SIDES[0]}/labels/": "class numbers, as palette PNG",
+        f"{SIDES[0]}/masks/": "the same in colours",
+        f"{SIDES[0]}/overlays/": "laid over the picture",
+        f"{SIDES[1]}/…": "the same from the other network",
+        "scores.csv": "a line for each picture and network",
+        "classes.json": "names and colours of the classes",
+    }
+    lines = "".join(f"<dt>{path}</dt><dd>{what}</dd>" for path, what in inside.items())
+    return f'<div class="contents"><p>What the ZIP will hold</p><dl>{lines}</dl></div>'
 
 
 def _asset(name: str) -> str:
@@ -495,12 +718,6 @@ def build_demo() -> gr.Blocks:
                     interactive=False,
                     elem_id="examples",
                 )
-                scores = _html("", "scores")
-                with gr.Accordion("Ground truth (optional)", open=False, elem_id="truth"):
-                    gr.Markdown(TRUTH_INFO)
-                    truth = gr.File(
-                        label="Ground truth", show_label=False, file_types=[".png", ".tif", ".bmp", ".gif"], height=110
-                    )
                 with gr.Accordion("What am I looking at?", open=False, elem_id="explanation"):
                     gr.Markdown(_asset("explanation.md"))
             with gr.Column(scale=8, min_width=320, elem_id="answer"):
@@ -523,6 +740,15 @@ def build_demo() -> gr.Blocks:
                 key = _html("", "key")
                 agreement = _html("", "agreement")
                 legend = _html("", "legend")
+
+        _html(SCORE_TITLE, "score-title")
+        with gr.Row(elem_id="score"):
+            with gr.Column(scale=4, min_width=300, elem_id="truth"):
+                truth = gr.File(label="Ground truth", file_types=TRUTH_FILES, height=132, elem_id="truth-file")
+                _html(f"<p>{TRUTH_INFO}</p>", "truth-info")
+                scores = _html("", "scores")
+            with gr.Column(scale=8, min_width=320):
+                bars = _html("", "ious")
 
         _html(PALETTE_TITLE, "palette-title")
         with gr.Row(elem_id="palette"):
@@ -551,11 +777,39 @@ def build_demo() -> gr.Blocks:
                 facts = _html("", "facts")
         swatches = _html("", "swatches")
 
+        _html(MANY_TITLE, "many-title")
+        with gr.Row(elem_id="many"):
+            with gr.Column(scale=4, min_width=300, elem_id="many-files"):
+                pictures = gr.File(file_count="multiple", label="Pictures", height=132, elem_id="many-pictures")
+                truths = gr.File(
+                    file_count="multiple",
+                    label="Ground truths (optional), called like the pictures",
+                    file_types=TRUTH_FILES,
+                    height=132,
+                    elem_id="many-truths",
+                )
+                pictures.preprocess = truths.preprocess = as_they_are
+                with gr.Row(elem_id="many-buttons"):
+                    begin = gr.Button("Segment all", variant="primary", size="sm", min_width=80)
+                    stop = gr.Button("Stop", interactive=False, size="sm", min_width=60)
+                    try_examples = gr.Button("Try the examples", size="sm", min_width=120)
+            with gr.Column(scale=8, min_width=320, elem_id="many-answers"):
+                progress = _html(_archive_contents(), "many-progress")
+                table = _html("", "many-table")
+                archive = gr.DownloadButton("Save all (ZIP)", visible=False, elem_id="many-save")
+
+        _html(CODE_TITLE, "code-title")
+        with gr.Tabs(elem_id="code"):
+            code = []
+            for chapter in _asset("code.md").split("### ")[1:]:
+                title, text = chapter.split("\n", 1)
+                with gr.Tab(title):
+                    code.append(gr.Markdown(text))
         # Buttons that the page presses itself.
         settled = gr.Button("Ask again", visible="hidden", elem_id="settled")
         file = gr.File(visible="hidden")
 
-        shown = [headings, pair, key, agreement, legend, scores]
+        shown = [headings, pair, key, agreement, legend, scores, bars]
         palette_inputs, palette_outputs = [picture, colors, space], [painted, facts, swatches]
         private = {"api_visibility": "private"}
         quiet = private | {"show_progress": "hidden"}
@@ -589,7 +843,7 @@ def build_demo() -> gr.Blocks:
             taken.failure(put_back, picture, image, **quiet)
 
         for event in (truth.upload, truth.clear):
-            judged = event(take_truth, [picture, found, truth], [picture, found, scores], **quiet)
+            judged = event(take_truth, [picture, found, truth], [picture, found, scores, bars], **quiet)
             judged.failure(lambda: None, None, truth, **quiet)
         view.input(
             change_view,
@@ -610,9 +864,25 @@ def build_demo() -> gr.Blocks:
         ask(settled.click)
         ask(quantized.input)
 
+        demo.load(None, code, code, js="unetPage.withAddress", **private)
         for kind, button in saves.items():
             saved = button.click(functools.partial(save_palette, kind=kind), palette_inputs, file, **quiet)
             saved.success(None, file, js="unetPage.download", **private)
+
+        run = gr.State(time_to_live=HOUR)
+        filled = try_examples.click(example_files, task, [pictures, truths], **quiet)
+        for started in (begin.click, filled.success):
+            checked = started(begin_many, [task, pictures, truths], [run, progress, begin], **quiet)
+            done = checked.success(
+                run_many,
+                run,
+                [progress, table, archive, stop],
+                concurrency_id="many",
+                concurrency_limit=1,
+                **quiet,
+            )
+            done.then(lambda: gr.Button(interactive=True), None, begin, **quiet)
+        stop.click(stop_many, run, stop, queue=False, **quiet)
         _add_endpoints(names)
     return demo
 
@@ -620,19 +890,26 @@ def build_demo() -> gr.Blocks:
 def _add_endpoints(names: list[str]) -> None:
     """The page's doors for programs: what its controls do, without a session. They are not drawn."""
     picture = gr.Image(type="filepath", label="image", visible=False)
-    picture.preprocess = as_it_is
+    truth = gr.File(label="truth", visible=False)
+    pictures = gr.File(file_count="multiple", label="pictures", visible=False)
+    truths = gr.File(file_count="multiple", label="truths", visible=False)
+    picture.preprocess = truth.preprocess = as_it_is
+    pictures.preprocess = truths.preprocess = as_they_are
     task = gr.Radio(names, label="task", visible=False)
     architecture = gr.Radio(SIDES, label="architecture", visible=False)
     colors = gr.Number(8, precision=0, label="colors", visible=False)
     space = gr.Radio(list(COLOR_SPACES), value="RGB", label="space", visible=False)
-    for function, inputs, output, group in (
-        (segment_file, [picture, task, architecture], gr.Image(format="png", visible=False), "networks"),
-        (compare_file, [picture, task], gr.JSON(visible=False), "networks"),
-        (quantize_file, [picture, colors, space], gr.Image(format="png", visible=False), None),
+    found = gr.JSON(visible=False)
+    drawn = gr.Image(format="png", visible=False)
+    for name, function, inputs, outputs, group in (
+        ("segment", segment_picture, [picture, task, architecture], drawn, "networks"),
+        ("compare", compare_networks, [picture, task], found, "networks"),
+        ("score", score_networks, [picture, truth, task], found, "networks"),
+        ("quantize", quantize_picture, [picture, colors, space], drawn, None),
+        ("batch", segment_many_pictures, [pictures, task, truths], [gr.File(visible=False), found], "many"),
     ):
-        name = function.__name__.removesuffix("_file")
         limits = {"concurrency_id": group, "concurrency_limit": 1} if group else {}
-        gr.Button(visible=False).click(function, inputs, output, api_name=name, **limits)
+        gr.Button(visible=False).click(function, inputs, outputs, api_name=name, **limits)
 
 
 def page_theme() -> gr.themes.Base:

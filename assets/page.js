@@ -35,7 +35,7 @@ window.unetPage = (() => {
   function take(files, event) {
     const picture = [...(files ?? [])].find((file) => file.type.startsWith("image/") || file.type === "");
     const input = document.querySelector("#picture input[type=file]");
-    if (!picture || !input || event.target.closest?.("#truth")) return;
+    if (!picture || !input || event.target.closest?.("#truth, #many-files")) return;
     event.preventDefault();
     event.stopPropagation();
     const one = new DataTransfer();
@@ -56,5 +56,11 @@ window.unetPage = (() => {
     setTimeout(() => chip.classList.remove("copied"), 1200);
   });
 
-  return { whenSettled, download };
+  // Examples of code, with the address at which the page is being read.
+  function withAddress(...texts) {
+    const here = location.origin + location.pathname.replace(/\/$/, "");
+    return texts.map((text) => text.replaceAll("http://127.0.0.1:7860", here));
+  }
+
+  return { whenSettled, download, withAddress };
 })();

@@ -1,6 +1,8 @@
 """The page in a real browser, and its doors for programs through gradio_client, on bundles with random weights."""
 
+import base64
 import io
+import json
 import os
 import re
 import shutil
@@ -9,12 +11,13 @@ import subprocess
 import sys
 import time
 import urllib.request
+import zipfile
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
-from bundles import photo, small_bundle
+from bundles import COLORS, photo, small_bundle
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
@@ -22,8 +25,9 @@ from playwright.sync_api import expect, sync_playwright
 
 import app
 from unet import Segmenter
+from unet.compare import score
 from unet.hub import find_bundles
-from unet.images import read_image, save_png
+from unet.images import read_annotation, read_image, save_png
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "weights" / "nuclei" / "examples"
@@ -40,6 +44,7 @@ CHROMIUM = [
     "--use-fake-device-for-media-stream",
     "--use-fake-ui-for-media-stream",
 ]
+PICTURE = (EXAMPLES / "fluorescence.jpg").read_bytes()
 PATIENCE = 30_000  # milliseconds; for machines that are busy with something else
 
 
@@ -91,7 +96,7 @@ def serve(weights, folder, **environment):
 
 @pytest.fixture(scope="module")
 def address(weights, tmp_path_factory):
-    with serve(weights, tmp_path_factory.mktemp("server")) as url:
+    with serve(weights, tmp_path_factory.mktemp("server"), GRADIO_MCP_SERVER="True") as url:
         yield url
 
 
@@ -140,6 +145,19 @@ def client(address):
 
 def upload(page, path, box="#picture"):
     page.locator(f"{box} input[type=file]").first.set_input_files(str(path))
+
+
+def drop(page, path, selector, kind="image/png"):
+    """Let a file go over an element, as a hand with a mouse does."""
+    page.evaluate(
+        """([bytes, name, type, selector]) => {
+            const data = new DataTransfer();
+            data.items.add(new File([new Uint8Array(bytes)], name, {type}));
+            const drop = new DragEvent("drop", {dataTransfer: data, bubbles: true, cancelable: true});
+            document.querySelector(selector).dispatchEvent(drop);
+        }""",
+        [list(path.read_bytes()), path.name, kind, selector],
+    )
 
 
 def shows(page, selector, pattern):
@@ -292,21 +310,79 @@ def test_broken_file_is_a_sentence_and_the_last_picture_stays(open_page, tmp_pat
 
 def test_ground_truth_of_ones_own(open_page, picture, tmp_path):
     page = open_page()
+    expect(page.locator("#ious tbody tr")).to_have_count(2)  # the example brings its own
     before = sources(page)
     upload(page, picture)
     wait_for_other_pair(page, before)
-    page.get_by_role("button", name="Ground truth (optional)").click()
-    save_png(np.eye(61, 83) > 0, tmp_path / "truth.png")
-    upload(page, tmp_path / "truth.png", "#truth")
-    shows(page, "#scores", r"Dice.*%")
+    shows(page, "#scores", "No ground truth")
+    expect(page.locator("#ious tr")).to_have_count(0)
+    truth = np.zeros((61, 83, 3), np.uint8)
+    truth[10:40, 20:60] = COLORS[1]  # in the classes' colours
+    truth[50:] = (255, 0, 255)
+    save_png(truth, tmp_path / "truth.png")
+    drop(page, tmp_path / "truth.png", "#truth button")
+    shows(
+        page,
+        "#scores",
+        r"Read as the classes’ colours. 18.0 % of it is void.*mIoU.*Dice.*Boundary F1.*give or take 1 pixel",
+    )
+    shows(page, ".toast-body", "Colours of no class in the ground truth are left out as void: #ff00ff, 18 % of it.")
+    shows(page, "#ious", r"background.*street.*%")
     page.locator("#truth").get_by_label("Remove this file").or_(
         page.locator("#truth").get_by_label("Clear")
     ).first.click()
     shows(page, "#scores", "No ground truth")
     save_png(np.eye(9) > 0, tmp_path / "small.png")
     upload(page, tmp_path / "small.png", "#truth")
-    shows(page, ".toast-body", "The ground truth is 9 x 9 pixels and the picture 83 x 61: they must have one size.")
+    shows(
+        page,
+        ".toast-wrap",
+        "The ground truth is 9 x 9 pixels and the picture 83 x 61: they must have one size.",
+    )
     shows(page, "#scores", "No ground truth")
+
+
+def test_many_pictures_come_back_as_one_archive(open_page, tmp_path):
+    page = open_page(accept_downloads=True)
+    page.get_by_role("button", name="Segment all").click()
+    shows(page, ".toast-body", "There are no pictures yet")
+    for seed, name in enumerate(("naïve (1).png", "two.png")):
+        save_png(photo(40, 50, seed), tmp_path / name)
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(300))
+    (tmp_path / "truths").mkdir()
+    save_png(np.eye(40, 50) > 0, tmp_path / "truths" / "TWO.png")
+    page.locator("#many-pictures input[type=file]").set_input_files(
+        [tmp_path / name for name in ("naïve (1).png", "broken.png", "two.png")]
+    )
+    drop(page, tmp_path / "truths" / "TWO.png", "#many-truths button")
+    expect(page.locator("#many-truths .file-preview tr")).to_have_count(1)
+    page.get_by_role("button", name="Segment all").click()
+    shows(page, "#many-progress", "3 of 3 pictures · took")
+    rows = page.locator("#many-table tbody tr")
+    expect(rows.nth(0)).to_contain_text(re.compile(r"naïve \(1\)\.png\s*50 × 40\s*[\d.]+ %\s*–\s*–"))
+    expect(rows.nth(1)).to_contain_text(re.compile(r"broken\.png.*is damaged.*left out", re.DOTALL))
+    expect(rows.nth(2)).to_contain_text(re.compile(r"two\.png\s*50 × 40(\s*[\d.]+ %){3}"))
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save all (ZIP)").click()
+    assert download.value.suggested_filename == "nuclei-3-pictures.zip"
+    with zipfile.ZipFile(download.value.path()) as archive:
+        labels = read_annotation(archive.read("crop-concat/labels/two.png"))
+        assert len(archive.namelist()) == 2 * 2 * 3 + 2
+    assert labels.shape == (40, 50)
+
+
+def test_stopping_keeps_what_is_done(open_page):
+    page = open_page()
+    page.get_by_role("radio", name="Garden").check()
+    pictures = [{"name": f"{i}.png", "mimeType": "image/png", "buffer": PICTURE} for i in range(app.MANY_PICTURES)]
+    page.locator("#many-pictures input[type=file]").set_input_files(pictures)
+    expect(page.locator("#many-pictures .file-preview tr")).to_have_count(len(pictures), timeout=PATIENCE)
+    page.get_by_role("button", name="Segment all").click()
+    expect(page.locator("#many-table tbody tr").first).to_be_visible(timeout=PATIENCE)
+    page.get_by_role("button", name="Stop").click()
+    shows(page, "#many-progress", "took")
+    expect(page.get_by_role("button", name="Save all (ZIP)")).to_be_visible()
+    assert 0 < page.locator("#many-table tbody tr").count() < len(pictures)
 
 
 def test_networks_see_the_quantised_picture_when_the_slider_rests(open_page):
@@ -324,15 +400,7 @@ def test_networks_see_the_quantised_picture_when_the_slider_rests(open_page):
 def test_dropped_anywhere_copied_and_saved(open_page, picture):
     page = open_page(permissions=["clipboard-read", "clipboard-write"], accept_downloads=True)
     before = sources(page)
-    page.evaluate(
-        """bytes => {
-            const data = new DataTransfer();
-            data.items.add(new File([new Uint8Array(bytes)], "dropped.png", {type: "image/png"}));
-            const drop = new DragEvent("drop", {dataTransfer: data, bubbles: true, cancelable: true});
-            document.querySelector("#legend").dispatchEvent(drop);
-        }""",
-        list(picture.read_bytes()),
-    )
+    drop(page, picture, "#legend")
     wait_for_other_pair(page, before)
     assert pixels(page, sources(page)[0]).shape == (61, 83, 3)
 
@@ -345,7 +413,7 @@ def test_dropped_anywhere_copied_and_saved(open_page, picture):
     for kind, start in starts.items():
         with page.expect_download() as download:
             page.locator("#downloads").get_by_role("button", name=kind).click()
-        assert download.value.suggested_filename == f"dropped-8-colours.{kind.lower()}"
+        assert download.value.suggested_filename == f"my picture-8-colours.{kind.lower()}"
         content = Path(download.value.path()).read_bytes()
         assert content.startswith(start)
         if kind == "PNG":
@@ -363,8 +431,8 @@ def test_holds_on_a_phone(open_page, scheme):
     expect(page.locator(".chip")).to_have_count(64, timeout=PATIENCE)
     page.get_by_role("button", name="What am I looking at?").click()
     expect(page.get_by_role("link", name="Ronneberger, Fischer and Brox, 2015")).to_be_visible()
-    assert page.evaluate("document.documentElement.scrollWidth") <= 390
-    order = ("#task", "#picture", "#examples", "#headings", "#pair", "#views", "#legend", "#scores", "#painted")
+    assert page.evaluate("document.querySelector('main').scrollWidth") <= 390
+    order = ("#task", "#picture", "#examples", "#headings", "#pair", "#views", "#legend", "#truth", "#ious", "#painted")
     tops = [page.locator(name).bounding_box()["y"] for name in order]
     assert tops == sorted(tops)
 
@@ -408,6 +476,91 @@ def test_compare_counts_what_segment_gives(client, picture):
     assert result["shares"]["tree"] == pytest.approx(
         {"residual-add": (first == 2).mean(), "crop-concat": (second == 2).mean()}
     )
+
+
+def test_score_is_what_the_library_counts(client, weights, picture, tmp_path):
+    truth = np.random.default_rng(0).integers(0, 5, (61, 83), np.uint8)
+    truth[:3] = 5  # the number after the last class
+    save_png(truth, tmp_path / "truth.png")
+    result = client.predict(handle_file(picture), handle_file(tmp_path / "truth.png"), "garden", api_name="/score")
+    truth[:3] = 255
+    for side in SIDES:
+        labels = Segmenter.load(weights / "garden" / side)(read_image(picture)).label_map
+        expected = score(labels, truth, 5)
+        found = result["networks"][side]
+        assert found["miou"] == pytest.approx(expected.miou)
+        assert found["boundary_f1"] == pytest.approx(expected.boundary)
+        assert list(found["iou"]) == ["background", "street", "tree", "car", "sky"]
+        np.testing.assert_allclose([np.nan if iou is None else iou for iou in found["iou"].values()], expected.iou)
+    assert result["truth"]["read_as"] == "class numbers, 5 being void"
+    assert result["truth"]["void"] == pytest.approx(3 / 61)
+    assert "taken for void" in result["truth"]["notes"][0]
+
+
+def test_batch_is_an_archive_and_a_list(client, picture, tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    files = [handle_file(picture), handle_file(tmp_path / "broken.png")]
+    archive, rows = client.predict(files, "garden", api_name="/batch")
+    assert [(row["name"], row["agreement"] is not None, row["note"] != "") for row in rows] == [
+        ("my picture.png", True, False),
+        ("broken.png", False, True),
+    ]
+    one = np.asarray(Image.open(client.predict(handle_file(picture), "garden", SIDES[1], api_name="/segment")))
+    with zipfile.ZipFile(archive) as unpacked:
+        np.testing.assert_array_equal(read_annotation(unpacked.read(f"{SIDES[1]}/labels/my picture.png")), one)
+
+
+def code_of(chapter, language):
+    """A block of code that README and page show, for the task and picture at hand."""
+    shown = (ROOT / "assets" / "code.md").read_text(encoding="utf-8").split(f"### {chapter}\n")[1]
+    block = re.search(rf"```{language}\n(.*?)```", shown, re.DOTALL)[1]
+    assert block in (ROOT / "README.md").read_text(encoding="utf-8")
+    return block.replace('"streets"', '"garden"').replace('"road"', '"tree"')
+
+
+@pytest.fixture
+def in_a_folder(picture, tmp_path):
+    """A folder with a picture and its ground truth, called as in the examples of code."""
+    picture.rename(tmp_path / "street.jpg")
+    save_png(np.eye(61, 83, dtype=np.uint8), tmp_path / "street.png")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("chapter", "language", "command"), [("Python", "python", [sys.executable, "-c"]), ("curl", "sh", ["bash", "-euc"])]
+)
+def test_the_examples_of_code_work(address, client, in_a_folder, chapter, language, command):
+    answer = client.predict(handle_file(in_a_folder / "street.jpg"), "garden", api_name="/compare")
+    program = code_of(chapter, language).replace("http://127.0.0.1:7860", address.rstrip("/"))
+    done = subprocess.run([*command, program], cwd=in_a_folder, capture_output=True, text=True, timeout=120, check=True)
+    assert str(answer["agreement"]) in done.stdout
+    assert str(answer["shares"]["tree"]["crop-concat"]) in done.stdout
+
+
+def test_the_same_functions_are_tools_for_assistants(address):
+    """The server of these tests was started with GRADIO_MCP_SERVER=True, as the page's own words say."""
+    assert "GRADIO_MCP_SERVER=True .venv/bin/python app.py" in code_of("MCP", "sh")
+    where = json.loads(code_of("MCP", "json"))["mcpServers"]["add-or-concat"]["url"]
+
+    def ask(method, **params):
+        request = urllib.request.Request(
+            where.replace("http://127.0.0.1:7860/", address),
+            json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).encode(),
+            {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"},
+        )
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return json.loads(re.search(r"^data: (.*)$", answer.read().decode(), re.MULTILINE)[1])["result"]
+
+    tools = {tool["name"]: tool for tool in ask("tools/list")["tools"]}
+    assert list(tools) == [
+        "segment_picture", "compare_networks", "score_networks", "quantize_picture", "segment_many_pictures",
+    ]  # fmt: skip
+    assert tools["score_networks"]["description"].startswith("Segment a picture with both networks and score them")
+    assert tools["segment_many_pictures"]["inputSchema"]["required"] == ["pictures", "task"]
+    picture = "data:image/jpeg;base64," + base64.b64encode(PICTURE).decode()
+    said = ask("tools/call", name="compare_networks", arguments={"image": picture, "task": "garden"})
+    assert not said["isError"]
+    assert "agreement" in said["content"][0]["text"]
 
 
 def test_refusals_are_sentences(client, picture, tmp_path):

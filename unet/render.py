@@ -273,7 +273,7 @@ def batch_progress(done: int, total: int, timing: str, remarks: Sequence[str]) -
     """How far many pictures are; timing: "about 8 s left", say."""
     said = "".join(f"<p>{escape(remark)}</p>" for remark in remarks)
     return (
-        f'<div class="progress"><p><b>{done}</b> of {total} pictures · {escape(timing)}</p>'
+        f'<div class="progress"><p role="status"><b>{done}</b> of {total} pictures · {escape(timing)}</p>'
         f'<progress max="{total}" value="{done}">{done} of {total}</progress>{said}</div>'
     )
 
