@@ -301,6 +301,22 @@ def test_what_cannot_be_fetched_says_why(hub, tmp_path, monkeypatch):
     assert Bundle.load(fetch_bundle(repo_id)).task == "streets"
 
 
+def test_a_stranger_s_bundle_is_fetched_without_a_token_and_not_too_large(hub, tmp_path):
+    push_bundles([save_bundle(tmp_path / "bundle")], private=True)
+    repo_id = "ann/unet-residual-add-streets"
+    assert fetch_bundle(repo_id).is_dir()
+    with pytest.raises(HubError, match=r"no such model on the Hub that you may see.*only public ones"):
+        fetch_bundle(repo_id, anonymous=True, max_bytes=10**9)
+    hub.model(repo_id).private, hub.model(repo_id).gated = False, True
+    with pytest.raises(HubError, match=r"gated: only public ones can be used here"):
+        fetch_bundle(repo_id, anonymous=True)
+    hub.model(repo_id).gated = False
+    size = sum(path.stat().st_size for path in fetch_bundle(repo_id, anonymous=True).iterdir())
+    assert fetch_bundle(repo_id, anonymous=True, max_bytes=size).is_dir()
+    with pytest.raises(HubError, match=r"MB are the most here"):
+        fetch_bundle(repo_id, anonymous=True, max_bytes=size - 1)
+
+
 def test_only_safetensors_are_read(hub, tmp_path):
     push_bundles([save_bundle(tmp_path / "bundle")])
     repo = hub.model("ann/unet-residual-add-streets")

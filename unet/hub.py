@@ -6,6 +6,7 @@ old revision or the new one. Only safetensors are read, and Bundle.load checks e
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import hashlib
 import re
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from json import JSONDecodeError
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 from huggingface_hub import (
     CommitOperationAdd,
@@ -24,7 +26,9 @@ from huggingface_hub import (
     ModelCard,
     ModelCardData,
     RepoCard,
+    get_hf_file_metadata,
     hf_hub_download,
+    hf_hub_url,
     scan_cache_dir,
     snapshot_download,
 )
@@ -37,6 +41,7 @@ from huggingface_hub.errors import (
     LocalEntryNotFoundError,
     LocalTokenNotFoundError,
     OfflineModeIsEnabled,
+    RemoteEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
@@ -59,6 +64,7 @@ WEIGHTS_VARIABLE = "UNET_WEIGHTS"
 THUMBNAIL = "assets/page.png"
 
 _PREFIX = "unet-"
+_FILES = [CONFIG_FILE, WEIGHTS_FILE, CARD_FILE]
 _LOG_IN = "run `hf auth login` with a token of the write role from https://huggingface.co/settings/tokens"
 # What the client raises when the network or the server fails; an answer that is no JSON comes from no Hub.
 _NETWORK_ERRORS = (HTTPError, OSError, RuntimeError, JSONDecodeError)
@@ -79,27 +85,32 @@ class FoundBundle(NamedTuple):
 # Fetching
 
 
-def fetch_bundle(repo_id: str, *, revision: str | None = None) -> Path:
+def fetch_bundle(
+    repo_id: str, *, revision: str | None = None, anonymous: bool = False, max_bytes: int | None = None
+) -> Path:
     """Download the bundle ``repo_id`` ("user/name") at ``revision`` (branch, tag or commit); returns its folder.
 
     Only config.json, model.safetensors and README.md are fetched. Without a network the copy fetched last is used.
-    Raises HubError, a BundleError, where it cannot be had.
+    anonymous: ask without a token, for what everybody may see. max_bytes: what the files may have together, which is
+    known before they are fetched. Raises HubError, a BundleError, where it cannot be had.
     """
     what = f"{repo_id} at revision {revision}" if revision else repo_id
+    token = False if anonymous else None
+    log_in = "only public ones can be used here" if anonymous else "run `hf auth login` if it is private"
     try:
-        folder = Path(
-            snapshot_download(repo_id, revision=revision, allow_patterns=[CONFIG_FILE, WEIGHTS_FILE, CARD_FILE])
-        )
+        size = _bytes_to_fetch(repo_id, revision, token) if anonymous or max_bytes is not None else 0
+        if max_bytes is not None and size > max_bytes:
+            raise HubError(f"{what} has {size / 1e6:,.1f} MB, and {max_bytes / 1e6:,.1f} MB are the most here")
+        folder = Path(snapshot_download(repo_id, revision=revision, allow_patterns=_FILES, token=token))
     except HFValidationError as error:
         raise HubError(f"{repo_id!r} is neither a folder here nor a name on the Hub (user/name)") from error
     except GatedRepoError as error:
-        raise HubError(
-            f"{what} is gated: ask for access on its page on the Hub, then run `hf auth login` with that account"
-        ) from error
+        ask = "ask for access on its page on the Hub, then run `hf auth login` with that account"
+        raise HubError(f"{what} is gated: {log_in if anonymous else ask}") from error
     except RepositoryNotFoundError as error:
         raise HubError(
-            f"there is no folder {repo_id} here and no such model on the Hub that you may see; check the name, and run "
-            "`hf auth login` if it is private"
+            f"there is no folder {repo_id} here and no such model on the Hub that you may see; check the name, and "
+            f"{log_in}"
         ) from error
     except RevisionNotFoundError as error:
         raise HubError(
@@ -113,6 +124,20 @@ def fetch_bundle(repo_id: str, *, revision: str | None = None) -> Path:
             f"{what} is not a bundle of this project: it has no {' and no '.join(missing)}. Only safetensors are read."
         )
     return folder
+
+
+def _bytes_to_fetch(repo_id: str, revision: str | None, token: bool | None) -> int:
+    """Asks for each file, as a download does: so that a copy fetched with a token is not had without one."""
+    total = 0
+    for name in _FILES:
+        with contextlib.suppress(RemoteEntryNotFoundError):
+            total += get_hf_file_metadata(hf_hub_url(repo_id, name, revision=revision), token=token).size or 0
+    return total
+
+
+def card_address(repo_id: str, revision: str | None = None) -> str:
+    """Where a bundle's page on the Hub is."""
+    return f"{HfApi().endpoint}/{repo_id}" + (f"/tree/{quote(revision, safe='/')}" if revision else "")
 
 
 def find_bundles(source: str | Path) -> list[FoundBundle]:
