@@ -1,0 +1,173 @@
+"""The benchmarks run and print their tables, on networks so small that the numbers mean nothing."""
+
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from bundles import photo, small_bundle
+from folders import write_dataset
+
+from unet import Segmenter
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "benchmarks"))
+import growth  # noqa: E402
+import inference  # noqa: E402
+import measuring  # noqa: E402
+import start  # noqa: E402
+import training  # noqa: E402
+import users  # noqa: E402
+
+SIDES = ("residual-add", "crop-concat")
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("weights")
+    for architecture in SIDES:
+        small_bundle(architecture, classes=2, task="nuclei", working_pixels=60 * 60).save(
+            folder / "nuclei" / architecture
+        )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    return write_dataset(tmp_path_factory.mktemp("data") / "nuclei", train=4, val=2, size=(60, 72))
+
+
+@pytest.fixture(scope="module")
+def page(weights):
+    with start.serve(weights, "-X", "importtime") as page:
+        yield page
+
+
+@pytest.fixture
+def served(page, monkeypatch):
+    """One page for the benchmarks that start one: it takes seconds."""
+
+    @contextmanager
+    def serve(*_):
+        yield page
+
+    for script in (start, users):
+        monkeypatch.setattr(script, "serve", serve)
+
+
+def rows(text):
+    """{first cell: other cells} of every Markdown table."""
+    lines = [line.strip("|").split("|") for line in text.splitlines() if line.startswith("| ")]
+    return {cells[0].strip(): [cell.strip() for cell in cells[1:]] for cells in lines}
+
+
+def test_every_work_has_its_turn_in_every_repeat():
+    turns = []
+    seconds = measuring.interleaved({"a": lambda: turns.append("a"), "b": lambda: turns.append("b")}, 2)
+    assert turns == ["a", "b"] * 3  # the first round does not count
+    assert {name: len(times) for name, times in seconds.items()} == {"a": 2, "b": 2}
+
+
+def test_a_table_is_put_between_its_markers_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(measuring, "ROOT", tmp_path)
+    begin, end = measuring.markers("growth")
+    (tmp_path / "README.md").write_text(f"before\n{begin}\nold\n{end}\nafter\n", encoding="utf-8")
+    measuring.put_into_readme("growth", "| new |")
+    assert (tmp_path / "README.md").read_text(encoding="utf-8") == f"before\n{begin}\n| new |\n{end}\nafter\n"
+
+
+def test_the_readme_has_a_place_for_every_table():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for script in ("inference", "growth", "training", "start", "users"):
+        begin, end = measuring.markers(script)
+        assert 0 < readme.index(begin) < readme.index(end)
+
+
+@pytest.mark.parametrize("working_pixels", [None, 50 * 50])
+@pytest.mark.parametrize("architecture", SIDES)
+def test_the_common_way_gives_the_same_answer(architecture, working_pixels):
+    """What is compared does the same work."""
+    bundle = small_bundle(architecture, working_pixels=working_pixels)
+    image = photo(75, 93)
+    labels, confidence = inference.whole_picture(bundle, torch.device("cpu"))(image)
+    ours = Segmenter(bundle, device="cpu", precision="float32")(image)
+    assert (labels == ours.label_map).mean() > 0.999
+    np.testing.assert_allclose(confidence, ours.confidence, atol=1e-3)
+
+
+def test_inference(weights, pictures, capsys):
+    inference.main(["--quick", "--weights", str(weights), "--data", f"nuclei={pictures}", "--width", "0.0625"])
+    found = rows(capsys.readouterr().out)
+    for side in SIDES:
+        assert len(found[f"{side}, nuclei"]) == len(found["network"])
+        assert "×" in found[f"{side}, nuclei"][2]
+        assert "%" in found[f"{side}, eager"][-1]
+    assert found["both networks"][0].endswith("%")
+    assert [cell.split(", ")[-1] for cell in found["**all**"]] == ["100%"] * len(found["**all**"])
+
+
+def test_time_is_booked_where_it_was_spent():
+    """A part inside another is not counted twice."""
+    watch = inference.Stopwatch(torch.device("cpu"))
+    with watch("around"):
+        with watch("inside"):
+            torch.randn(300, 300).pow(2)
+        between = watch.seconds["inside"]
+    assert watch.seconds["inside"] == between > 0
+    assert watch.seconds["around"] > 0
+
+
+def test_growth(weights, tmp_path, capsys):
+    bundle = str(weights / "nuclei" / "residual-add")
+    growth.main(["--networks", bundle, "--megapixels", "0.01", "0.04", "--plot", str(tmp_path / "growth.png")])
+    found = rows(capsys.readouterr().out)
+    times = next(cells for name, cells in found.items() if name.endswith("nuclei/residual-add"))
+    assert times[0] == "time"
+    assert times[-2].endswith("s a Mpx")
+    assert found["network"][1:3] == ["0.01 Mpx", "0.04 Mpx"]
+    assert (tmp_path / "growth.png").stat().st_size > 1000
+
+
+def test_the_line_through_exact_times_is_exact():
+    found = [{"pixels": n, "seconds": [0.5 + 2e-6 * n]} for n in (1e5, 1e6, 1e8)]
+    fixed, rate, residual = growth.line_through(found)
+    assert fixed == pytest.approx(0.5)
+    assert rate == pytest.approx(2e-6)
+    assert residual == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # DataLoader's workers, from Python 3.12 on
+def test_training(pictures, capsys):
+    training.main(
+        ["--quick", "--task", "nuclei", "--data", f"nuclei={pictures}", "--width", "0.0625", "--crop", "32", "32"]
+    )
+    text = capsys.readouterr().out
+    for side in SIDES:
+        lines = [line for line in text.splitlines() if line.startswith(f"| {side} |")]
+        assert len(lines) == 2
+        assert "×" in lines[0]
+        assert lines[1].endswith("% |")
+
+
+@pytest.mark.usefixtures("served")
+def test_start(weights, capsys):
+    start.main(["--quick", "--weights", str(weights)])
+    text = capsys.readouterr().out
+    assert rows(text)["memory at rest"][0].endswith(" MB")
+    assert "torch" in text.splitlines()[-1]
+
+
+@pytest.mark.usefixtures("served")
+def test_users(weights, capsys):
+    users.main(["--quick", "--weights", str(weights)])
+    found = rows(capsys.readouterr().out)
+    assert found["answered"] == ["4 of 4"]
+    assert float(found["k colours meanwhile"][0].split()[0]) > 0
+
+
+def test_imports_are_added_up_by_package():
+    log = "import time: self [us] | cumulative | imported package\nimport time:  500000 |  900000 | a\n"
+    log += "import time:  400000 |  400000 |   a.b\nimport time: 100000 | 100000 | c\nanother line\n"
+    assert start.imported(log) == pytest.approx({"a": 0.9, "c": 0.1})
