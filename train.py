@@ -96,6 +96,12 @@ def main(arguments: list[str] | None = None) -> int:
     except (BundleError, DataError, DownloadError, ImageError, TrainingError) as error:
         print(f"train.py: {error}", file=sys.stderr)
         return 2
+    except OSError as error:  # a disk that is full, a folder that nobody may write to
+        print(f"train.py: {error}; mend that, then run the same command again, with --resume", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:  # before there is anything to save, or pressed twice
+        print("\ntrain.py: stopped", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -155,6 +155,21 @@ def test_wrong_data_stops_before_anything_is_written(tmp_path, capsys):
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_bundle_that_cannot_be_written_costs_no_training(tmp_path, capsys):
+    data = write_dataset(tmp_path / "discs")
+    given = ["--data", str(data), "--architectures", "residual-add"]
+    (tmp_path / "weights").write_text("a file where a folder should be")
+    assert run(tmp_path, *given) == 2
+    (sentence,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("train.py:"))
+    assert "weights" in sentence
+    assert sentence.endswith("run the same command again, with --resume")
+    (tmp_path / "weights").unlink()
+    history = (tmp_path / "runs/discs/residual-add/history.jsonl").read_text()
+    assert run(tmp_path, *given, "--resume") == 0
+    assert (tmp_path / "runs/discs/residual-add/history.jsonl").read_text() == history, "no epoch was trained again"
+    assert Segmenter.load(tmp_path / "weights/discs/residual-add")
+
+
 def test_colour_pairs_are_scored_beside_their_ancestor(tmp_path, capsys):
     write_side_by_side(tmp_path / "pairs")
     given = ["--task", "cityscapes", "--data", str(tmp_path / "pairs"), "--architectures", "residual-add"]

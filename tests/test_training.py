@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -178,6 +179,50 @@ def test_an_unfinished_run_is_not_overwritten(tmp_path):
         train(tmp_path)
     with pytest.raises(TrainingError, match=r"epochs: 3 then, 5 now"):
         train(tmp_path, recipe=dataclasses.replace(RECIPE, epochs=5), resume=True)
+
+
+def test_killed_anywhere_it_resumes_to_the_same_weights(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "tests/kills.py", str(tmp_path)],
+        cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, timeout=600,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.splitlines()[-1].split(" kills, every time the same weights")[0]) >= 20
+
+
+@pytest.mark.parametrize("limit", [9_000, 40_000], ids=["weights", "optimizer"])
+def test_a_full_disk_is_a_sentence_and_the_run_goes_on_once_there_is_space(tmp_path, limit):
+    """The limit on the size of a file stands for a disk that fills up while the second checkpoint is written."""
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill_the_disk(net):
+        if (tmp_path / "cut/checkpoint").exists():
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, unlimited[1]))
+        return 0.0
+
+    recipe = dataclasses.replace(RECIPE, epochs=2)
+    try:
+        with pytest.raises(TrainingError, match=r"could not be written .* is the disk full\? .* --resume$"):
+            train(tmp_path / "cut", recipe=recipe, validate=fill_the_disk)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+    whole = train(tmp_path / "whole", recipe=recipe)
+    assert same_weights(train(tmp_path / "cut", recipe=recipe, resume=True).net, whole.net)
+    history = (tmp_path / "cut/history.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in history] == [1, 2]
+
+
+def test_while_a_run_is_going_on_its_folder_is_nobody_else_s(tmp_path):
+    def try_another(net):
+        for resume in (False, True):
+            with pytest.raises(TrainingError, match="another run is going on"):
+                train(tmp_path, resume=resume)
+        raise Killed
+
+    with pytest.raises(Killed):
+        train(tmp_path, validate=try_another)
+    train(tmp_path)  # and with its end it lets go
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_batch(tmp_path, monkeypatch):

@@ -111,13 +111,19 @@ class Bundle:
         }
 
     def save(self, folder: str | Path) -> Path:
-        """Write config.json and model.safetensors (float16 where it holds the numbers); returns the folder."""
+        """Write config.json and model.safetensors (float16 where it holds the numbers); returns the folder.
+
+        Raises OSError where the disk does not take them.
+        """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {name: _half(tensor.detach().cpu()) for name, tensor in self.net.state_dict().items()}
         # Weights first: an interrupted save leaves a bundle without its config, which load refuses by name.
         (folder / CONFIG_FILE).unlink(missing_ok=True)
-        save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+        try:
+            save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+        except SafetensorError as error:
+            raise OSError(f"{folder / WEIGHTS_FILE} could not be written ({error})") from error
         self.save_config(folder)
         return folder
 

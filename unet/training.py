@@ -16,7 +16,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,9 @@ import torch
 import torch.distributed.nn.functional as distributed
 import torch.nn.functional as F
 from accelerate import Accelerator
+from filelock import FileLock, Timeout
 from PIL import Image
+from safetensors import SafetensorError
 from segmentation_models_pytorch.losses import DiceLoss
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -41,6 +43,7 @@ CHECKPOINT_FOLDER = "checkpoint"
 RECIPE_FILE = "recipe.json"
 HISTORY_FILE = "history.jsonl"
 FINISHED_FILE = "finished"
+LOCK_FILE = "running.lock"
 
 
 class TrainingError(RuntimeError):
@@ -198,8 +201,9 @@ def fit(
     names: of the store's pictures, for the message about a loss that is not finite.
     Several processes train as one would on the same batches: BatchNorm and loss are those of the whole batch, and only
     dropout differs. Loss and score also go to the accelerator's trackers.
-    Raises TrainingError where the folder holds an unfinished run and resume is False, where a batch cannot be shared
-    out evenly, or where the loss is not finite, and Interrupted after Ctrl-C, with everything saved.
+    Raises TrainingError where another run is going on in the folder, where it holds an unfinished one and resume is
+    False, where the checkpoint cannot be written, where a batch cannot be shared out evenly, or where the loss is not
+    finite, and Interrupted after Ctrl-C, with everything saved.
     """
     folder = Path(folder)
     if recipe.batch_size % accelerator.num_processes:
@@ -227,18 +231,18 @@ def fit(
     state = _RunState(average)
     model, optimizer = accelerator.prepare(net, optimizer)
     accelerator.register_for_checkpointing(state)
-    _start_or_resume(accelerator, folder, recipe, resume)
 
     norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
-    started = time.perf_counter() - state.seconds
     losses: list[Tensor] = []
     model.train()
     with (
+        _run_in(folder, accelerator, recipe, state, resume),
         _ctrl_c_is_a_flag() as interrupted,
         tqdm(
             total=steps, initial=state.step, desc=title, disable=not accelerator.is_main_process, dynamic_ncols=True
         ) as bar,
     ):
+        started = time.perf_counter() - state.seconds
         while state.step < steps:
             images, labels = _batch(store, recipe, state.step, steps_per_epoch, net, accelerator)
             for group in optimizer.param_groups:
@@ -277,10 +281,7 @@ def fit(
                     state.keep_best(entry["score"])
                 accelerator.log({name: entry[name] for name in ("loss", "score") if name in entry}, step=state.step)
                 entry["seconds"] = state.seconds = round(time.perf_counter() - started, 1)
-                if accelerator.is_main_process:
-                    with (folder / HISTORY_FILE).open("a", encoding="utf-8") as file:
-                        file.write(json.dumps(entry) + "\n")
-                _save_checkpoint(accelerator, folder)
+                _save_checkpoint(accelerator, folder, entry)
             if interrupted():
                 _save_checkpoint(accelerator, folder)
                 raise Interrupted(f"stopped at step {state.step} of {steps}; everything is saved in {folder}")
@@ -306,7 +307,8 @@ def fit(
 def finish(folder: Path) -> None:
     """Drop a run's checkpoint, after its bundle is saved: a new run may use the folder. The history stays."""
     (Path(folder) / FINISHED_FILE).touch()
-    shutil.rmtree(Path(folder) / CHECKPOINT_FOLDER, ignore_errors=True)
+    for path in _checkpoints(Path(folder)):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def is_finished(folder: Path) -> bool:
@@ -410,12 +412,33 @@ def of_all_processes(x: Tensor, accelerator: Accelerator) -> Tensor:
     return torch.cat(distributed.all_gather(x)) if accelerator.num_processes > 1 else x
 
 
-def _start_or_resume(accelerator: Accelerator, folder: Path, recipe: Recipe, resume: bool) -> None:
-    checkpoint = folder / CHECKPOINT_FOLDER
-    # A kill between the two renames of _save_checkpoint leaves the last checkpoint under this name.
-    previous = folder / f"{CHECKPOINT_FOLDER}.previous"
-    if previous.exists() and not checkpoint.exists():
-        previous.rename(checkpoint)
+@contextmanager
+def _run_in(folder: Path, accelerator: Accelerator, recipe: Recipe, state: _RunState, resume: bool) -> Iterator[None]:
+    """Have ``folder`` for this run alone, begun anew or, with ``resume``, where its checkpoint left off."""
+    lock = FileLock(folder / LOCK_FILE, timeout=0)  # the system lets go of it however the process ends
+    if accelerator.is_main_process:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise TrainingError(
+                f"another run is going on in {folder}; wait for its end, stop it, or name another place with --runs"
+            ) from error
+    try:
+        _start_or_resume(accelerator, folder, recipe, state, resume)
+        yield
+    finally:
+        lock.release()
+
+
+def _start_or_resume(accelerator: Accelerator, folder: Path, recipe: Recipe, state: _RunState, resume: bool) -> None:
+    checkpoint, _, previous = _checkpoints(folder)
+    if accelerator.is_main_process:
+        if is_finished(folder):
+            finish(folder)  # what a kill left of it
+        elif previous.exists() and not checkpoint.exists():
+            previous.rename(checkpoint)  # a kill fell between the two renames of _save_checkpoint
+    accelerator.wait_for_everyone()
     written = json.loads(json.dumps(dataclasses.asdict(recipe)))
     if checkpoint.exists():
         if not resume:
@@ -428,24 +451,52 @@ def _start_or_resume(accelerator: Accelerator, folder: Path, recipe: Recipe, res
                 "flags, or delete the folder to begin anew"
             )
         accelerator.load_state(str(checkpoint))
+        if accelerator.is_main_process:
+            _forget_epochs_after(state.step, folder / HISTORY_FILE)
     elif accelerator.is_main_process:
-        folder.mkdir(parents=True, exist_ok=True)
         for leftover in (HISTORY_FILE, FINISHED_FILE):
             (folder / leftover).unlink(missing_ok=True)
         (folder / RECIPE_FILE).write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
     accelerator.wait_for_everyone()
 
 
-def _save_checkpoint(accelerator: Accelerator, folder: Path) -> None:
-    """Write beside the old checkpoint, then swap: at every moment one complete checkpoint has a name."""
-    checkpoint, partial, previous = (
-        folder / f"{CHECKPOINT_FOLDER}{suffix}" for suffix in ("", ".partial", ".previous")
-    )
+def _forget_epochs_after(step: int, history: Path) -> None:
+    """Drop lines written after the checkpoint was, and half a line: those epochs are trained again."""
+    kept = []
+    for line in history.read_text(encoding="utf-8").splitlines() if history.exists() else ():
+        with suppress(json.JSONDecodeError):
+            if json.loads(line)["step"] <= step:
+                kept.append(line + "\n")
+    partial = history.with_suffix(".partial")
+    partial.write_text("".join(kept), encoding="utf-8")
+    partial.replace(history)
+
+
+def _checkpoints(folder: Path) -> tuple[Path, Path, Path]:
+    """The checkpoint, the one being written, and the one before it."""
+    return tuple(folder / f"{CHECKPOINT_FOLDER}{suffix}" for suffix in ("", ".partial", ".previous"))
+
+
+def _save_checkpoint(accelerator: Accelerator, folder: Path, entry: dict[str, Any] | None = None) -> None:
+    """Write beside the old checkpoint, then swap: at every moment one complete checkpoint has a name.
+
+    entry: the epoch's line of the history. Raises TrainingError where the disk does not take them.
+    """
+    checkpoint, partial, previous = _checkpoints(folder)
     if accelerator.is_main_process:
         for leftover in (partial, previous):
             shutil.rmtree(leftover, ignore_errors=True)
     accelerator.wait_for_everyone()
-    accelerator.save_state(str(partial))
+    try:
+        if entry and accelerator.is_main_process:
+            with (folder / HISTORY_FILE).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(entry) + "\n")
+        accelerator.save_state(str(partial))
+    except (OSError, SafetensorError, RuntimeError) as error:  # torch's writer raises the last
+        raise TrainingError(
+            f"the checkpoint could not be written to {folder} ({str(error).splitlines()[0]}); is the disk full? What "
+            "was saved before is whole: free some space, then go on with --resume"
+        ) from error
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         if checkpoint.exists():
