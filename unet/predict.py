@@ -260,11 +260,15 @@ class Span:
         indices = (index[start:stop] for index in (self.lower, self.upper, self.weight))
         return Span(pixels, self.window, self.read, self.answer, *indices)
 
-    def resample(self, logits: Tensor, dim: int) -> Tensor:
-        """Bilinear along ``dim``, with the same arithmetic for a pixel whatever tile it is in."""
-        if np.array_equal(self.lower, range(len(self.window))) and not self.weight.any():
+    def resample(self, logits: Tensor, dim: int, *, first: int = 0) -> Tensor:
+        """Bilinear along ``dim``, with the same arithmetic for a pixel whatever tile it is in.
+
+        first: where in the window the logits begin.
+        """
+        lower, upper = self.lower - first, self.upper - first
+        if np.array_equal(lower, range(logits.shape[dim])) and not self.weight.any():
             return logits
-        lower, upper = (torch.from_numpy(index).to(logits.device) for index in (self.lower, self.upper))
+        lower, upper = (torch.from_numpy(index).to(logits.device) for index in (lower, upper))
         weight = torch.from_numpy(self.weight).to(logits.device).view([-1 if d == dim else 1 for d in range(3)])
         return torch.lerp(logits.index_select(dim, lower), logits.index_select(dim, upper), weight)
 
@@ -294,7 +298,10 @@ class Tile:
 
     def resample(self, logits: Tensor) -> Tensor:
         """Logits (C, h, w) of the window -> those of the picture's pixels."""
-        return self.columns.resample(self.rows.resample(logits, dim=1), dim=2)
+        # Picking columns is slow: do it first, while there are few rows. A strip needs no more of them than these.
+        first, last = int(self.rows.lower[0]), int(self.rows.upper[-1])
+        logits = self.columns.resample(logits[:, first : last + 1], dim=2)
+        return self.rows.resample(logits, dim=1, first=first)
 
 
 @dataclass(frozen=True)
