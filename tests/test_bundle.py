@@ -1,6 +1,7 @@
 """A bundle loads as it was saved, and is refused with the reason where it is not one."""
 
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -64,11 +65,35 @@ BROKEN = {
     "deep json": (lambda f: (f / "config.json").write_text("[" * 100_000), "cannot be read as JSON"),
     "newer": (lambda f: change_config(f, lambda c: c.update(format=99)), "bundle format 99"),
     "no classes": (lambda f: change_config(f, lambda c: c.pop("class_names")), "'class_names' is missing"),
+    "older": (lambda f: change_config(f, lambda c: c.update(format=0)), "bundle format 0, this version reads 1"),
+    "of another project": (lambda f: change_config(f, lambda c: c.pop("format")), "bundle format None"),
+    "a folder": (lambda f: [(f / "config.json").unlink(), (f / "config.json").mkdir()], "cannot be read as JSON"),
+    "weights are a folder": (
+        lambda f: [(f / "model.safetensors").unlink(), (f / "model.safetensors").mkdir()],
+        "not a complete safetensors file",
+    ),
+    "endless levels": (lambda f: change_config(f, lambda c: c["config"].update(widths=[4] * 40)), "10 levels"),
+    "padded perhaps": (lambda f: change_config(f, lambda c: c["config"].update(padded="no")), "padded is 'no'"),
+    "enlarged without end": (
+        lambda f: change_config(f, lambda c: c["preprocessing"].update(working_pixels=10**15)),
+        "from 1 to 50,000,000",
+    ),
+    "half a pixel": (
+        lambda f: change_config(f, lambda c: c["preprocessing"].update(working_pixels=1.5)),
+        "whole number",
+    ),
+    "no mean": (lambda f: change_config(f, lambda c: c["preprocessing"].update(mean=[np.nan] * 3)), "three numbers"),
+    "words for a mean": (lambda f: change_config(f, lambda c: c["preprocessing"].update(mean="abc")), "not describe"),
+    "colour out of range": (lambda f: change_config(f, lambda c: c["palette"][0].__setitem__(0, 300)), "300"),
+    "numbers for names": (lambda f: change_config(f, lambda c: c.update(class_names=[1, 2, 3, 4, 5])), "words, got 1"),
+    "one name twice": (lambda f: change_config(f, lambda c: c.update(class_names=["a"] * 5)), "two classes have one"),
+    "no task": (lambda f: change_config(f, lambda c: c.update(task=None)), "words, got None"),
+    "scores of a stranger": (lambda f: change_config(f, lambda c: c.update(scores="good")), "config.json does"),
     "foreign field": (lambda f: change_config(f, lambda c: c["config"].update(depth=3)), "depth"),
     "wrong skip": (lambda f: change_config(f, lambda c: c["config"].update(skip="no")), "skip is 'no'"),
     "larger than memory": (
         lambda f: change_config(f, lambda c: c["config"].update(widths=[10**6] * 5)),
-        "head.weight is",
+        "architecture's is",
     ),
     "larger than numbers": (lambda f: change_config(f, lambda c: c["config"].update(widths=[10**12] * 5)), "overflow"),
     "sixty levels": (lambda f: change_config(f, lambda c: c["config"].update(widths=[1] * 60)), "10 levels"),
@@ -104,6 +129,30 @@ def test_a_broken_bundle_is_refused_with_the_reason(case, tmp_path):
     breaks(tmp_path)
     with pytest.raises(BundleError, match=reason):
         Bundle.load(tmp_path)
+
+
+class Bomb:
+    """A pickle of it writes a file when it is read."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (str(self.path), "w"))
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "pytorch_model.bin", "model.pkl"])
+def test_no_pickle_is_ever_read(name, tmp_path):
+    small_bundle("residual-add", divisor=16).save(tmp_path / "bundle")
+    (tmp_path / "bundle" / name).write_bytes(pickle.dumps(Bomb(tmp_path / "executed")))
+    if name in ("config.json", "model.safetensors"):
+        with pytest.raises(BundleError):
+            Bundle.load(tmp_path / "bundle")
+    else:
+        Bundle.load(tmp_path / "bundle")
+    assert not (tmp_path / "executed").exists()
+    pickle.loads((tmp_path / "bundle" / name).read_bytes()).close()
+    assert (tmp_path / "executed").exists(), "the bomb itself works"
 
 
 def test_names_and_colours_must_be_as_many_as_the_classes():

@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from .images import MAX_PIXELS
 from .model import UNet, UNetConfig
 
 CONFIG_FILE = "config.json"
@@ -49,10 +50,12 @@ class Preprocessing:
     def __post_init__(self) -> None:
         object.__setattr__(self, "mean", tuple(self.mean))
         object.__setattr__(self, "std", tuple(self.std))
-        if len(self.mean) != 3 or len(self.std) != 3 or not min(self.std) > 0:
+        finite = np.isfinite([*self.mean, *self.std]).all()
+        if len(self.mean) != 3 or len(self.std) != 3 or not finite or min(self.std) <= 0:
             raise ValueError(f"mean and std need three numbers each, std above 0, got {self.mean} and {self.std}")
-        if self.working_pixels is not None and self.working_pixels < 1:
-            raise ValueError(f"working_pixels must be at least 1 or None, got {self.working_pixels}")
+        pixels = self.working_pixels
+        if pixels is not None and not (isinstance(pixels, int) and 1 <= pixels <= MAX_PIXELS):
+            raise ValueError(f"working_pixels must be a whole number from 1 to {MAX_PIXELS:,}, or None, got {pixels!r}")
 
     def working_size(self, size: tuple[int, int], *, scale: float = 1.0) -> tuple[int, int]:
         """(h, w) at which the network sees a picture of ``size`` (h, w), times ``scale`` a side."""
@@ -101,6 +104,11 @@ class Bundle:
                 f"the network tells {classes} classes apart, but {len(self.class_names)} names and a palette of shape "
                 f"{self.palette.shape} were given; give one name and one colour a class"
             )
+        for word in (self.task, self.architecture, *self.class_names):
+            if not isinstance(word, str) or not word.strip():
+                raise ValueError(f"task, architecture and class_names are words, got {word!r}")
+        if len(set(self.class_names)) < classes:
+            raise ValueError(f"two classes have one name: {', '.join(self.class_names)}")
 
     def plain_scores(self) -> dict[str, dict[str, Any]]:
         """Of ``scores``, those of whole splits, measured as anybody would: at one look a picture, at its own size."""
@@ -198,7 +206,7 @@ def _read_weights(path: Path, expected: dict[str, Tensor]) -> dict[str, Tensor]:
             problems = [f"missing {name}" for name in expected if name not in names]
             problems += [f"unexpected {name}" for name in sorted(names - set(expected))]
             # Shapes and kinds are compared in the header, before anything of a stranger's size is allocated.
-            for name in names & set(expected):
+            for name in filter(names.__contains__, expected):
                 found = file.get_slice(name)
                 if tuple(found.get_shape()) != tuple(expected[name].shape):
                     problems.append(f"{name} is {found.get_shape()}, the architecture's is {[*expected[name].shape]}")

@@ -76,6 +76,8 @@ class UNetConfig:
         }.items():
             if getattr(self, field) not in allowed:
                 raise ValueError(f"{field} is {getattr(self, field)!r}; it must be one of {', '.join(allowed)}")
+        if not isinstance(self.padded, bool):  # "no" would count as yes
+            raise ValueError(f"padded is {self.padded!r}; it must be true or false")
         if not self.widths or min(*self.widths, self.convolutions, self.in_channels, self.num_outputs) < 1:
             raise ValueError(f"widths, convolutions, in_channels and num_outputs must be at least 1, got {self}")
         # Far beyond any use; but a stranger's file may say anything, and the work grows with 2 to the levels.
