@@ -1,7 +1,7 @@
 """How time and memory of a segmentation grow with the picture, from 0.1 to 100 megapixels.
 
-    python benchmarks/growth.py               a Markdown table and benchmarks/growth.png
-    python benchmarks/growth.py --write       and the table into README.md
+    python benchmarks/growth.py               a Markdown table
+    python benchmarks/growth.py --write       and into README.md, with the plot benchmarks/growth.png
     python benchmarks/growth.py --quick       two small sizes
 
 Each size in a fresh process: memory is the highest that it held resident while it segmented, less what it held before,
@@ -29,6 +29,7 @@ from unet.charts import LEFT, RIGHT
 from unet.predict import Segmenter
 
 COLORS = (LEFT, RIGHT, "#4d4d4d", "#8e3a80")
+PLOT = ROOT / "benchmarks" / "growth.png"
 MEGAPIXELS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 WARM_SIZE = (384, 512)
 
@@ -40,12 +41,15 @@ def main(arguments: list[str] | None = None) -> None:
         return
     sizes = args.megapixels or ((0.1, 0.3) if args.quick else MEGAPIXELS)
     networks = args.networks or ["residual-add", "crop-concat", str(ROOT / "weights/streets/residual-add")]
+    before = machine("torch")
     curves = {network: [in_a_fresh_process(network, size) for size in sizes] for network in networks}
-    draw(curves, args.plot)
-    text = f"{machine('torch')}.\n\n{table(curves)}"
+    text = f"{before}.\n\n{table(curves)}"
     print(text)
     if args.write:
-        put_into_readme("growth", text)
+        draw(curves, PLOT)
+        put_into_readme("growth", f"![Time and extra memory over megapixels]({PLOT.relative_to(ROOT)})\n\n{text}")
+    if args.plot:
+        draw(curves, args.plot)
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
@@ -58,7 +62,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         help="architectures, as published, with random weights; or folders of bundles",
     )
     add("--megapixels", nargs="+", type=float, metavar="N", help="(default: 0.1 to 100)")
-    add("--plot", type=Path, default=ROOT / "benchmarks" / "growth.png")
+    add("--plot", type=Path, metavar="PNG", help="draw it here too")
     add("--quick", action="store_true", help="0.1 and 0.3 megapixels")
     add("--write", action="store_true", help="put the table into README.md")
     add("--measure", help=argparse.SUPPRESS)  # what each fresh process is asked

@@ -7,16 +7,14 @@ python benchmarks/results.py --write   and put it into README.md, between its ma
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+from measuring import ROOT, markers, put_into_readme
 
-from unet.bundle import Bundle  # noqa: E402
-from unet.model import count_parameters  # noqa: E402
+from unet.bundle import Bundle
+from unet.model import count_parameters
 
-BEGIN, END = "<!-- results: python benchmarks/results.py --write -->", "<!-- end of results -->"
+BEGIN, END = markers("results")
 
 
 def table(weights: Path) -> str:
@@ -45,10 +43,7 @@ def main() -> None:
     made = table(ROOT / "weights")
     print(made)
     if arguments.write:
-        readme = ROOT / "README.md"
-        before, rest = readme.read_text(encoding="utf-8").split(BEGIN)
-        _, after = rest.split(END)
-        readme.write_text(f"{before}{BEGIN}\n{made}\n{END}{after}", encoding="utf-8")
+        put_into_readme("results", made)
 
 
 if __name__ == "__main__":

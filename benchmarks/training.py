@@ -45,6 +45,7 @@ DEFAULTS = train.parse_arguments([])  # of train.py
 
 def main(arguments: list[str] | None = None) -> None:
     args = parse_arguments(arguments)
+    before = machine("torch", "accelerate")
     root = args.data.get(args.task) or fetch_dataset(args.task)
     dataset = load_dataset(root, task=TASKS.get(args.task))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -84,7 +85,7 @@ def main(arguments: list[str] | None = None) -> None:
     precision = make_accelerator().mixed_precision.replace("no", "float32")
     text = "\n\n".join(
         [
-            f"{machine('torch', 'accelerate')}. fit in {precision}; batches of {batch_size}, crops of "
+            f"{before}. fit in {precision}; batches of {batch_size}, crops of "
             f"{args.crop[0]}x{args.crop[1]}, {workers()} DataLoader workers; a bfloat16 matrix product reaches "
             f"{peak / 1e12:.2f} TFLOP/s.",
             "\n".join(rates),
