@@ -16,6 +16,7 @@ import importlib.util
 import io
 import math
 import os
+import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -31,25 +32,21 @@ import spaces  # before torch, which comes with the library: ZeroGPU wants it so
 from gradio import FileData
 from PIL import Image
 
+import networks
+from networks import Sides
 from unet import render
 from unet.batch import Row, match_truths, pooled, segment_many
+from unet.bundle import BundleError
+from unet.cards import read_card
 from unet.compare import Comparison, Scores, compare
-from unet.hub import WEIGHTS_VARIABLE, find_bundles
+from unet.hub import WEIGHTS_VARIABLE
 from unet.images import ImageError, image_size, read_image, save_png
 from unet.model import count_parameters
 from unet.palette import LiveView, PaletteLadder
-from unet.predict import Segmentation, Segmenter
+from unet.predict import Segmentation
 from unet.truth import Truth, read_truth
 
 HERE = Path(__file__).parent
-WEIGHTS = os.environ.get(WEIGHTS_VARIABLE, str(HERE / "weights"))
-
-#: The two sides of the page, left and right, and how each joins its skips.
-SIDES = ("residual-add", "crop-concat")
-TAGLINES = ("skips are added · convolutions padded", "skips are cropped and concatenated · convolutions unpadded")
-
-#: The menu's order; other tasks follow, and tasks without bundles are left out.
-TASK_ORDER = ("streets", "nuclei", "hands")
 
 TRUTH_FILES = [".png", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".jpg", ".jpeg"]
 
@@ -59,7 +56,6 @@ PALETTE_FILES = ("PNG", "GPL", "ASE", "JSON", "CSS")
 
 MAX_PIXELS = 40_000_000  # on the page; the library has no limit
 VIEW_PIXELS = 1_000_000  # what a screen shows of it, and what the palette's slider repaints
-KNOWN_PIXELS = 1_200_000  # answers to pictures up to this size are remembered by content
 MANY_PICTURES, MANY_PIXELS = 50, 100_000_000  # in one run, together
 HOUR = 3600
 
@@ -67,25 +63,30 @@ HOUR = 3600
 # ---- what there is ---------------------------------------------------------------------------------------------------
 
 
-@functools.cache
-def tasks() -> dict[str, tuple[str, ...]]:
-    """Every task for which both sides have a bundle -> where the two are."""
-    found = {(bundle.task, bundle.architecture): bundle.location for bundle in find_bundles(WEIGHTS)}
-    names = dict.fromkeys([*TASK_ORDER, *(task for task, _ in found)])
-    complete = {task: tuple(found.get((task, side), "") for side in SIDES) for task in names}
-    return {task: places for task, places in complete.items() if all(places)}
+def choose_side(task: str, name: str) -> networks.Network:
+    """The task's network of this name, see networks.choose."""
+    _check_task(task)
+    try:
+        return networks.choose(task, name.strip())
+    except BundleError as error:
+        raise _refusal(str(error)) from error
 
 
-@functools.cache
-def segmenter(location: str, device: str | None = None) -> Segmenter:
-    return Segmenter.load(location, device=device)
+def choose_sides(task: str, left: str | None = None, right: str | None = None) -> Sides:
+    """Two networks of a task by their names; where one is not named, one with which the page itself begins."""
+    _check_task(task)
+    defaults = networks.default_names(task)
+    left = left or next(name for name in defaults if name != right)
+    right = right or next(name for name in reversed(defaults) if name != left)
+    first, second = choose_side(task, left), choose_side(task, right)
+    if first.location == second.location:
+        raise _refusal(f"Both networks are {first.name}: name two different ones to compare.")
+    return first, second
 
 
-def segmenters(task: str) -> tuple[Segmenter, ...]:
-    """The networks of a task, left and right."""
-    if task not in tasks():
-        raise _refusal(f"There is no task “{task}”; there are: {', '.join(tasks())}.")
-    return tuple(segmenter(location) for location in tasks()[task])
+def _check_task(task: str) -> None:
+    if task not in networks.tasks():
+        raise _refusal(f"There is no task “{task}”; there are: {', '.join(networks.tasks())}.")
 
 
 @functools.cache
@@ -132,24 +133,30 @@ class Picture:
 class Answer:
     """What both networks said, with all that is needed to look at it in any way.
 
-    view: uint8 (h, w, 3), what is shown of the picture they saw. confidences: float32 (h, w), sampled at that size.
-    colors: in how many colours they saw it, None for all. truth: what the comparison is scored against.
+    sides: who answered. view: uint8 (h, w, 3), what is shown of the picture they saw. confidences: float32 (h, w),
+    sampled at that size. colors: in how many colours they saw it, None for all. truth: what the comparison is scored
+    against.
     """
 
+    sides: Sides
     view: np.ndarray
     comparison: Comparison
     truth: Truth | None
     confidences: tuple[np.ndarray, np.ndarray]
     palette: np.ndarray
     seconds: tuple[float, float]
-    parameters: tuple[int, int]
     device: str
     colors: int | None
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """What the two networks are called."""
+        return self.sides[0].name, self.sides[1].name
 
 
 def _refusal(sentence: str) -> gr.Error:
     """What a person reads; the log stays free of it."""
-    return gr.Error(sentence, print_exception=False)
+    return gr.Error(sentence[:1].upper() + sentence[1:], print_exception=False)
 
 
 def needs_what_is_shown(handler: Callable[..., Any]) -> Callable[..., Any]:
@@ -197,13 +204,42 @@ def take_example(task: str, event: gr.SelectData) -> tuple[Picture, str, str | N
     return _example(task, event.index)
 
 
-def take_task(task: str, picture: Picture | None) -> tuple[Any, ...]:
-    """The page was opened or a task chosen -> (the task's examples, picture, what the box shows, ground truth)."""
+def take_task(task: str, sides: Sides | None, picture: Picture | None) -> tuple[Any, ...]:
+    """The page was opened or a task chosen -> (examples, both networks, their menus, picture, box, ground truth)."""
+    names = [side.name for side in sides] if sides else []
+    same_two = set(names) <= set(networks.tasks()[task])  # trained for this task
+    sides = choose_sides(task, *names) if same_two else choose_sides(task)
+    menus = [gr.Dropdown(choices=list(networks.tasks()[task]), value=side.name) for side in sides]
     gallery = gr.Gallery([str(path) for path, _ in examples(task)], selected_index=None)
-    is_example = picture is None or any(picture.source == path for name in tasks() for path, _ in examples(name))
-    if not is_example:  # a person's own picture is asked about again
-        return gallery, replace(picture, truth=None), gr.skip(), None
-    return gallery, *_example(task, 0)
+    example_of = [name for name in networks.tasks() for path, _ in examples(name) if picture and picture.source == path]
+    if picture and not example_of:  # a person's own picture is asked about again
+        return gallery, sides, *menus, replace(picture, truth=None), gr.skip(), None
+    return gallery, sides, *menus, *_example(task, 0)
+
+
+def take_side(task: str, sides: Sides, name: str | None, *, side: int) -> tuple[Sides, str, str]:
+    """Another network was chosen for a side -> (both networks, what the two menus show)."""
+    chosen = choose_side(task, name or "")
+    if chosen.location == sides[1 - side].location:  # what the other side shows: they change places
+        sides = sides[::-1]
+    else:
+        sides = (chosen, sides[1]) if side == 0 else (sides[0], chosen)
+    return sides, *put_back_sides(sides)
+
+
+def put_back_sides(sides: Sides) -> tuple[str, str]:
+    """What the two menus show, after a choice that was refused too."""
+    return sides[0].name, sides[1].name
+
+
+def show_card(sides: Sides, *, side: int) -> str:
+    """The card of a network on this machine, as Markdown."""
+    if sides[side].card:
+        raise _refusal(f"The card of {sides[side].name} is on the Hub.")
+    try:
+        return read_card(sides[side].location)
+    except BundleError as error:
+        raise _refusal(str(error)) from error
 
 
 def _example(task: str, index: int) -> tuple[Picture, str, str | None]:
@@ -237,62 +273,62 @@ def _scored(comparison: Comparison, palette: np.ndarray, path: Path | None) -> t
 def show_scores(answer: Answer) -> tuple[str, str]:
     """Who is right -> (table of scores with how the ground truth was read, bars class by class)."""
     read = render.truth_line(answer.truth.how, answer.truth.void) if answer.truth else ""
-    bars = render.iou_bars(SIDES, answer.comparison, answer.palette)
-    return read + render.score_table(SIDES, answer.comparison), bars
+    bars = render.iou_bars(answer.names, answer.comparison, answer.palette)
+    return read + render.score_table(answer.names, answer.comparison), bars
 
 
 # ---- the two networks ------------------------------------------------------------------------------------------------
 
 
-@spaces.GPU
-def run_on_gpu(task: str, image: np.ndarray) -> tuple[Segmentation, ...]:
-    """Both networks on uint8 (H, W, 3). On ZeroGPU the arguments and the result travel to another process."""
-    return tuple(network(image) for network in segmenters(task))
+run_on_gpu = spaces.GPU(networks.segment)
+_answers = networks.Answers()
 
 
-def run_networks(task: str, image: np.ndarray) -> tuple[Segmentation, ...]:
-    """Both networks where they were loaded, or on the CPU once ZeroGPU has no time left for this visitor."""
-    try:
-        return run_on_gpu(task, image)
-    except gr.Error as error:
-        if not str(error.title).startswith("ZeroGPU quota"):
-            raise
-        gr.Info("The free GPU time is used up for now. Both networks run on the CPU instead: the same answer, later.")
-        return tuple(segmenter(location, "cpu")(image) for location in tasks()[task])
+def run_networks(locations: tuple[str, ...], image: np.ndarray) -> tuple[Segmentation, ...]:
+    """Ask networks about uint8 (H, W, 3)."""
+    return networks.run(run_on_gpu, networks.segment, locations, image)
 
 
-@functools.lru_cache(maxsize=16)
-def _known_answer(task: str, shape: tuple[int, ...], pixels: bytes) -> tuple[Segmentation, ...]:
-    return run_networks(task, np.frombuffer(pixels, np.uint8).reshape(shape))
-
-
-def segmentations(task: str, image: np.ndarray) -> tuple[Segmentation, ...]:
+def segmentations(sides: Sides, image: np.ndarray) -> tuple[Segmentation, ...]:
     """What both networks make of uint8 (H, W, 3), remembered for small pictures."""
-    if image.shape[0] * image.shape[1] <= KNOWN_PIXELS:
-        return _known_answer(task, image.shape, image.tobytes())
-    return run_networks(task, image)
+    try:
+        return _answers.ask(tuple(side.location for side in sides), image, run_networks)
+    except BundleError as error:  # a network that was let go of could not be loaded again
+        raise _refusal(str(error)) from error
 
 
 @needs_what_is_shown
-def answer(picture: Picture, task: str, quantized: bool, colors: int, space: str) -> Answer:
+def answer(picture: Picture, sides: Sides, quantized: bool, colors: int, space: str) -> Answer:
     """Ask both networks, about the picture itself or about what ``colors`` colours leave of it."""
     image, view = picture.pixels(), picture.view
     if quantized:
         palette = picture.ladder(space)[colors]
         image, view = (palette.decode(palette.encode(pixels)) for pixels in (image, view))
-    first, second = segmentations(task, image)
-    networks = segmenters(task)
+    first, second = segmentations(sides, image)
     comparison, truth = _scored(compare(first, second), first.palette, picture.truth)
     return Answer(
+        sides=sides,
         view=view,
         comparison=comparison,
         truth=truth,
         confidences=(render.sample(first.confidence, view.shape[:2]), render.sample(second.confidence, view.shape[:2])),
         palette=first.palette,
         seconds=(first.seconds, second.seconds),
-        parameters=tuple(count_parameters(network.net) for network in networks),
         device=first.device.upper(),
         colors=colors if quantized else None,
+    )
+
+
+def show_headings(answer: Answer) -> str:
+    """What the two networks are."""
+    nets = [networks.segmenter(side.location).net for side in answer.sides]
+    return render.network_headings(
+        answer.names,
+        [render.tagline(net.config) for net in nets],
+        [count_parameters(net) for net in nets],
+        answer.seconds,
+        answer.device,
+        [side.card for side in answer.sides],
     )
 
 
@@ -300,11 +336,11 @@ def answer(picture: Picture, task: str, quantized: bool, colors: int, space: str
 def show_answer(answer: Answer, view: str, opacity: float) -> tuple[Any, ...]:
     """All there is to see of an answer -> (headings, two pictures, key, agreement, legend, scores, bars)."""
     return (
-        render.network_headings(SIDES, TAGLINES, answer.parameters, answer.seconds, answer.device),
+        show_headings(answer),
         show_pair(answer, view, opacity),
         render.view_key(view, len(answer.comparison.class_names)),
         render.agreement_bar(answer.comparison.agreement, answer.colors),
-        render.legend(SIDES, answer.comparison, answer.palette),
+        render.legend(answer.names, answer.comparison, answer.palette),
         *show_scores(answer),
     )
 
@@ -395,6 +431,7 @@ class Run:
     """
 
     task: str
+    sides: Sides
     pictures: list[tuple[str, str]]
     pixels: int
     truths: dict[str, str]
@@ -402,7 +439,7 @@ class Run:
     stopped: bool = False
 
 
-def take_many(task: str, pictures: list[FileData] | None, truths: list[FileData] | None) -> Run:
+def take_many(task: str, sides: Sides, pictures: list[FileData] | None, truths: list[FileData] | None) -> Run:
     """Check what was uploaded, from the files' headers alone, before anything is computed."""
     if not pictures:
         raise _refusal("There are no pictures yet: drop some into the box, or try the examples.")
@@ -417,12 +454,14 @@ def take_many(task: str, pictures: list[FileData] | None, truths: list[FileData]
         )
     by_picture, left_over = match_truths([name for name, _ in named], {f.orig_name: f.path for f in truths or ()})
     remarks = [f"No picture is called like the ground truth {name}." for name in left_over]
-    return Run(task, named, pixels, by_picture, remarks)
+    return Run(task, sides, named, pixels, by_picture, remarks)
 
 
-def begin_many(task: str, pictures: list[FileData] | None, truths: list[FileData] | None) -> tuple[Run, str, gr.Button]:
+def begin_many(
+    task: str, sides: Sides, pictures: list[FileData] | None, truths: list[FileData] | None
+) -> tuple[Run, str, gr.Button]:
     """The button was pressed -> (what to run, progress, the button, of no use until that is done)."""
-    run = take_many(task, pictures, truths)
+    run = take_many(task, sides, pictures, truths)
     waiting = render.batch_progress(0, len(run.pictures), "waiting for their turn", run.remarks)
     return run, waiting, gr.Button(interactive=False)
 
@@ -438,13 +477,15 @@ def _pixels_of(path: str) -> int:
 
 def answers_of(run: Run, file: BinaryIO) -> Iterator[Row]:
     """A row a picture; everything else goes into the ZIP."""
-    ask = functools.partial(segmentations, run.task)
-    return segment_many(run.pictures, ask, SIDES, file, truths=run.truths, max_pixels=MAX_PIXELS)
+    ask = functools.partial(segmentations, run.sides)
+    folders = tuple(re.sub(r"[^\w-]+", "-", side.name) for side in run.sides)
+    return segment_many(run.pictures, ask, folders, file, truths=run.truths, max_pixels=MAX_PIXELS)
 
 
 def run_many(run: Run) -> Iterator[tuple[Any, ...]]:
     """Segment them all -> (progress, table, file to save, whether it can be stopped), after every picture."""
-    bundle = segmenters(run.task)[0].bundle
+    bundle = networks.segmenter(run.sides[0].location).bundle
+    names = tuple(side.name for side in run.sides)
     archive = _new_file(f"{run.task}-{len(run.pictures)}-pictures.zip")
     rows: list[Row] = []
     started = time.monotonic()
@@ -454,7 +495,7 @@ def run_many(run: Run) -> Iterator[tuple[Any, ...]]:
         done = sum(row.size[0] * row.size[1] for row in rows if row.size)
         time_left = f"about {render.seconds(seconds * (run.pixels - done) / done)} left" if done else "begun"
         timing = f"took {render.seconds(seconds)}" if finished else time_left
-        table = render.batch_table(SIDES, rows, pooled(rows), bundle.class_names, bundle.palette)
+        table = render.batch_table(names, rows, pooled(rows), bundle.class_names, bundle.palette)
         return render.batch_progress(len(rows), len(run.pictures), timing, run.remarks), table if rows else ""
 
     yield *shown(), gr.DownloadButton(visible=False), gr.Button(interactive=True)
@@ -487,67 +528,71 @@ def stop_many(run: Run | None) -> Any:
 # ---- for programs ----------------------------------------------------------------------------------------------------
 
 
-def segment_picture(image: str, task: str, architecture: str) -> str:
+def segment_picture(image: str, task: str, network: str) -> str:
     """Segment a picture with one network.
 
     Args:
         image: the picture, of any size up to the page's limit
         task: a task of the page's menu, such as "streets"
-        architecture: "residual-add" or "crop-concat"
+        network: an architecture of that task, such as "crop-concat", or a bundle on the Hub, "user/name" or
+            "user/name@revision"
 
     Returns:
         An 8-bit palette PNG of the picture's size whose values are class indices.
     """
-    if architecture not in SIDES:
-        raise _refusal(f"There is no architecture “{architecture}”; there are: {', '.join(SIDES)}.")
-    pixels = _read(image)
-    segmenters(task)
-    found = segmentations(task, pixels)[SIDES.index(architecture)]
+    side = choose_side(task, network)
+    (found,) = segmentations((side,), _read(image))
     path = _new_file("labels.png")
     save_png(found.label_map, path, palette=found.palette)
     return str(path)
 
 
-def compare_networks(image: str, task: str) -> dict[str, Any]:
+def compare_networks(image: str, task: str, left: str | None = None, right: str | None = None) -> dict[str, Any]:
     """Segment a picture with both networks and compare their answers.
 
     Args:
         image: the picture, of any size up to the page's limit
         task: a task of the page's menu, such as "streets"
+        left, right: the two networks, as for segmenting; left out, those that the page begins with
 
     Returns:
         The share of pixels on which both agree, seconds for each network, and the share each gives to every class.
     """
-    found = segmentations(task, _read(image))
-    comparison = compare(*found)
+    sides = choose_sides(task, left, right)
+    found = segmentations(sides, _read(image))
+    comparison, names = compare(*found), [side.name for side in sides]
     return {
         "agreement": comparison.agreement,
-        "seconds": {side: s.seconds for side, s in zip(SIDES, found, strict=True)},
+        "seconds": {name: s.seconds for name, s in zip(names, found, strict=True)},
         "shares": {
-            name: dict(zip(SIDES, map(float, shares), strict=True))
+            name: dict(zip(names, map(float, shares), strict=True))
             for name, shares in zip(comparison.class_names, comparison.shares.T, strict=True)
         },
     }
 
 
-def score_networks(image: str, truth: str, task: str) -> dict[str, Any]:
+def score_networks(
+    image: str, truth: str, task: str, left: str | None = None, right: str | None = None
+) -> dict[str, Any]:
     """Segment a picture with both networks and score them against its ground truth.
 
     Args:
         image: the picture, of any size up to the page's limit
         truth: class numbers (grey or palette PNG), a mask, or a mask in the classes' colours, as large as the picture
         task: a task of the page's menu, such as "streets"
+        left, right: the two networks, as for segmenting; left out, those that the page begins with
 
     Returns:
         For each network mIoU, Dice, pixel accuracy, boundary F1 and the IoU of every class, 0 to 1, null where a class
         does not occur; the boundary's tolerance in pixels, how the ground truth was read, and the share that is void.
     """
-    found = segmentations(task, _read(image))
+    sides = choose_sides(task, left, right)
+    found = segmentations(sides, _read(image))
     comparison, read = _scored(compare(*found), found[0].palette, Path(truth))
     return {
         "networks": {
-            side: _scores_as_json(scores, comparison.class_names)
-            for side, scores in zip(SIDES, comparison.scores, strict=True)
+            side.name: _scores_as_json(scores, comparison.class_names)
+            for side, scores in zip(sides, comparison.scores, strict=True)
         },
         "boundary_tolerance": comparison.scores[0].tolerance,
         "truth": {"read_as": read.how, "void": read.void, "notes": list(read.notes)},
@@ -584,7 +629,11 @@ def quantize_picture(image: str, colors: int, space: str) -> str:
 
 
 def segment_many_pictures(
-    pictures: list[FileData], task: str, truths: list[FileData] | None = None
+    pictures: list[FileData],
+    task: str,
+    truths: list[FileData] | None = None,
+    left: str | None = None,
+    right: str | None = None,
 ) -> tuple[str, list[dict[str, Any]]]:
     """Segment many pictures with both networks, and score them where a ground truth has the name of a picture.
 
@@ -592,12 +641,14 @@ def segment_many_pictures(
         pictures: up to the page's limits
         task: a task of the page's menu, such as "streets"
         truths: as for scoring one picture; none, or some
+        left, right: the two networks, as for segmenting; left out, those that the page begins with
 
     Returns:
         A ZIP of label maps, colour masks, overlays and a CSV; and for each picture its name, agreement, mIoU of each
         network if there is a ground truth, and a note where something is missing.
     """
-    run = take_many(task, pictures, truths)
+    run = take_many(task, choose_sides(task, left, right), pictures, truths)
+    names = [side.name for side in run.sides]
     archive = _new_file(f"{task}-{len(run.pictures)}-pictures.zip")
     with archive.open("wb") as file:
         rows = list(answers_of(run, file))
@@ -605,7 +656,7 @@ def segment_many_pictures(
         {
             "name": row.name,
             "agreement": row.agreement,
-            "miou": dict(zip(SIDES, (scores.miou for scores in row.scores), strict=True)) if row.scores else None,
+            "miou": dict(zip(names, (scores.miou for scores in row.scores), strict=True)) if row.scores else None,
             "note": row.note,
         }
         for row in rows
@@ -666,11 +717,12 @@ hours.</p>
 
 def _archive_contents() -> str:
     """What the ZIP will hold, where nothing was segmented yet."""
+    first, second = networks.PREFERRED
     inside = {
-        f"{SIDES[0]}/labels/": "class numbers, as palette PNG",
-        f"{SIDES[0]}/masks/": "the same in colours",
-        f"{SIDES[0]}/overlays/": "laid over the picture",
-        f"{SIDES[1]}/…": "the same from the other network",
+        f"{first}/labels/": "class numbers, as palette PNG",
+        f"{first}/masks/": "the same in colours",
+        f"{first}/overlays/": "laid over the picture",
+        f"{second}/…": "the same from the other network",
         "scores.csv": "a line for each picture and network",
         "classes.json": "names and colours of the classes",
     }
@@ -686,18 +738,29 @@ def _html(value: str, name: str) -> gr.HTML:
     return gr.HTML(value, elem_id=name, apply_default_css=False)
 
 
+def _side_menu(task: str, side: int) -> gr.Dropdown:
+    return gr.Dropdown(
+        list(networks.tasks()[task]),
+        value=networks.default_names(task)[side],
+        label=("Left network", "Right network")[side],
+        allow_custom_value=True,
+        min_width=120,
+        elem_id=("left", "right")[side],
+    )
+
+
 def build_demo() -> gr.Blocks:
     """The page with its handlers. Finds the bundles; loads none of them."""
-    names = list(tasks())
+    names = list(networks.tasks())
     if not names:
         raise SystemExit(
-            f"{WEIGHTS} holds no task with both {' and '.join(SIDES)}. Train them with `python train.py`, or set "
+            f"{networks.WEIGHTS} holds no task with two networks. Train them with `python train.py`, or set "
             f"{WEIGHTS_VARIABLE} to a folder or a Hub namespace that has them."
         )
     with gr.Blocks(
         title="Add or concat? Two U-Nets, one picture", analytics_enabled=False, delete_cache=(HOUR, HOUR)
     ) as demo:
-        picture, found = gr.State(time_to_live=HOUR), gr.State(time_to_live=HOUR)
+        picture, found, sides = gr.State(time_to_live=HOUR), gr.State(time_to_live=HOUR), gr.State()
 
         with gr.Row(elem_id="top"):
             _html(HEADLINE, "headline")
@@ -729,6 +792,8 @@ def build_demo() -> gr.Blocks:
                 with gr.Accordion("What am I looking at?", open=False, elem_id="explanation"):
                     gr.Markdown(_asset("explanation.md"))
             with gr.Column(scale=8, min_width=320, elem_id="answer"):
+                with gr.Row(elem_id="sides"):
+                    left, right = (_side_menu(names[0], side) for side in (0, 1))
                 headings = _html("", "headings")
                 pair = gr.ImageSlider(
                     label="residual-add | crop-concat",
@@ -816,6 +881,9 @@ def build_demo() -> gr.Blocks:
         # Buttons that the page presses itself.
         settled = gr.Button("Ask again", visible="hidden", elem_id="settled")
         file = gr.File(visible="hidden")
+        cards = [gr.Button("Card", visible="hidden", elem_id=f"card-{side}") for side in "ab"]
+        with gr.Column(elem_id="card", elem_classes="dialog"):
+            card = gr.Markdown()
 
         shown = [headings, pair, key, agreement, legend, scores, bars]
         palette_inputs, palette_outputs = [picture, colors, space], [painted, facts, swatches]
@@ -826,7 +894,7 @@ def build_demo() -> gr.Blocks:
             """Networks first, pictures after: so that a view chosen in between is the view that is shown."""
             asked = event(
                 answer,
-                [picture, task, quantized, colors, space],
+                [picture, sides, quantized, colors, space],
                 found,
                 concurrency_id="networks",
                 concurrency_limit=1,
@@ -840,8 +908,8 @@ def build_demo() -> gr.Blocks:
 
         # A new picture: read it, then the palette and the networks set off together.
         for event, handler, inputs, outputs in (
-            (demo.load, take_task, [task, picture], [gallery, picture, image, truth]),
-            (task.input, take_task, [task, picture], [gallery, picture, image, truth]),
+            (demo.load, take_task, [task, sides, picture], [gallery, sides, left, right, picture, image, truth]),
+            (task.input, take_task, [task, sides, picture], [gallery, sides, left, right, picture, image, truth]),
             (gallery.select, take_example, [task], [picture, image, truth]),
             (image.input, take_upload, [image, picture], [picture, image, truth]),
         ):
@@ -849,6 +917,14 @@ def build_demo() -> gr.Blocks:
             repaint(taken.success)
             ask(taken.success)
             taken.failure(put_back, picture, image, **quiet)
+
+        for side, menu in enumerate((left, right)):
+            take = functools.partial(take_side, side=side)
+            chosen = menu.input(take, [task, sides, menu], [sides, left, right], show_progress="hidden", **private)
+            ask(chosen.success)
+            chosen.failure(put_back_sides, sides, [left, right], **quiet)
+            opened = cards[side].click(functools.partial(show_card, side=side), sides, card, **quiet)
+            opened.success(None, js="() => unetPage.open('card')", **private)
 
         for event in (truth.upload, truth.clear):
             judged = event(take_truth, [picture, found, truth], [picture, found, scores, bars], **quiet)
@@ -880,7 +956,7 @@ def build_demo() -> gr.Blocks:
         run = gr.State(time_to_live=HOUR)
         filled = try_examples.click(example_files, task, [pictures, truths], **quiet)
         for started in (begin.click, filled.success):
-            checked = started(begin_many, [task, pictures, truths], [run, progress, begin], **quiet)
+            checked = started(begin_many, [task, sides, pictures, truths], [run, progress, begin], **quiet)
             done = checked.success(
                 run_many,
                 run,
@@ -904,17 +980,23 @@ def _add_endpoints(names: list[str]) -> None:
     picture.preprocess = truth.preprocess = as_it_is
     pictures.preprocess = truths.preprocess = as_they_are
     task = gr.Radio(names, label="task", visible=False)
-    architecture = gr.Radio(SIDES, label="architecture", visible=False)
+    network, left, right = (gr.Textbox(label=label, visible=False) for label in ("network", "left", "right"))
     colors = gr.Number(8, precision=0, label="colors", visible=False)
     space = gr.Radio(list(COLOR_SPACES), value="RGB", label="space", visible=False)
     found = gr.JSON(visible=False)
     drawn = gr.Image(format="png", visible=False)
     for name, function, inputs, outputs, group in (
-        ("segment", segment_picture, [picture, task, architecture], drawn, "networks"),
-        ("compare", compare_networks, [picture, task], found, "networks"),
-        ("score", score_networks, [picture, truth, task], found, "networks"),
+        ("segment", segment_picture, [picture, task, network], drawn, "networks"),
+        ("compare", compare_networks, [picture, task, left, right], found, "networks"),
+        ("score", score_networks, [picture, truth, task, left, right], found, "networks"),
         ("quantize", quantize_picture, [picture, colors, space], drawn, None),
-        ("batch", segment_many_pictures, [pictures, task, truths], [gr.File(visible=False), found], "many"),
+        (
+            "batch",
+            segment_many_pictures,
+            [pictures, task, truths, left, right],
+            [gr.File(visible=False), found],
+            "many",
+        ),
     ):
         limits = {"concurrency_id": group, "concurrency_limit": 1} if group else {}
         gr.Button(visible=False).click(function, inputs, outputs, api_name=name, **limits)
@@ -944,21 +1026,20 @@ def launch(demo: gr.Blocks, **options: Any) -> Any:
         show_error=False,
         run_history=False,
         footer_links=["api"],
-        allowed_paths=sorted({str(path.parent) for name in tasks() for path, _ in examples(name)}),
+        allowed_paths=sorted({str(path.parent) for name in networks.tasks() for path, _ in examples(name)}),
         **options,
     )
 
 
 def warm_up() -> None:
-    """Load the first task's networks and let them run once: the first answer is quicker, and its seconds honest."""
-    first = next(iter(tasks()))
+    """Answer the first example before anybody asks: the page then opens with it."""
     if os.environ.get("SPACES_ZERO_GPU"):  # its worker starts as a copy of this process: all networks must be here
-        for task in tasks():
-            segmenters(task)
+        for locations in networks.tasks().values():
+            for location in locations.values():
+                networks.segmenter(location)
         return
-    image = np.ascontiguousarray(read_image(examples(first)[0][0])[:, ::-1])
-    for network in segmenters(first):
-        network(image)
+    first = next(iter(networks.tasks()))
+    segmentations(choose_sides(first), _read(examples(first)[0][0]))
 
 
 if __name__ == "__main__":

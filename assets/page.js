@@ -56,11 +56,34 @@ window.unetPage = (() => {
     setTimeout(() => chip.classList.remove("copied"), 1200);
   });
 
+  // What is drawn as HTML has no handlers of its own: it presses a button that has.
+  document.addEventListener("click", (event) => {
+    const name = event.target.closest?.("[data-press]")?.dataset.press;
+    if (name) document.getElementById(name)?.click();
+  });
+
+  // A part of the page as a dialog of the browser's own: Escape closes it, and the keyboard stays inside.
+  function open(id) {
+    let dialog = document.getElementById(`${id}-dialog`);
+    if (!dialog) {
+      const content = document.getElementById(id);
+      dialog = document.createElement("dialog");
+      dialog.id = `${id}-dialog`;
+      dialog.ariaLabel = "Card of the network";
+      dialog.innerHTML = '<form method="dialog"><button aria-label="Close" title="Close">✕</button></form>';
+      content.before(dialog);
+      dialog.append(content);
+      dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
+    }
+    dialog.showModal();
+    dialog.scrollTop = 0;
+  }
+
   // Examples of code, with the address at which the page is being read.
   function withAddress(...texts) {
     const here = location.origin + location.pathname.replace(/\/$/, "");
     return texts.map((text) => text.replaceAll("http://127.0.0.1:7860", here));
   }
 
-  return { whenSettled, download, withAddress };
+  return { whenSettled, download, open, withAddress };
 })();

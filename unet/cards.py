@@ -5,13 +5,15 @@ What a bundle does not record is left out, not guessed. The Hub's metadata above
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .bundle import AVERAGED, WEIGHTS_FILE, Bundle
+from .bundle import AVERAGED, CARD_FILE, WEIGHTS_FILE, Bundle, BundleError
 from .model import ARCHITECTURES, UNetConfig, count_parameters
 
 #: Pictures that a card shows where they lie beside it, with their captions.
@@ -49,6 +51,23 @@ def describe(bundle: Bundle, *, repo_id: str | None = None, folder: str | Path |
         _citation(bundle),
     )
     return "\n\n".join("\n".join(section).strip("\n") for section in map(list, sections) if section)
+
+
+def read_card(folder: str | Path) -> str:
+    """The card of the bundle in ``folder``, README.md, as Markdown to show: without metadata, with its pictures inside.
+
+    Raises BundleError where there is none.
+    """
+    try:
+        text = (Path(folder) / CARD_FILE).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BundleError("this network has no card that can be read; train.py --evaluate writes one") from error
+    text = re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL)
+    for name in PICTURES:
+        if (picture := Path(folder) / name).is_file():
+            data = base64.b64encode(picture.read_bytes()).decode()
+            text = text.replace(f"]({name})", f"](data:image/png;base64,{data})")
+    return text
 
 
 def _introduction(bundle: Bundle) -> Iterator[str]:

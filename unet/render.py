@@ -16,6 +16,7 @@ from PIL import Image
 
 from .compare import Comparison, disagreement
 from .metrics import ConfusionMatrix
+from .model import UNetConfig
 
 if TYPE_CHECKING:  # batch draws overlays with this module
     from .batch import Row
@@ -170,17 +171,46 @@ def parameters(count: int) -> str:
 # ---- HTML ------------------------------------------------------------------------------------------------------------
 
 
+def tagline(config: UNetConfig) -> str:
+    """How a network joins its skips: "skips are added · convolutions padded"."""
+    joined = {"add": "added", "concat": "concatenated"}[config.skip]
+    if config.padded:
+        return f"skips are {joined} · convolutions padded"
+    return f"skips are cropped and {joined} · convolutions unpadded"
+
+
 def network_headings(
-    names: Sequence[str], taglines: Sequence[str], counts: Sequence[int], durations: Sequence[float], device: str
+    names: Sequence[str],
+    taglines: Sequence[str],
+    counts: Sequence[int],
+    durations: Sequence[float],
+    device: str,
+    cards: Sequence[str | None],
 ) -> str:
-    """One heading a side: name, how it joins its skips, parameters and seconds on ``device``."""
-    sides = [
-        f'<div class="network side-{side}"><h3><i></i>{escape(name)}</h3>'
-        f'<p class="facts"><span><b>{parameters(count)}</b> parameters</span><span class="dot"> · </span>'
-        f"<span><b>{seconds(duration)}</b> on the {escape(device)}</span></p>"
-        f'<p class="tagline">{escape(tagline)}</p></div>'
-        for side, name, tagline, count, duration in zip("ab", names, taglines, counts, durations, strict=True)
-    ]
+    """One heading a side: name, how it joins its skips, parameters and seconds on ``device``.
+
+    cards: addresses of the networks' cards; where there is none, a button that says which side's is asked for.
+    """
+    device = escape(device)
+    timed = (
+        f"Wall-clock time from the picture to its label map on this machine’s {device}, measured when the picture was "
+        "first answered, in a network that had run before"
+    )
+    sides = []
+    for side, name, how, count, duration, card in zip("ab", names, taglines, counts, durations, cards, strict=True):
+        if card:
+            link = f'<a class="card-link" href="{escape(card)}" target="_blank" rel="noopener">card on the Hub</a>'
+        else:
+            link = (
+                f'<button type="button" class="card-link" data-press="card-{side}" aria-label="Card of {escape(name)}" '
+                'title="What this network is, what it was trained on and how well it does">card</button>'
+            )
+        sides.append(
+            f'<div class="network side-{side}"><h3><i></i>{escape(name)}</h3>'
+            f'<p class="facts"><span title="{count:,} trained numbers"><b>{parameters(count)}</b> parameters</span>'
+            f'<span class="dot"> · </span><span title="{timed}"><b>{seconds(duration)}</b> on the {device}</span>'
+            f'<span class="dot"> · </span>{link}</p><p class="tagline">{escape(how)}</p></div>'
+        )
     return f'<div class="networks">{"".join(sides)}</div>'
 
 
@@ -188,7 +218,8 @@ def agreement_bar(agreement: float, colors: int | None) -> str:
     """How much of the picture the two call the same; colors: how many the picture was shown to them in, if not all."""
     shown = f' <span class="aside">shown in {colors} colours</span>' if colors else ""
     return (
-        f'<div class="agreement"><p>They agree on <b>{percent(agreement)}</b> of the picture{shown}</p>'
+        '<div class="agreement"><p title="Pixels to which both give the same class, at the picture’s own size">'
+        f"They agree on <b>{percent(agreement)}</b> of the picture{shown}</p>"
         f'<div class="bar" role="img" aria-label="Agreement {percent(agreement)}">'
         f'<i style="width:{100 * agreement:.2f}%"></i></div></div>'
     )

@@ -1,0 +1,188 @@
+"""The page's networks: those it was started with and any on the Hub, loaded once for everybody, and where they run.
+
+A bundle named by a visitor is a stranger's: it is fetched without anybody's token, its size is known before its
+download begins, Bundle.load checks all of it, and only a few such networks stay loaded.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import re
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import gradio as gr
+import numpy as np
+
+from unet.bundle import BundleError, read_config
+from unet.hub import WEIGHTS_VARIABLE, card_address, fetch_bundle, find_bundles
+from unet.predict import Segmentation, Segmenter
+
+WEIGHTS = os.environ.get(WEIGHTS_VARIABLE, str(Path(__file__).parent / "weights"))
+
+#: The menu's order; other tasks follow.
+TASK_ORDER = ("streets", "nuclei", "hands")
+#: What the two sides show at first, where a task has them.
+PREFERRED = ("residual-add", "crop-concat")
+
+HUB_NETWORKS = 4  # of a visitor's choice that stay loaded
+HUB_BYTES = 200_000_000  # the paper's network in float32 has 124 million
+HUB_WORKING_PIXELS = 2_000_000  # more than this would keep the machine from everybody else
+KNOWN_ANSWERS, KNOWN_PIXELS = 32, 1_200_000  # answers to pictures up to this size are remembered by content
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network as somebody chose it.
+
+    name: what the page and its links call it. location: what Segmenter.load takes. card: address of its page on the
+    Hub, None for a bundle on this machine.
+    """
+
+    name: str
+    location: str
+    card: str | None = None
+
+
+Sides = tuple[Network, Network]
+
+# ---- which there are -------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def tasks() -> dict[str, dict[str, str]]:
+    """Every task with at least two bundles -> their architectures, and where each is."""
+    found: dict[str, dict[str, str]] = {task: {} for task in TASK_ORDER}
+    for bundle in find_bundles(WEIGHTS):
+        found.setdefault(bundle.task, {})[bundle.architecture] = bundle.location
+    return {task: locations for task, locations in found.items() if len(locations) > 1}
+
+
+def default_names(task: str) -> tuple[str, str]:
+    """What the two sides show at first."""
+    names = list(tasks()[task])
+    first, second, *_ = [*(name for name in PREFERRED if name in names), *(n for n in names if n not in PREFERRED)]
+    return first, second
+
+
+def choose(task: str, name: str) -> Network:
+    """The task's network of this name: an architecture, or "user/name" or "user/name@revision" on the Hub.
+
+    Raises BundleError, in a sentence, for a name that is neither, and for a bundle that does not fit the task.
+    """
+    if name in (here := tasks()[task]):
+        location = here[name]
+        return Network(name, location, None if Path(location).is_dir() else card_address(location))
+    hub_name = re.fullmatch(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", name, re.ASCII)
+    if hub_name is None:
+        raise BundleError(
+            f"“{name}” is no network for {task}: choose {', '.join(here)}, or name a bundle on the Hub as user/name or "
+            "user/name@revision."
+        )
+    repo_id, revision = hub_name.groups()
+    folder = fetch_bundle(repo_id, revision=revision, anonymous=True, max_bytes=HUB_BYTES)
+    classes, expected = read_config(folder).get("class_names"), class_names(task)
+    if classes != list(expected):
+        raise BundleError(
+            f"{name} does not know the classes of {task} ({', '.join(expected)}), so the two networks cannot be "
+            "compared: choose a bundle that was trained for this task."
+        )
+    pixels = segmenter(str(folder)).bundle.preprocessing.working_pixels or 0
+    if pixels > HUB_WORKING_PIXELS:
+        raise BundleError(
+            f"{name} looks at {pixels / 1e6:,.0f} million pixels of every picture, and this page allows "
+            f"{HUB_WORKING_PIXELS // 10**6} million: run it on a machine of your own."
+        )
+    return Network(name, str(folder), card_address(repo_id, revision))
+
+
+def class_names(task: str) -> tuple[str, ...]:
+    """The classes that every network of the task knows."""
+    return segmenter(tasks()[task][default_names(task)[0]]).bundle.class_names
+
+
+# ---- loaded ----------------------------------------------------------------------------------------------------------
+
+
+def _load(location: str, device: str | None) -> Segmenter:
+    return Segmenter.load(location, device=device)
+
+
+_load_and_keep = functools.cache(_load)
+_load_for_a_while = functools.lru_cache(maxsize=HUB_NETWORKS)(_load)
+
+
+def segmenter(location: str, device: str | None = None) -> Segmenter:
+    """The network at ``location``; those that the page was started with stay loaded, of others the last few."""
+    own = any(location in locations.values() for locations in tasks().values())
+    return (_load_and_keep if own else _load_for_a_while)(location, device)
+
+
+# ---- run -------------------------------------------------------------------------------------------------------------
+
+
+def run(on_gpu: Callable[..., Result], function: Callable[..., Result], *inputs: Any) -> Result:
+    """``on_gpu(*inputs)``, or ``function(*inputs, device="cpu")`` once ZeroGPU has no time left for this visitor.
+
+    on_gpu: ``spaces.GPU(function)``. On ZeroGPU inputs and result travel to another process and back.
+    """
+    try:
+        return on_gpu(*inputs)
+    except gr.Error as error:
+        if not str(error.title).startswith("ZeroGPU quota"):
+            raise
+        gr.Info("The free GPU time is used up for now. The networks run on the CPU instead: the same answer, later.")
+        return function(*inputs, device="cpu")
+
+
+def segment(locations: Iterable[str], image: np.ndarray, device: str | None = None) -> tuple[Segmentation, ...]:
+    """Each network's answer to uint8 (H, W, 3), timed in a network that has run before; the page shows the tiles."""
+    answers = []
+    for number, network in enumerate([segmenter(location, device) for location in locations], 1):
+        network.warm_up()
+        answers.append(network(image, progress=functools.partial(_show_progress, number)))
+    return tuple(answers)
+
+
+def _show_progress(number: int, done: int, total: int) -> None:
+    if total > 1:  # gr.Progress finds the request that it belongs to; without one it does nothing
+        gr.Progress()((done, total), desc=f"Network {number}", unit="tiles")
+
+
+class Answers:
+    """The newest answers to small pictures, by network and content: who has the same picture is not made to wait."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[tuple[str, tuple[int, ...], bytes], Segmentation] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def ask(
+        self,
+        locations: tuple[str, ...],
+        image: np.ndarray,
+        run: Callable[[tuple[str, ...], np.ndarray], tuple[Segmentation, ...]],
+    ) -> tuple[Segmentation, ...]:
+        """The networks' answers to uint8 (H, W, 3); ``run`` gives those that are not known."""
+        if image.shape[0] * image.shape[1] > KNOWN_PIXELS:
+            return run(locations, image)
+        content = hashlib.sha256(np.ascontiguousarray(image)).digest()
+        keys = {location: (location, image.shape, content) for location in locations}
+        with self._lock:
+            found = {location: self._known[key] for location, key in keys.items() if key in self._known}
+        if missing := tuple(location for location in keys if location not in found):
+            found.update(zip(missing, run(missing, image), strict=True))
+        with self._lock:
+            for location, key in keys.items():
+                self._known[key] = found[location]
+                self._known.move_to_end(key)
+            while len(self._known) > KNOWN_ANSWERS:
+                self._known.popitem(last=False)
+        return tuple(found[location] for location in locations)
