@@ -19,7 +19,7 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -156,7 +156,8 @@ class Answer:
 
 def _refusal(sentence: str) -> gr.Error:
     """What a person reads; the log stays free of it."""
-    return gr.Error(sentence[:1].upper() + sentence[1:], print_exception=False)
+    begins_with_a_name = "/" in sentence.partition(" ")[0]
+    return gr.Error(sentence if begins_with_a_name else sentence[:1].upper() + sentence[1:], print_exception=False)
 
 
 def needs_what_is_shown(handler: Callable[..., Any]) -> Callable[..., Any]:
@@ -204,17 +205,57 @@ def take_example(task: str, event: gr.SelectData) -> tuple[Picture, str, str | N
     return _example(task, event.index)
 
 
-def take_task(task: str, sides: Sides | None, picture: Picture | None) -> tuple[Any, ...]:
-    """The page was opened or a task chosen -> (examples, both networks, their menus, picture, box, ground truth)."""
-    names = [side.name for side in sides] if sides else []
-    same_two = set(names) <= set(networks.tasks()[task])  # trained for this task
-    sides = choose_sides(task, *names) if same_two else choose_sides(task)
+def open_page(request: gr.Request) -> tuple[Any, ...]:
+    """The page was opened, perhaps by a link -> (task, what `take_task` returns, colours, space, quantised or not).
+
+    A link is anybody's text: what this page does not have is left out, and said.
+    """
+    asked, left_out = dict(request.query_params), []
+
+    def wanted(name: str, allowed: Collection[str], default: str) -> str:
+        if asked.get(name, default) in allowed:
+            return asked.get(name, default)
+        left_out.append(name)
+        return default
+
+    task = wanted("task", networks.tasks(), next(iter(networks.tasks())))
+    pictures = [path.stem for path, _ in examples(task)]
+    example = wanted("example", pictures, pictures[0])
+    colors = int(wanted("k", [str(k) for k in range(2, 65)], "8"))
+    space = wanted("space", COLOR_SPACES, "RGB")
+    quantized = wanted("quantised", ("0", "1"), "0") == "1"
+    try:
+        sides = choose_sides(task, asked.get("left"), asked.get("right"))
+    except gr.Error as error:
+        gr.Warning(f"The link’s networks are not shown: {error.message}")
+        sides = choose_sides(task)
+    if left_out:
+        gr.Warning(
+            f"The link asks for what this page does not have; the page’s own is shown for: {', '.join(left_out)}."
+        )
+    shown = _shown_for(task, sides)
+    return task, *shown, *_example(task, pictures.index(example)), colors, space, quantized
+
+
+def name_example(task: str, picture: Picture) -> str:
+    """What a link calls the picture; nothing for a person's own, which is in no link."""
+    return next((path.stem for path, _ in examples(task) if path == picture.source), "")
+
+
+def _shown_for(task: str, sides: Sides) -> tuple[Any, ...]:
+    """-> (the task's examples, both networks, their menus)."""
     menus = [gr.Dropdown(choices=list(networks.tasks()[task]), value=side.name) for side in sides]
-    gallery = gr.Gallery([str(path) for path, _ in examples(task)], selected_index=None)
-    example_of = [name for name in networks.tasks() for path, _ in examples(name) if picture and picture.source == path]
-    if picture and not example_of:  # a person's own picture is asked about again
-        return gallery, sides, *menus, replace(picture, truth=None), gr.skip(), None
-    return gallery, sides, *menus, *_example(task, 0)
+    return gr.Gallery([str(path) for path, _ in examples(task)], selected_index=None), sides, *menus
+
+
+def take_task(task: str, sides: Sides, picture: Picture) -> tuple[Any, ...]:
+    """A task was chosen -> (its examples, both networks, their menus, picture, what the box shows, ground truth)."""
+    names = [side.name for side in sides]
+    same_two = set(names) <= set(networks.tasks()[task])  # trained for this task
+    shown = _shown_for(task, choose_sides(task, *names) if same_two else choose_sides(task))
+    if any(picture.source == path for name in networks.tasks() for path, _ in examples(name)):
+        return *shown, *_example(task, 0)
+    return *shown, replace(picture, truth=None), gr.skip(), None  # a person's own picture is asked about again
 
 
 def take_side(task: str, sides: Sides, name: str | None, *, side: int) -> tuple[Sides, str, str]:
@@ -683,6 +724,11 @@ earlier layers through skip connections. One of these two networks <b>adds</b> t
 Drop a picture and see what difference that makes.</p>
 """
 
+COPY_LINK = """
+<button type="button" data-copy-link title="A link to this example, these networks and settings">Copy link</button>
+<p role="status"></p>
+"""
+
 PALETTE_TITLE = """
 <h2>The same picture in k colours</h2>
 <p>k-means finds the k colours that stand for all the others with the smallest error. How few does it take until you, or
@@ -765,6 +811,7 @@ def build_demo() -> gr.Blocks:
         with gr.Row(elem_id="top"):
             _html(HEADLINE, "headline")
             task = gr.Radio([(name.capitalize(), name) for name in names], value=names[0], label="Task", elem_id="task")
+            _html(COPY_LINK, "share")
 
         with gr.Row(elem_id="main"):
             with gr.Column(scale=4, min_width=300, elem_id="source"):
@@ -881,6 +928,7 @@ def build_demo() -> gr.Blocks:
         # Buttons that the page presses itself.
         settled = gr.Button("Ask again", visible="hidden", elem_id="settled")
         file = gr.File(visible="hidden")
+        example = gr.Textbox(visible="hidden", label="Example")
         cards = [gr.Button("Card", visible="hidden", elem_id=f"card-{side}") for side in "ab"]
         with gr.Column(elem_id="card", elem_classes="dialog"):
             card = gr.Markdown()
@@ -906,10 +954,11 @@ def build_demo() -> gr.Blocks:
         def repaint(event: Any) -> None:
             event(show_palette, palette_inputs, palette_outputs, **quiet)
 
+        of_task = [gallery, sides, left, right, picture, image, truth]
         # A new picture: read it, then the palette and the networks set off together.
         for event, handler, inputs, outputs in (
-            (demo.load, take_task, [task, sides, picture], [gallery, sides, left, right, picture, image, truth]),
-            (task.input, take_task, [task, sides, picture], [gallery, sides, left, right, picture, image, truth]),
+            (demo.load, open_page, None, [task, *of_task, colors, space, quantized]),
+            (task.input, take_task, [task, sides, picture], of_task),
             (gallery.select, take_example, [task], [picture, image, truth]),
             (image.input, take_upload, [image, picture], [picture, image, truth]),
         ):
@@ -917,6 +966,10 @@ def build_demo() -> gr.Blocks:
             repaint(taken.success)
             ask(taken.success)
             taken.failure(put_back, picture, image, **quiet)
+            taken.success(name_example, [task, picture], example, **quiet)
+
+        settings = [task, example, left, right, colors, space, quantized]
+        gr.on([setting.change for setting in settings], None, settings, js="unetPage.remember", **private)
 
         for side, menu in enumerate((left, right)):
             take = functools.partial(take_side, side=side)

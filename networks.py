@@ -83,9 +83,10 @@ def choose(task: str, name: str) -> Network:
         return Network(name, location, None if Path(location).is_dir() else card_address(location))
     hub_name = re.fullmatch(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", name, re.ASCII)
     if hub_name is None:
+        shown = re.sub(r"[^\w .@/-]", "?", name[:80])
         raise BundleError(
-            f"“{name}” is no network for {task}: choose {', '.join(here)}, or name a bundle on the Hub as user/name or "
-            "user/name@revision."
+            f"“{shown}” is no network for {task}: choose {', '.join(here)}, or name a bundle on the Hub as user/name "
+            "or user/name@revision."
         )
     repo_id, revision = hub_name.groups()
     folder = fetch_bundle(repo_id, revision=revision, anonymous=True, max_bytes=HUB_BYTES)

@@ -56,6 +56,35 @@ window.unetPage = (() => {
     setTimeout(() => chip.classList.remove("copied"), 1200);
   });
 
+  // Names and tooltips that Gradio's components cannot be given; they are made anew with what they belong to.
+  const HUB = "Choose a network, or type a bundle on the Hub: user/name or user/name@revision";
+  const TITLES = {
+    "#task label": "What the networks were trained to see",
+    "#left input": HUB,
+    "#right input": HUB,
+    "#colours input": "How many colours the picture is shown in, 2 to 64",
+    "#space label": "Where k-means measures how far two colours are apart",
+    "#quantised label": "Ask the networks about the picture in k colours",
+    "#downloads button": "Save this",
+    "#examples button": "Show this example",
+    "#many-buttons button": "Both networks, picture by picture",
+  };
+
+  function name() {
+    for (const [selector, title] of Object.entries(TITLES)) {
+      for (const element of document.querySelectorAll(`${selector}:not([title])`)) element.title = title;
+    }
+    for (const image of document.querySelectorAll("#picture button > .image-frame > img")) {
+      image.closest("button").ariaLabel = "The picture that is asked about";
+    }
+  }
+
+  let naming;
+  new MutationObserver(() => {
+    cancelAnimationFrame(naming);
+    naming = requestAnimationFrame(name);
+  }).observe(document.documentElement, { childList: true, subtree: true });
+
   // What is drawn as HTML has no handlers of its own: it presses a button that has.
   document.addEventListener("click", (event) => {
     const name = event.target.closest?.("[data-press]")?.dataset.press;
@@ -79,11 +108,43 @@ window.unetPage = (() => {
     dialog.scrollTop = 0;
   }
 
+  // A link restores what is seen, a person's own picture apart. The address follows once something was touched.
+  let link = location.href;
+  let touched = false;
+  let linkTimer;
+  for (const name of ["pointerdown", "keydown"]) {
+    document.addEventListener(name, () => (touched = true), { once: true, capture: true });
+  }
+
+  function remember(task, example, left, right, k, space, quantised) {
+    const url = new URL(location.href);
+    const values = { task, example, left, right, k, space, quantised: quantised ? "1" : "" };
+    for (const [name, value] of Object.entries(values)) {
+      if (value) url.searchParams.set(name, value);
+      else url.searchParams.delete(name);
+    }
+    link = url.href;
+    if (!touched) return;
+    clearTimeout(linkTimer); // browsers refuse many changes in a short time, as while a slider is dragged
+    linkTimer = setTimeout(() => history.replaceState(history.state, "", link), 250);
+  }
+
+  document.addEventListener("click", async (event) => {
+    const button = event.target.closest?.("[data-copy-link]");
+    if (!button) return;
+    await copy(link);
+    const note = button.parentElement.querySelector("[role=status]");
+    note.textContent = new URL(link).searchParams.has("example")
+      ? "Copied: example, networks and settings."
+      : "Copied: networks and settings. Your own picture is not in the link.";
+    setTimeout(() => (note.textContent = ""), 5000);
+  });
+
   // Examples of code, with the address at which the page is being read.
   function withAddress(...texts) {
     const here = location.origin + location.pathname.replace(/\/$/, "");
     return texts.map((text) => text.replaceAll("http://127.0.0.1:7860", here));
   }
 
-  return { whenSettled, download, open, withAddress };
+  return { whenSettled, download, open, remember, withAddress };
 })();

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from bundles import COLORS, photo, small_bundle
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
@@ -27,7 +28,7 @@ import app
 import networks
 from unet import Segmenter
 from unet.compare import score
-from unet.hub import find_bundles
+from unet.hub import find_bundles, write_card
 from unet.images import read_annotation, read_image, save_png
 
 ROOT = Path(__file__).parent.parent
@@ -56,7 +57,8 @@ def weights(tmp_path_factory):
     for task, classes in (("nuclei", 2), ("garden", 5)):
         for seed, architecture in enumerate(SIDES):
             bundle = small_bundle(architecture, classes=classes, task=task, seed=seed, working_pixels=160 * 160)
-            bundle.save(folder / task / architecture)
+            write_card(bundle.save(folder / task / architecture))
+    small_bundle("residual-concat", task="garden", seed=2).save(folder / "garden" / "residual-concat")
     return folder
 
 
@@ -115,16 +117,16 @@ def open_page(browser, address):
     """Open the page in a session of its own and wait for the first answer."""
     contexts = []
 
-    def open_page(width=1280, height=900, **options):
+    def open_page(width=1280, height=900, *, query="", classes=2, colors=8, **options):
         context = browser.new_context(viewport={"width": width, "height": height}, **options)
         context.set_default_timeout(PATIENCE)
         contexts.append(context)
         page = context.new_page()
         page.requested = []
         page.on("request", lambda request: page.requested.append(request.url))
-        page.goto(address)
-        expect(page.locator("#legend li")).to_have_count(2, timeout=PATIENCE)
-        expect(page.locator("#swatches .chip")).to_have_count(8, timeout=PATIENCE)
+        page.goto(address + query)
+        expect(page.locator("#legend li")).to_have_count(classes, timeout=PATIENCE)
+        expect(page.locator("#swatches .chip")).to_have_count(colors, timeout=PATIENCE)
         return page
 
     yield open_page
@@ -275,6 +277,80 @@ def test_examples_and_tasks(open_page):
     expect(page.locator("#legend li")).to_have_count(5, timeout=PATIENCE)
     expect(page.locator("#examples button")).to_have_count(2, timeout=PATIENCE)
     shows(page, "#scores", "No ground truth")
+
+
+def choose(page, side, name):
+    menu = page.get_by_label(f"{side} network")
+    menu.fill(name)
+    menu.press("Enter")
+
+
+def test_either_side_can_be_any_network(open_page):
+    page = open_page(query="?task=garden", classes=5)
+    left, right = (page.get_by_label(f"{side} network") for side in ("Left", "Right"))
+    left_heading = page.locator(".network.side-a").inner_text()
+    shows(page, "#headings", "skips are cropped and concatenated · convolutions unpadded")
+    choose(page, "Right", "residual-concat")
+    shows(page, "#headings", "residual-concat.*skips are concatenated · convolutions padded")
+    assert page.locator(".network.side-a").inner_text() == left_heading  # not asked again
+    choose(page, "Right", "residual-add")  # which is on the left: they change places
+    shows(page, "#headings", "residual-concat.*residual-add")
+    expect(left).to_have_value("residual-concat")
+    expect(right).to_have_value("residual-add")
+    for name, reason in (
+        ("nothing", "“nothing” is no network for garden"),
+        ("ann/u", "could not be fetched from the Hub"),
+    ):
+        choose(page, "Left", name)
+        shows(page, ".toast-body", reason)
+        expect(left).to_have_value("residual-concat", timeout=PATIENCE)
+
+    page.get_by_role("button", name="Card of residual-add").click()
+    card = page.get_by_role("dialog", name="Card of the network")
+    expect(card.get_by_role("heading", name="residual-add U-Net for garden")).to_be_visible(timeout=PATIENCE)
+    expect(card).not_to_contain_text("pipeline_tag")
+    page.keyboard.press("Escape")
+    expect(card).not_to_be_visible()
+
+
+def test_a_link_restores_what_is_seen(open_page, picture):
+    settings = "?task=garden&example=flower&left=crop-concat&right=residual-concat&k=5&space=OKLab&quantised=1"
+    page = open_page(query=settings, classes=5, colors=5, permissions=["clipboard-read", "clipboard-write"])
+    shows(page, "#headings", "crop-concat.*residual-concat")
+    shows(page, "#agreement", "shown in 5 colours")
+    expect(page.get_by_role("radio", name="OKLab")).to_be_checked()
+    assert page.url.endswith(settings)
+    page.get_by_label("range slider for Colours").press("ArrowRight")
+    expect(page).to_have_url(re.compile(r"example=flower.*&k=6"), timeout=PATIENCE)
+    page.get_by_role("button", name="Copy link").click()
+    shows(page, "#share", "Copied: example, networks and settings")
+    assert page.evaluate("navigator.clipboard.readText()") == page.url
+    upload(page, picture)
+    expect(page).not_to_have_url(re.compile("example="), timeout=PATIENCE)
+    page.get_by_role("button", name="Copy link").click()
+    shows(page, "#share", "Your own picture is not in the link")
+
+
+def test_a_link_to_what_is_not_there_shows_the_page_s_own(open_page):
+    page = open_page(
+        query="?task=moon&example=..%2Fx&left=%3Cimg+src%3Dx+onerror%3Dalert(1)%3E&k=65&space=CMY&quantised=2"
+    )
+    shows(page, ".toast-body", r"The link’s networks are not shown: “\?img src\?x onerror\?alert\?1\?\?” is no network")
+    shows(page, ".toast-body", "the page’s own is shown for: task, example, k, space, quantised")
+    shows(page, "#headings", "residual-add.*crop-concat")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_nothing_stands_in_the_way_of_assistive_technology(open_page, scheme, width):
+    page = open_page(width, 900, color_scheme=scheme)
+    found = Axe().run(page).response["violations"]
+    grave = [
+        (violation["id"], violation["help"], [node["html"][:200] for node in violation["nodes"]])
+        for violation in found
+        if violation["impact"] in ("serious", "critical")
+    ]
+    assert grave == []
 
 
 def test_a_picture_from_the_webcam(open_page):

@@ -1,0 +1,120 @@
+"""Which networks the page offers, what it makes of those that a visitor names, and what it remembers."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from bundles import photo, small_bundle
+
+import networks
+from unet import Segmenter
+from unet.bundle import BundleError
+from unet.hub import push_bundles
+
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # the Hub client's own
+
+SCORES = {"miou": 0.5, "iou": [0.5] * 5}
+
+
+@pytest.fixture
+def offered(tmp_path, monkeypatch):
+    """A folder with a task of three networks, one of two of which none is preferred, and one with a single network."""
+    for task, architectures in {
+        "garden": ("residual-add", "crop-concat", "residual-concat"),
+        "beach": ("crop-add", "residual-concat"),
+        "lonely": ("residual-add",),
+    }.items():
+        for seed, architecture in enumerate(architectures):
+            bundle = small_bundle(architecture, task=task, seed=seed, divisor=16)
+            bundle.save(tmp_path / "weights" / task / architecture)
+    monkeypatch.setattr(networks, "WEIGHTS", str(tmp_path / "weights"))
+    networks.tasks.cache_clear()
+    yield tmp_path / "weights"
+    networks.tasks.cache_clear()
+
+
+def push(folder, *, task="garden", seed=9, **changes):
+    bundle = dataclasses.replace(small_bundle("residual-add", task=task, seed=seed, divisor=16), **changes)
+    bundle.scores = {"val": SCORES}
+    bundle.save(folder)
+    return push_bundles([folder], progress=False)[0].split("/", 3)[3]
+
+
+def test_a_task_is_offered_with_two_networks_and_begins_with_the_preferred(offered):
+    assert {task: set(found) for task, found in networks.tasks().items()} == {
+        "beach": {"crop-add", "residual-concat"},
+        "garden": {"residual-add", "crop-concat", "residual-concat"},
+    }
+    assert networks.default_names("garden") == ("residual-add", "crop-concat")
+    assert set(networks.default_names("beach")) == {"crop-add", "residual-concat"}
+
+
+def test_a_network_from_the_hub_at_a_revision(offered, hub, tmp_path):
+    repo_id = push(tmp_path / "first")
+    old = hub.model(repo_id).refs["main"]
+    push(tmp_path / "second", seed=10)
+    image = photo(40, 50)
+    newest, pinned = networks.choose("garden", repo_id), networks.choose("garden", f"{repo_id}@{old}")
+    for network, folder in ((newest, "second"), (pinned, "first")):
+        expected = Segmenter.load(tmp_path / folder)(image).label_map
+        np.testing.assert_array_equal(networks.segmenter(network.location)(image).label_map, expected)
+    assert newest.card == f"{hub.url}/{repo_id}"
+    assert pinned.card == f"{hub.url}/{repo_id}/tree/{old}"
+    assert networks.choose("garden", "crop-concat").card is None
+
+
+def test_what_does_not_fit_is_refused_in_a_sentence(offered, hub, tmp_path):
+    def refused(name, reason):
+        with pytest.raises(BundleError, match=reason):
+            networks.choose("garden", name)
+
+    refused("<b>", r"“\?b\?” is no network for garden: choose residual-add, crop-concat, residual-concat, or name")
+    refused("../weights/garden/residual-add", "is no network for garden")
+    refused("ann/nothing", "no such model on the Hub that you may see; check the name, and only public ones")
+    other = push(tmp_path / "other", class_names=("a", "b", "c", "d", "e"), task="sea")
+    refused(other, r"does not know the classes of garden \(background, street, tree, car, sky\)")
+    preprocessing = dataclasses.replace(small_bundle("residual-add").preprocessing, working_pixels=10**9)
+    refused(push(tmp_path / "slow", preprocessing=preprocessing), "looks at 1,000 million pixels of every picture")
+    hub.model(other).private = True
+    refused(other, "only public ones can be used here")
+
+
+def test_of_a_visitor_s_networks_only_a_few_stay_loaded(offered, tmp_path):
+    own = networks.segmenter(networks.tasks()["garden"]["crop-concat"])
+    places = [str(small_bundle("residual-add", divisor=16).save(tmp_path / str(i))) for i in range(6)]
+    first, *_, last = [networks.segmenter(place) for place in places]
+    assert networks.segmenter(places[-1]) is last
+    assert networks.segmenter(places[0]) is not first
+    assert networks.segmenter(networks.tasks()["garden"]["crop-concat"]) is own
+
+
+def test_only_what_is_not_known_is_asked():
+    answers, asked = networks.Answers(), []
+
+    def run(locations, image):
+        asked.append(locations)
+        return tuple((location, image.sum()) for location in locations)
+
+    image, other = photo(40, 50), photo(40, 50, seed=1)
+    assert answers.ask(("a", "b"), image, run) == (("a", image.sum()), ("b", image.sum()))
+    answers.ask(("c", "a"), image.copy(), run)
+    answers.ask(("b", "c"), image, run)
+    answers.ask(("a", "b"), other, run)
+    answers.ask(("a", "b"), image.reshape(50, 40, 3), run)
+    assert asked == [("a", "b"), ("c",), ("a", "b"), ("a", "b")]
+    for seed in range(networks.KNOWN_ANSWERS):
+        answers.ask(("a",), photo(4, 5, seed=seed), run)
+    del asked[:]
+    answers.ask(("a",), image, run)
+    assert asked == [("a",)], "the oldest is forgotten"
+
+
+def test_a_network_runs_once_before_it_is_timed(offered):
+    location = networks.tasks()["beach"]["crop-add"]
+    runs = []
+    networks.segmenter(location).net.register_forward_hook(lambda *_: runs.append(None))
+    (once,) = networks.segment((location,), photo(40, 50))
+    assert len(runs) == 2
+    (again,) = networks.segment((location,), photo(40, 50))
+    assert len(runs) == 3
+    np.testing.assert_array_equal(once.label_map, again.label_map)
