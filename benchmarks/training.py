@@ -179,7 +179,7 @@ class Bench:
         def validate(net: UNet) -> float:
             net = net.fold_batch_norm() if self.config.batch_norm == "before_relu" else net
             names, palette = self.dataset.class_names, self.dataset.palette
-            bundle = Bundle(net, "", "", names, palette, self.store.preprocessing)
+            bundle = Bundle(net, "benchmark", "unet", names, palette, self.store.preprocessing)
             return evaluate(Segmenter(bundle), self.val, progress=False).miou()
 
         batch = self.store.batch
