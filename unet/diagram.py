@@ -7,12 +7,20 @@ cannot be out of date. Shapes are written channels × height × width.
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from html import escape
 
+import numpy as np
+from PIL import Image
+
+from .features import Loss, SkipFeatures
 from .model import LevelShapes, UNetConfig
+from .predict import Layout, Tile, mirrored
+from .render import percent, shrink, signed_view
 
 Shape = tuple[int, int, int]
 Point = tuple[float, float]
@@ -26,6 +34,8 @@ _FRONT_WIDEST = 52
 _SKIP = 92  # least length of a skip, which has a line of text under its front view
 _GUTTER = 14  # where the arrows from level to level run
 _RADIUS = 8  # of the sign at a join
+
+_TILING_PIXELS, _MAP_PIXELS = 250_000, 18_000  # of the pictures inside a drawing, at most
 
 
 def network(config: UNetConfig, size: tuple[int, int], *, name: str, without_skips: Collection[int] = ()) -> str:
@@ -133,7 +143,7 @@ class _NetworkDrawing:
     @cached_property
     def rows(self) -> list[_Row]:
         rows, y = [], 12.0
-        over = 10 if self.config.join == "after_block" else 3  # room for the skip to pass over the decoder's block
+        over = 10 if self.config.join == "after_block" else 6  # room for the skip to pass over the decoder's block
         for i, level in enumerate(self.levels):
             half = max(self._height(level.encoder[1]), 0 if i == self.bottleneck else _FRONT) / 2
             text = y + 17
@@ -278,3 +288,151 @@ class _NetworkDrawing:
         self._map(x + _GAP, y, end, title, "input")
         self._text(_GUTTER, 11, f"in {shape_text(start)}", kind="small")
         self._text(self.right_edge - _GUTTER, 11, f"head 1 × 1, out {shape_text(end)}", "end", "small")
+
+
+def tiling(layout: Layout, tile: Tile, working: np.ndarray) -> str:
+    """How a picture is cut, as SVG over the picture: tiles in thin lines, ``tile`` framed, what is read for it dashed.
+
+    working: uint8 (h, w, 3), the picture at ``layout.working_size``. Beyond it lies what the network reads there, the
+    mirrored picture, paler.
+    """
+    rows, columns = (
+        range(min(0, *(span.read.start for span in spans)), max(length, *(span.read.stop for span in spans)))
+        for spans, length in zip(
+            ([t.rows for t in layout.tiles], [t.columns for t in layout.tiles]), layout.working_size, strict=True
+        )
+    )
+    h, w = layout.working_size
+    picture = _data_uri(shrink(mirrored(working, rows, columns), _TILING_PIXELS), "webp")
+    outside = f"M{columns.start},{rows.start}h{len(columns)}v{len(rows)}h{-len(columns)}zM0,0v{h}h{w}v{-h}z"
+    windows = "".join(
+        f'<rect class="tile" {_box(t.rows.window, t.columns.window)}><title>{_tile_words(t)}</title></rect>'
+        for t in layout.tiles
+    )
+    return (
+        f'<svg class="tiling" viewBox="{columns.start} {rows.start} {len(columns)} {len(rows)}" role="img" '
+        f'aria-label="{len(layout.tiles)} tiles. The framed one: {_tile_words(tile)}">'
+        f'<image href="{picture}" x="{columns.start}" y="{rows.start}" width="{len(columns)}" height="{len(rows)}" '
+        f'preserveAspectRatio="none"/><path class="beyond" d="{outside}"/>{windows}'
+        f'<rect class="read" {_box(tile.rows.read, tile.columns.read)}/>'
+        f'<rect class="window" {_box(tile.rows.window, tile.columns.window)}/></svg>'
+    )
+
+
+def _box(rows: range, columns: range) -> str:
+    return f'x="{columns.start}" y="{rows.start}" width="{len(columns)}" height="{len(rows)}"'
+
+
+def _size_text(size: tuple[int, int]) -> str:
+    return f"{size[0]} × {size[1]}"
+
+
+def _tile_words(tile: Tile) -> str:
+    window = len(tile.rows.window), len(tile.columns.window)
+    return f"reads {_size_text(tile.input_size)} pixels to answer {_size_text(window)}"
+
+
+def tiling_facts(layout: Layout, tile: Tile, config: UNetConfig) -> str:
+    """What `tiling` shows, in two sentences; sizes are height × width."""
+    rows, columns = len({t.rows.window for t in layout.tiles}), len({t.columns.window for t in layout.tiles})
+    cut = "it is one tile" if rows * columns == 1 else f"cut into {rows} × {columns} tiles"
+    shrunk = "" if layout.size == layout.working_size else f" instead of {_size_text(layout.size)}"
+    around = (
+        f"with a margin of {config.margin} on each side, mirrored beyond the border"
+        if config.margin
+        else f"with a halo, because it sees {config.receptive_radius} pixels far; at the border it pads with zeros"
+    )
+    return (
+        f"Seen at {_size_text(layout.working_size)} pixels{shrunk}, {cut}. For the framed one the network "
+        f"{_tile_words(tile)}, {around}."
+    )
+
+
+def joins(features: SkipFeatures, *, count: int = 6) -> str:
+    """The strongest channels at a join, as HTML: encoder's, decoder's, and what comes of them.
+
+    Added: a card a channel, its three maps on one scale, so that what is seen adds up. Concatenated: the encoder's
+    cards in front, then the decoder's; each map on its own scale. What crop cuts away is paler.
+    """
+    return _sums(features, count) if features.skip == "add" else _stack(features, count)
+
+
+def _sums(features: SkipFeatures, count: int) -> str:
+    cards = []
+    for channel, _ in features.strongest(count):
+        maps = features.encoder[channel], features.decoder[channel], features.joined[channel]
+        scale = max(_scale(values) for values in maps)
+        encoder, decoder, joined = (
+            _feature_image(values, scale, features, f"{what}, channel {channel}")
+            for values, what in zip(maps, ("Encoder", "Decoder", "Sum"), strict=True)
+        )
+        cards.append(
+            f'<figure class="sum">{encoder}<b>+</b>{decoder}<b>=</b>{joined}<figcaption>channel {channel}</figcaption>'
+            "</figure>"
+        )
+    channels = len(features.joined)
+    return (
+        f'<div class="joins"><p class="row-name"><span>encoder</span> + <span>decoder</span> = <span>joined</span>: '
+        f"{channels} + {channels} channels become {channels}</p>"
+        f'<div class="cards">{"".join(cards)}</div></div>'
+    )
+
+
+def _stack(features: SkipFeatures, count: int) -> str:
+    sides = []
+    for maps, chosen, offset, what in (
+        (features.encoder, features.strongest(count)[:, 0], 0, "encoder"),
+        (features.decoder, features.strongest(count)[:, 1], len(features.encoder), "decoder"),
+    ):
+        cards = "".join(
+            f"<figure>{_feature_image(maps[c], _scale(maps[c]), features, f'{what.capitalize()}, channel {c}')}"
+            f"<figcaption>channel {c + offset}</figcaption></figure>"
+            for c in chosen
+        )
+        place = f"channels {offset} to {offset + len(maps) - 1} of what is joined"
+        sides.append(f'<p class="row-name"><span>{what}</span>: {place}</p><div class="cards">{cards}</div>')
+    return f'<div class="joins">{"".join(sides)}</div>'
+
+
+def _scale(values: np.ndarray) -> float:
+    """The magnitude that is drawn brightest: all but the outermost half percent, so that one pixel hides no other."""
+    return float(np.quantile(np.abs(values), 0.995))
+
+
+def _feature_image(values: np.ndarray, scale: float, features: SkipFeatures, title: str) -> str:
+    """One map (h, w), as an <img> as large as it is beside the encoder's; the encoder's own with its rim paler."""
+    picture = signed_view(values, scale)
+    h, w = features.decoder.shape[1:]
+    if values.shape != (h, w):
+        top, left = (values.shape[0] - h) // 2, (values.shape[1] - w) // 2
+        paler = np.rint(picture * 0.45 + 255 * 0.25).astype(np.uint8)
+        paler[top : top + h, left : left + w] = picture[top : top + h, left : left + w]
+        picture = paler
+    share = 100 * values.shape[1] / features.encoder.shape[2]
+    text = escape(f"{title}: from {values.min():.2f} to {values.max():.2f}; brightest at ±{scale:.2f}")
+    address = _data_uri(shrink(picture, _MAP_PIXELS), "png")
+    return f'<img src="{address}" alt="{text}" title="{text}" style="width:{share:.1f}%">'
+
+
+def _data_uri(image: np.ndarray, kind: str) -> str:
+    """uint8 (h, w, 3) -> the picture itself as an address."""
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, kind)
+    return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def losses(found: Sequence[Loss], num_skips: int) -> str:
+    """What leaving out skips costs, a line each, as an HTML table with a bar for what stays the same."""
+    scored = any(entry.miou for entry in found)
+    rows = []
+    for entry in found:
+        name = "all" if len(entry.levels) == num_skips > 1 else ", ".join(map(str, entry.levels))
+        share = percent(entry.agreement)
+        miou = f"<td>{percent(entry.miou[0])} <small>of {percent(entry.miou[1])}</small></td>" if entry.miou else ""
+        rows.append(
+            f'<tr><th scope="row">{name}</th><td><span class="bar"><i style="width:{100 * entry.agreement:.1f}%"></i>'
+            f"</span>{share}</td>{miou}</tr>"
+        )
+    head = '<th scope="col">Without level</th><th scope="col">Agrees with its full answer on</th>'
+    head += '<th scope="col">mIoU</th>' if scored else ""
+    return f'<table class="losses"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'

@@ -1,11 +1,13 @@
-"""What a skip connection carries, and what it meets: the feature maps at the join of one level, for one tile."""
+"""What a skip connection carries, what it meets, and what a network loses without it."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
 
+from .compare import disagreement, score
 from .model import Join, center_crop
 from .predict import Segmenter, Tile
 
@@ -61,3 +63,32 @@ def skip_features(segmenter: Segmenter, image: np.ndarray, level: int, tile: Til
     segmenter.run(working, tile, watch=keep)
     encoder, decoder, joined = (maps[0].float().cpu().numpy() for maps in met[level][1:])
     return SkipFeatures(level, segmenter.net.config.skip, tile.read(working), encoder, decoder, joined)
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What a network's answer is without the skips of ``levels``.
+
+    label_map: uint8 (H, W). agreement: share of pixels that keep the class of its full answer. miou: without the skips
+    and with all of them, against a ground truth; None where there is none.
+    """
+
+    levels: tuple[int, ...]
+    label_map: np.ndarray
+    agreement: float
+    miou: tuple[float, float] | None
+
+
+def loss(
+    levels: Collection[int],
+    label_map: np.ndarray,
+    full: np.ndarray,
+    num_classes: int,
+    truth: np.ndarray | None = None,
+) -> Loss:
+    """Compare the answer without ``levels`` with the full one; label maps and truth uint8 (H, W). Raises as `score`."""
+    agreement = float(1 - disagreement(label_map, full).mean())
+    scores = None
+    if truth is not None:
+        scores = tuple(score(answer, truth, num_classes).miou for answer in (label_map, full))
+    return Loss(tuple(sorted(levels)), label_map, agreement, scores)

@@ -30,6 +30,8 @@ _DOUBT_RAMP = np.array(
     [(0, 24, 62), (33, 55, 108), (84, 89, 109), (124, 123, 120), (170, 160, 116), (217, 200, 96), (255, 233, 69)],
     np.float32,
 )
+# Below zero, zero, above zero: two hues that colour-blind eyes keep apart, on a ground that is dark on any page.
+_SIGNED_RAMP = np.array([(84, 214, 200), (20, 22, 28), (255, 196, 77)], np.float32)
 # Agreement is shown as a fog over the picture: grey, pulled this far towards this level.
 _FOG, _FOG_LEVEL = 0.72, 236
 
@@ -129,6 +131,15 @@ def confidence_view(confidence: np.ndarray, num_classes: int) -> np.ndarray:
     levels = np.linspace(0, len(_DOUBT_RAMP) - 1, 256)
     table = np.stack([np.interp(levels, range(len(_DOUBT_RAMP)), channel) for channel in _DOUBT_RAMP.T], axis=1)
     return np.rint(table).astype(np.uint8)[np.rint(doubt * 255).astype(np.uint8)]
+
+
+def signed_view(values: np.ndarray, scale: float) -> np.ndarray:
+    """float (H, W) -> uint8 (H, W, 3): black where zero, teal below and amber above, brightest from ``scale`` on."""
+    share = np.clip(values / (scale or 1.0), -1, 1)[..., None]
+    below, zero, above = _SIGNED_RAMP
+    return np.rint(zero + np.maximum(share, 0) * (above - zero) + np.maximum(-share, 0) * (below - zero)).astype(
+        np.uint8
+    )
 
 
 def unpainted_classes(class_names: Sequence[str]) -> tuple[int, ...]:
