@@ -32,13 +32,8 @@ import spaces  # before torch, which comes with the library: ZeroGPU wants it so
 from gradio import FileData
 from PIL import Image
 
-<<<<<<< HEAD
 import networks
 from networks import Sides
-=======
-import inside
-from networks import segmenter
->>>>>>> 7143ee3 (wip)
 from unet import render
 from unet.batch import Row, match_truths, pooled, segment_many
 from unet.bundle import BundleError
@@ -77,7 +72,6 @@ def choose_side(task: str, name: str) -> networks.Network:
         raise _refusal(str(error)) from error
 
 
-<<<<<<< HEAD
 def choose_sides(task: str, left: str | None = None, right: str | None = None) -> Sides:
     """Two networks of a task by their names; where one is not named, one with which the page itself begins."""
     _check_task(task)
@@ -93,13 +87,6 @@ def choose_sides(task: str, left: str | None = None, right: str | None = None) -
 def _check_task(task: str) -> None:
     if task not in networks.tasks():
         raise _refusal(f"There is no task “{task}”; there are: {', '.join(networks.tasks())}.")
-=======
-def segmenters(task: str) -> tuple[Segmenter, ...]:
-    """The networks of a task, left and right."""
-    if task not in tasks():
-        raise _refusal(f"There is no task “{task}”; there are: {', '.join(tasks())}.")
-    return tuple(segmenter(location) for location in tasks()[task])
->>>>>>> 7143ee3 (wip)
 
 
 @functools.cache
@@ -579,23 +566,6 @@ def stop_many(run: Run | None) -> Any:
     return gr.Button(interactive=False)
 
 
-# ---- inside the networks ---------------------------------------------------------------------------------------------
-
-
-def look_inside(picture: Picture | None, answer: Answer | None, task: str, space: str) -> inside.Subject:
-    """What the section about the networks looks into: the picture as they saw it, and what they answered."""
-    if picture is None or answer is None:
-        raise _refusal("The picture is no longer kept here: drop it again, or click an example.")
-    image = picture.pixels()
-    if answer.colors:
-        palette = picture.ladder(space)[answer.colors]
-        image = palette.decode(palette.encode(image))
-    truth = None
-    if answer.comparison.scores:
-        truth = read_truth(picture.truth, answer.comparison.class_names, answer.palette, max_pixels=MAX_PIXELS).labels
-    return inside.Subject(image, answer.view, tasks()[task], answer.comparison.label_maps, truth)
-
-
 # ---- for programs ----------------------------------------------------------------------------------------------------
 
 
@@ -926,7 +896,6 @@ def build_demo() -> gr.Blocks:
                 )
                 facts = _html("", "facts")
         swatches = _html("", "swatches")
-        follow = inside.build(look_inside, [picture, found, task, space])
 
         _html(MANY_TITLE, "many-title")
         with gr.Row(elem_id="many"):
@@ -981,7 +950,6 @@ def build_demo() -> gr.Blocks:
                 **private,
             )
             asked.success(show_answer, [found, view, opacity], shown, **quiet)
-            follow(asked.success)
 
         def repaint(event: Any) -> None:
             event(show_palette, palette_inputs, palette_outputs, **quiet)
@@ -1105,7 +1073,7 @@ def launch(demo: gr.Blocks, **options: Any) -> Any:
     demo.queue(max_size=32, default_concurrency_limit=2)
     return demo.launch(
         theme=page_theme(),
-        css_paths=[HERE / "assets" / "page.css", HERE / "assets" / "inside.css"],
+        css_paths=[HERE / "assets" / "page.css"],
         head=f"<script>{_asset('page.js')}</script>",
         max_threads=8,
         show_error=False,

@@ -1,17 +1,12 @@
-<<<<<<< HEAD
 """The page's networks: those it was started with and any on the Hub, loaded once for everybody, and where they run.
 
 A bundle named by a visitor is a stranger's: it is fetched without anybody's token, its size is known before its
 download begins, Bundle.load checks all of it, and only a few such networks stay loaded.
 """
-=======
-"""The page's networks: loaded once for everybody, and run on the GPU or, where its time is used up, on the CPU."""
->>>>>>> 7143ee3 (wip)
 
 from __future__ import annotations
 
 import functools
-<<<<<<< HEAD
 import hashlib
 import os
 import re
@@ -40,19 +35,10 @@ HUB_NETWORKS = 4  # of a visitor's choice that stay loaded
 HUB_BYTES = 200_000_000  # the paper's network in float32 has 124 million
 HUB_WORKING_PIXELS = 2_000_000  # more than this would keep the machine from everybody else
 KNOWN_ANSWERS, KNOWN_PIXELS = 32, 1_200_000  # answers to pictures up to this size are remembered by content
-=======
-from collections.abc import Callable
-from typing import Any, TypeVar
-
-import gradio as gr
-
-from unet.predict import Segmenter
->>>>>>> 7143ee3 (wip)
 
 Result = TypeVar("Result")
 
 
-<<<<<<< HEAD
 @dataclass(frozen=True)
 class Network:
     """A network as somebody chose it.
@@ -142,11 +128,6 @@ def segmenter(location: str, device: str | None = None) -> Segmenter:
 
 
 # ---- run -------------------------------------------------------------------------------------------------------------
-=======
-@functools.cache
-def segmenter(location: str, device: str | None = None) -> Segmenter:
-    return Segmenter.load(location, device=device)
->>>>>>> 7143ee3 (wip)
 
 
 def run(on_gpu: Callable[..., Result], function: Callable[..., Result], *inputs: Any) -> Result:
@@ -161,7 +142,6 @@ def run(on_gpu: Callable[..., Result], function: Callable[..., Result], *inputs:
             raise
         gr.Info("The free GPU time is used up for now. The networks run on the CPU instead: the same answer, later.")
         return function(*inputs, device="cpu")
-<<<<<<< HEAD
 
 
 def segment(locations: Iterable[str], image: np.ndarray, device: str | None = None) -> tuple[Segmentation, ...]:
@@ -207,5 +187,3 @@ class Answers:
             while len(self._known) > KNOWN_ANSWERS:
                 self._known.popitem(last=False)
         return tuple(found[location] for location in locations)
-=======
->>>>>>> 7143ee3 (wip)

@@ -9,11 +9,6 @@ window.unetPage = (() => {
     timer = setTimeout(() => document.getElementById(buttonId)?.click(), REST);
   }
 
-  // Closed, the section about the networks costs nothing.
-  function lookInside() {
-    if (document.querySelector("#inside .label-wrap.open")) document.getElementById("look-inside").click();
-  }
-
   function download(file) {
     if (!file) return;
     const link = document.createElement("a");
