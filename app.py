@@ -32,6 +32,7 @@ import spaces  # before torch, which comes with the library: ZeroGPU wants it so
 from gradio import FileData
 from PIL import Image
 
+import inside
 import networks
 from networks import Sides
 from unet import render
@@ -133,12 +134,13 @@ class Picture:
 class Answer:
     """What both networks said, with all that is needed to look at it in any way.
 
-    sides: who answered. view: uint8 (h, w, 3), what is shown of the picture they saw. confidences: float32 (h, w),
-    sampled at that size. colors: in how many colours they saw it, None for all. truth: what the comparison is scored
-    against.
+    sides: who answered. picture: what was asked about, whatever is on the page since. view: uint8 (h, w, 3), what is
+    shown of it as they saw it. confidences: float32 (h, w), sampled at that size. colors: in how many colours of
+    ``space`` they saw it, None for all. truth: what the comparison is scored against.
     """
 
     sides: Sides
+    picture: Picture
     view: np.ndarray
     comparison: Comparison
     truth: Truth | None
@@ -147,6 +149,15 @@ class Answer:
     seconds: tuple[float, float]
     device: str
     colors: int | None
+    space: str
+
+    def image(self) -> np.ndarray:
+        """uint8 (H, W, 3), as the networks saw it."""
+        image = self.picture.pixels()
+        if self.colors is None:
+            return image
+        palette = self.picture.ladder(self.space)[self.colors]
+        return palette.decode(palette.encode(image))
 
     @property
     def names(self) -> tuple[str, str]:
@@ -349,6 +360,7 @@ def answer(picture: Picture, sides: Sides, quantized: bool, colors: int, space: 
     comparison, truth = _scored(compare(first, second), first.palette, picture.truth)
     return Answer(
         sides=sides,
+        picture=picture,
         view=view,
         comparison=comparison,
         truth=truth,
@@ -357,6 +369,7 @@ def answer(picture: Picture, sides: Sides, quantized: bool, colors: int, space: 
         seconds=(first.seconds, second.seconds),
         device=first.device.upper(),
         colors=colors if quantized else None,
+        space=space,
     )
 
 
@@ -564,6 +577,16 @@ def stop_many(run: Run | None) -> Any:
     if run is not None:
         run.stopped = True
     return gr.Button(interactive=False)
+
+
+# ---- inside the networks ---------------------------------------------------------------------------------------------
+
+
+@needs_what_is_shown
+def look_inside(answer: Answer) -> inside.Subject:
+    """What the section about the networks looks into: the picture as they saw it, and what they answered."""
+    truth = answer.truth.labels if answer.truth else None
+    return inside.Subject(answer.image(), answer.view, answer.sides, answer.comparison.label_maps, truth)
 
 
 # ---- for programs ----------------------------------------------------------------------------------------------------
@@ -896,6 +919,7 @@ def build_demo() -> gr.Blocks:
                 )
                 facts = _html("", "facts")
         swatches = _html("", "swatches")
+        follow = inside.build(look_inside, found)
 
         _html(MANY_TITLE, "many-title")
         with gr.Row(elem_id="many"):
@@ -950,6 +974,7 @@ def build_demo() -> gr.Blocks:
                 **private,
             )
             asked.success(show_answer, [found, view, opacity], shown, **quiet)
+            follow(asked.success)
 
         def repaint(event: Any) -> None:
             event(show_palette, palette_inputs, palette_outputs, **quiet)
@@ -982,6 +1007,7 @@ def build_demo() -> gr.Blocks:
         for event in (truth.upload, truth.clear):
             judged = event(take_truth, [picture, found, truth], [picture, found, scores, bars], **quiet)
             judged.failure(lambda: None, None, truth, **quiet)
+            follow(judged.success)
         view.input(
             change_view,
             [found, view, opacity],
@@ -1073,7 +1099,7 @@ def launch(demo: gr.Blocks, **options: Any) -> Any:
     demo.queue(max_size=32, default_concurrency_limit=2)
     return demo.launch(
         theme=page_theme(),
-        css_paths=[HERE / "assets" / "page.css"],
+        css_paths=[HERE / "assets" / "page.css", HERE / "assets" / "inside.css"],
         head=f"<script>{_asset('page.js')}</script>",
         max_threads=8,
         show_error=False,

@@ -9,6 +9,11 @@ window.unetPage = (() => {
     timer = setTimeout(() => document.getElementById(buttonId)?.click(), REST);
   }
 
+  // Closed, the section about the networks costs nothing.
+  function lookInside() {
+    if (document.querySelector("#inside .label-wrap.open")) document.getElementById("look-inside").click();
+  }
+
   function download(file) {
     if (!file) return;
     const link = document.createElement("a");
@@ -146,5 +151,5 @@ window.unetPage = (() => {
     return texts.map((text) => text.replaceAll("http://127.0.0.1:7860", here));
   }
 
-  return { whenSettled, download, open, remember, withAddress };
+  return { whenSettled, lookInside, download, open, remember, withAddress };
 })();

@@ -514,6 +514,42 @@ def test_holds_on_a_phone(open_page, scheme):
     assert tops == sorted(tops)
 
 
+def test_inside_the_networks(open_page):
+    page = open_page()
+    expect(page.locator(".network-drawing")).to_have_count(0)  # nothing is computed before it is asked for
+    page.get_by_role("button", name="Inside the networks").click()
+    expect(page.get_by_role("img", name=re.compile("residual-add: .* is added to the decoder’s"))).to_be_visible()
+    expect(page.get_by_role("img", name=re.compile("crop-concat: .* is concatenated with"))).to_be_visible()
+
+    # Without a skip on the right: that drawing, picture and number change, the left's stay.
+    full = page.locator("#without-b img").get_attribute("src")
+    page.locator("#cuts-b").get_by_label("level 0").check()
+    expect(page.locator("#drawing-b .cross")).to_have_count(1, timeout=PATIENCE)
+    expect(page.locator("#without-b img")).not_to_have_attribute("src", full, timeout=PATIENCE)
+    shows(page, "#costs-b", r"[\d.]+ %.*[\d.]+ % of [\d.]+ %")
+    expect(page.locator("#drawing-a .cross")).to_have_count(0)
+    without = page.locator("#without-b img").get_attribute("src")
+    page.locator("#without-view").get_by_label("With all").check()
+    expect(page.locator("#without-b img")).not_to_have_attribute("src", without, timeout=PATIENCE)
+    page.get_by_role("button", name="Leave out each skip in turn").click()
+    expect(page.locator("#costs-a tbody tr")).to_have_count(3, timeout=PATIENCE)
+    expect(page.locator("#costs-b tbody tr")).to_have_count(5, timeout=PATIENCE)
+
+    page.get_by_role("tab", name="Feature maps").click()
+    expect(page.locator("#carried-a figure")).to_have_count(4, timeout=PATIENCE)  # all that this small network has
+    page.locator("#level").get_by_label("2", exact=True).check()
+    shows(page, "#carried-a", "No skip here: level 2 is its bottleneck")
+    page.get_by_role("tab", name="Tiles").click()
+    shows(page, "#tiles-b", "one tile.* a margin of 92 on each side, mirrored")
+    page.locator("#tile").get_by_label("128").check()
+    shows(page, "#tiles-b", "tiles. For the framed one")
+
+    # Another picture: what is open follows.
+    facts = page.locator("#tiles-a").inner_text()
+    page.locator("#examples button").nth(1).click()
+    expect(page.locator("#tiles-a")).not_to_have_text(facts, timeout=PATIENCE)
+
+
 def test_sessions_do_not_see_each_other(open_page, picture):
     mine, theirs = open_page(), open_page()
     before = sources(mine)

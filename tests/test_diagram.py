@@ -1,12 +1,18 @@
 """The drawing shows the network's real sizes, whatever the network, and is well-formed whatever it is called."""
 
+import base64
 import dataclasses
+import io
 import re
 import xml.etree.ElementTree as ElementTree
 
+import numpy as np
 import pytest
+from bundles import photo, small_bundle
+from PIL import Image
 
-from unet import ARCHITECTURES, UNetConfig, diagram
+from unet import ARCHITECTURES, Segmenter, UNetConfig, diagram
+from unet.features import Loss, SkipFeatures
 
 PAPER = dataclasses.replace(ARCHITECTURES["crop-concat"], num_outputs=12)
 
@@ -94,3 +100,96 @@ def test_a_name_from_a_bundle_is_text():
     svg = diagram.network(PAPER, (572, 572), name='"><script>alert(1)</script>')
     assert "<script" not in svg
     assert ElementTree.fromstring(svg).get("aria-label").startswith('"><script>')
+
+
+# ---- tiles, feature maps, losses -------------------------------------------------------------------------------------
+
+
+def boxes(svg, kind):
+    return [tuple(int(e.get(key)) for key in ("y", "x", "height", "width")) for e in of_class(svg, kind)]
+
+
+@pytest.mark.parametrize("name", ["residual-add", "crop-concat"])
+def test_the_tiles_drawn_are_those_of_the_layout(name):
+    segmenter = Segmenter(small_bundle(name, divisor=32, working_pixels=20_000))
+    image = photo(151, 217)
+    layout = segmenter.layout((151, 217), tile=64)
+    tile = layout.tile_at(75, 108)
+    svg = diagram.tiling(layout, tile, segmenter.working_picture(image))
+
+    def box(rows, columns):
+        return rows.start, columns.start, len(rows), len(columns)
+
+    assert boxes(svg, "tile") == [box(t.rows.window, t.columns.window) for t in layout.tiles]
+    assert boxes(svg, "window") == [box(tile.rows.window, tile.columns.window)]
+    assert boxes(svg, "read") == [box(tile.rows.read, tile.columns.read)]
+    left, top, width, height = map(int, ElementTree.fromstring(svg).get("viewBox").split())
+    for other in layout.tiles:
+        assert top <= other.rows.read.start
+        assert other.rows.read.stop <= top + height
+        assert left <= other.columns.read.start
+        assert other.columns.read.stop <= left + width
+
+
+def test_tiling_facts_are_the_paper_s():
+    segmenter = Segmenter(small_bundle("crop-concat", divisor=32))
+    layout = segmenter.layout((388, 388))
+    facts = diagram.tiling_facts(layout, layout.tiles[0], segmenter.net.config)
+    assert "reads 572 × 572 pixels to answer 388 × 388" in facts
+    assert "margin of 92" in facts
+
+
+def features(skip):
+    maps = np.zeros((3, 4, 4), np.float32)
+    maps[1, 1:3, 1:3] = [[5, -5], [5, -5]]
+    decoder = np.zeros((3, 2, 2), np.float32)
+    decoder[1], decoder[2] = [[-5, 5], [-5, 5]], [[1, 2], [3, 4]]
+    cropped = maps[:, 1:3, 1:3]
+    joined = cropped + decoder if skip == "add" else np.concatenate([cropped, decoder])
+    return SkipFeatures(0, skip, np.zeros((8, 8, 3), np.uint8), maps, decoder, joined)
+
+
+def decoded(html):
+    return [
+        np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB"))
+        for data in re.findall(r"base64,([^\"]+)", html)
+    ]
+
+
+def test_added_maps_share_a_scale_so_that_what_is_seen_adds_up():
+    html = diagram.joins(features("add"), count=1)
+    encoder, decoder, total = decoded(html)
+    assert "3 + 3 channels become 3" in html
+    assert "channel 1<" in html
+    np.testing.assert_array_equal(encoder[1:3, 1:3], decoder[:, ::-1])  # opposite signs, one scale
+    assert (total == total[0, 0]).all()  # they cancel
+    assert encoder.shape[:2] == (4, 4)
+    assert 'style="width:100.0%"' in html
+    assert html.count('style="width:50.0%"') == 2
+
+
+def test_concatenated_maps_follow_the_encoder_s():
+    html = diagram.joins(features("concat"), count=1)
+    assert len(decoded(html)) == 2
+    assert "channels 0 to 2 of what is joined" in html
+    assert "channels 3 to 5 of what is joined" in html
+    assert "channel 4<" in html  # the decoder's channel 1 lies behind the encoder's three
+
+
+def test_losses_in_a_table():
+    label_map = np.zeros((1, 2), np.uint8)
+    found = [Loss((0,), label_map, 0.5, (0.25, 0.75)), Loss((0, 1), label_map, 0.0, (0.0, 0.75))]
+    html = diagram.losses(found, 2)
+    assert '<th scope="row">0</th>' in html
+    assert '<th scope="row">all</th>' in html
+    assert "width:50.0%" in html
+    assert "25.0 % <small>of 75.0 %</small>" in html
+    assert "mIoU" not in diagram.losses([Loss((0,), label_map, 0.5, None)], 2)
+
+
+def test_the_table_of_both_skips():
+    cells = {"add": {"scores": [0.5, 0.7]}, "concat": {"scores": [0.6, 0.9]}}
+    paired = {"difference": 0.15, "interval": [-0.4853, 0.7853]}
+    row = {"task": "nuclei", "body": "crop", "metric": "Dice", "seeds": 2, **cells, "paired": paired}
+    html = diagram.skips_table([row])
+    assert "<td>60.0 %</td><td>75.0 %</td><td>+15.0 points</td><td>-48.5 to +78.5</td><td>2</td>" in html

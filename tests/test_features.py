@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from bundles import photo, small_bundle
 
 from unet import ARCHITECTURES, Segmenter
-from unet.features import SkipFeatures, skip_features
+from unet.features import SkipFeatures, loss, skip_features
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
@@ -71,3 +71,13 @@ def test_the_strongest_channels_are_those_that_vary_most(skip, expected):
 def test_a_level_without_a_skip_is_refused():
     with pytest.raises(ValueError, match="no skip at level 2"):
         skip_features(Segmenter(small_bundle("residual-concat", divisor=16)), photo(20, 20), 2)
+
+
+def test_a_loss_is_counted_against_the_full_answer_and_the_truth():
+    full, without, truth = (np.array([row], np.uint8) for row in ([0, 0, 1, 1], [0, 0, 0, 1], [0, 1, 1, 255]))
+    found = loss([1, 0], without, full, 2, truth)
+    assert found.levels == (0, 1)
+    assert found.agreement == 0.75
+    # Without: IoU of 0 is 1/3, of 1 is 0. In full: 1/2 and 1/2.
+    assert found.miou == pytest.approx((1 / 6, 1 / 2))
+    assert loss([0], full, full, 2).miou is None

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from html import escape
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -412,6 +413,22 @@ def _feature_image(values: np.ndarray, scale: float, features: SkipFeatures, tit
     text = escape(f"{title}: from {values.min():.2f} to {values.max():.2f}; brightest at ±{scale:.2f}")
     address = _data_uri(shrink(picture, _MAP_PIXELS), "png")
     return f'<img src="{address}" alt="{text}" title="{text}" style="width:{share:.1f}%">'
+
+
+def skips_table(measured: Sequence[Mapping[str, Any]]) -> str:
+    """What training the same body with both skips gave, as an HTML table; ``measured`` is benchmarks/skips.json."""
+    rows = []
+    for row in measured:
+        add, concat = (sum(row[skip]["scores"]) / len(row[skip]["scores"]) for skip in ("add", "concat"))
+        low, high = row["paired"]["interval"]
+        rows.append(
+            f'<tr><th scope="row">{escape(row["task"])}, {escape(row["body"])}</th><td>{escape(row["metric"])}</td>'
+            f"<td>{percent(add)}</td><td>{percent(concat)}</td><td>{100 * row['paired']['difference']:+.1f} points</td>"
+            f"<td>{100 * low:+.1f} to {100 * high:+.1f}</td><td>{row['seeds']}</td></tr>"
+        )
+    titles = ("Task and body", "Score", "Added", "Concatenated", "Difference", "95 % interval", "Seeds")
+    head = "".join(f'<th scope="col">{title}</th>' for title in titles)
+    return f'<table class="losses"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
 
 
 def _data_uri(image: np.ndarray, kind: str) -> str:
