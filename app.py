@@ -183,7 +183,9 @@ def needs_what_is_shown(handler: Callable[..., Any]) -> Callable[..., Any]:
     return checked
 
 
-def _read(source: str | Path, notify: Callable[[str], Any] = gr.Info) -> np.ndarray:
+def _read(source: str | Path | None, notify: Callable[[str], Any] = gr.Info) -> np.ndarray:
+    if source is None:  # a program's question without one
+        raise _refusal("There is no picture: give one.")
     try:
         return read_image(source, max_pixels=MAX_PIXELS, notify=notify)
     except ImageError as error:
@@ -506,7 +508,8 @@ def take_many(task: str, sides: Sides, pictures: list[FileData] | None, truths: 
             f"Together the pictures have {pixels / 1e6:.0f} million pixels, and {MANY_PIXELS // 10**6} million fit "
             "into one run: leave some out, or make them smaller."
         )
-    by_picture, left_over = match_truths([name for name, _ in named], {f.orig_name: f.path for f in truths or ()})
+    truth_files = {file.orig_name or Path(file.path).name: file.path for file in truths or ()}
+    by_picture, left_over = match_truths([name for name, _ in named], truth_files)
     remarks = [f"No picture is called like the ground truth {name}." for name in left_over]
     return Run(task, sides, named, pixels, by_picture, remarks)
 

@@ -1,0 +1,239 @@
+"""The public page gives away no file, fetches nothing for a stranger, and forgets what people upload."""
+
+import http.client
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import quote
+
+import httpx
+import pytest
+from bundles import photo, small_bundle
+from gradio.route_utils import delete_files_created_by_app
+from huggingface_hub import constants
+
+import app
+import networks
+from unet.images import save_png
+
+ROOT = Path(__file__).parent.parent
+SIDES = ("residual-add", "crop-concat")
+HOUR = 3600
+
+# The server's threads work within this process: what its own libraries warn each other of is not ours.
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture(scope="module")
+def listener():
+    """A service on this machine that only this machine may reach; every request to it is kept."""
+    requests = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            requests.append(self.path)
+            self.send_response(200)
+            self.end_headers()
+
+        do_HEAD = do_POST = do_GET  # noqa: N815 - names that http.server looks for
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_port, requests
+        server.shutdown()
+
+
+class Page:
+    """The page on a free port, with a picture outside its cache that nobody may see."""
+
+    def __init__(self, folder):
+        self.cache, self.secret = folder / "cache", folder / "secret.png"
+        save_png(photo(20, 30), self.secret)
+        self.demo = app.build_demo()
+        _, self.url, _ = app.launch(
+            self.demo, prevent_thread_lock=True, quiet=True, inbrowser=False, server_name="127.0.0.1"
+        )
+        self.client = httpx.Client(base_url=self.url, timeout=120)
+        self.endpoints = self.client.get("gradio_api/info").json()["named_endpoints"]
+
+    def get(self, path):
+        """Body of an answer to exactly this path; httpx would tidy it up."""
+        connection = http.client.HTTPConnection("127.0.0.1", httpx.URL(self.url).port, timeout=60)
+        connection.request("GET", path)
+        body = connection.getresponse().read()
+        connection.close()
+        return body
+
+    def upload(self, name, content):
+        return self.client.post("gradio_api/upload", files={"files": (name, content)}).json()[0]
+
+    def call(self, endpoint, data):
+        """("complete" or "error", what came with it) of an endpoint."""
+        asked = self.client.post(f"gradio_api/call{endpoint}", json={"data": data})
+        if asked.status_code != 200:
+            return "error", asked.text
+        text = self.client.get(f"gradio_api/call{endpoint}/{asked.json()['event_id']}").text
+        event, _, rest = text.strip().rpartition("event: ")[2].partition("\ndata: ")
+        return event, rest
+
+    def arguments(self, endpoint, picture):
+        """Sound arguments of an endpoint, and which of them are files."""
+        values, files = [], []
+        for i, parameter in enumerate(self.endpoints[endpoint]["parameters"]):
+            kind = parameter["type"]
+            if parameter["component"] in ("Image", "File"):
+                files.append(i)
+                values.append([file(picture)] if kind.get("type") == "array" else file(picture))
+            else:
+                choice = kind.get("enum", [SIDES[0]])[0]  # the name of a network is free text
+                values.append(parameter["parameter_default"] if parameter["parameter_has_default"] else choice)
+        return values, files
+
+
+def file(path, **more):
+    return {"path": str(path), "meta": {"_type": "gradio.FileData"}} | more
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("page")
+    for seed, side in enumerate(SIDES):
+        bundle = small_bundle(side, classes=2, task="nuclei", seed=seed, divisor=16, working_pixels=60 * 60)
+        bundle.save(folder / "weights" / "nuclei" / side)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_TEMP_DIR", str(folder / "cache"))
+        patch.setattr(networks, "WEIGHTS", str(folder / "weights"))
+        patch.setattr(constants, "HF_HUB_OFFLINE", True)
+        networks.tasks.cache_clear()
+        page = Page(folder)
+        yield page
+        page.client.close()
+        page.demo.close(verbose=False)
+        networks.tasks.cache_clear()
+
+
+def test_no_file_outside_the_cache_is_readable_by_url(page, listener):
+    uploaded = page.upload("mine.png", b"my own")
+    assert page.get(f"/gradio_api/file={uploaded}") == b"my own", "what was uploaded is served, so the test can fail"
+    port, requests = listener
+    secret, up = page.secret, "/..".join([""] * 12)
+    twice = quote(quote(str(secret), safe=""), safe="")
+    for path in (
+        *(f"{start}{secret}" for start in ("/gradio_api/file=", "/file=", "/gradio_api/file=/", "/gradio_api/file=file://")),
+        f"/gradio_api/file={quote(str(secret), safe='')}",
+        f"/gradio_api/file={twice}",
+        f"/gradio_api/file={page.cache}/../{secret.name}",
+        f"/gradio_api/file={page.cache}/%2e%2e/{secret.name}",
+        f"/gradio_api/file={Path(uploaded).parent}/../../{secret.name}",
+        *(f"/{mount}{up}{secret}" for mount in ("static", "assets", "svelte", "theme.css", "gradio_api/deep_link")),
+        *(f"/{mount}{quote(up, safe='')}{quote(str(secret), safe='')}" for mount in ("static/", "assets/", "svelte/")),
+        f"/gradio_api/proxy=file://{secret}",
+        f"/gradio_api/proxy=http://127.0.0.1:{port}/secret",
+        f"/gradio_api/stream/{secret}/x/y/playlist.m3u8",
+    ):  # fmt: skip
+        assert secret.read_bytes() not in page.get(path), path
+    for own in ("app.py", "tests/corpus.py", "../weights/nuclei/residual-add/config.json"):
+        found = (ROOT / own) if not own.startswith("..") else page.secret.parent / own.removeprefix("../")
+        assert found.read_bytes() not in page.get(f"/gradio_api/file={found}"), own
+    assert b"PATH=" not in page.get("/gradio_api/file=/proc/self/environ")
+    assert not requests
+
+
+def test_no_endpoint_opens_a_file_or_an_address_for_a_stranger(page, listener):
+    port, requests = listener
+    uploaded = page.upload("sound.png", page.secret.read_bytes())
+    inside = f"http://127.0.0.1:{port}/secret.png"
+    attacks = [
+        file(page.secret),
+        file(page.cache / ".." / page.secret.name),
+        file(f"file://{page.secret}"),
+        file(inside),
+        file("x.png", url=inside),
+        file("x.png", url=f"file://{page.secret}"),
+        file(f"http://localhost:{port}/secret.png"),
+        file(f"http://[::ffff:127.0.0.1]:{port}/secret.png"),
+        file(f"http://{127 << 24 | 1}:{port}/secret.png"),
+        file("http://169.254.169.254/latest/meta-data/"),
+    ]
+    assert {"/segment", "/compare", "/quantize"} <= set(page.endpoints)
+    for endpoint in page.endpoints:
+        sound, files = page.arguments(endpoint, uploaded)
+        for at in files:
+            for attack in attacks:
+                data = [*sound]
+                data[at] = [attack] if isinstance(sound[at], list) else attack
+                event, said = page.call(endpoint, data)
+                assert event == "error", (endpoint, attack, said)
+                assert str(page.secret.parent) not in said, "nor are the server's folders anybody's business"
+    assert not requests
+
+
+def test_a_network_s_name_leads_to_no_folder_and_no_address(page, listener):
+    port, requests = listener
+    uploaded = page.upload("sound.png", page.secret.read_bytes())
+    bundle = page.secret.parent / "weights" / "nuclei" / SIDES[0]
+    names = [str(bundle), f"file://{bundle}", "weights/nuclei", "../weights", "ann/net@../../x", "a" * 9999]
+    for name in (*names, f"http://127.0.0.1:{port}/ann", f"127.0.0.1:{port}/ann"):
+        for endpoint, data in (("/segment", [name]), ("/compare", [SIDES[0], name])):
+            event, said = page.call(endpoint, [file(uploaded), "nuclei", *data])
+            assert event == "error", (endpoint, name)
+            assert json.loads(said)["error"], "a sentence, not the nothing that a mistake of ours would be"
+    assert not requests
+
+
+def test_broken_inputs_give_sentences_and_never_a_stack_trace(page):
+    sound_upload = page.upload("sound.png", page.secret.read_bytes())
+    broken = {
+        "cut off.png": page.secret.read_bytes()[:200],
+        "empty.png": b"",
+        "note.png": b"a note",
+        "drawing.svg": b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+    }
+    uploads = {name: page.upload(name, content) for name, content in broken.items()}
+    for endpoint in page.endpoints:
+        sound, (at, *_) = page.arguments(endpoint, sound_upload)
+        several = isinstance(sound[at], list)
+        for name, path in uploads.items():
+            event, said = page.call(endpoint, [*sound[:at], [file(path)] if several else file(path), *sound[at + 1 :]])
+            if event == "error":
+                assert (json.loads(said)["error"] or "").endswith("."), (endpoint, name, said)
+                assert str(page.cache) not in said
+            assert name in said, (endpoint, said)
+        for at in range(len(sound)):
+            for wrong in (None, "none such", {"a": 1}):
+                event, said = page.call(endpoint, [*sound[:at], wrong, *sound[at + 1 :]])
+                assert not any(part in said for part in ("Traceback", 'File "', ".py", "site-packages")), said
+                if wrong is None and page.endpoints[endpoint]["parameters"][at]["label"] in ("image", "pictures"):
+                    assert "no picture" in said, (endpoint, said)
+
+
+def test_names_of_uploads_lead_nowhere(page):
+    for name in ("../../../evil.png", "..\\..\\evil.png", "/etc/evil.png", "%2e%2e%2fevil.png", "a\0b.png", ".." * 9):
+        path = Path(page.upload(name, b"x"))
+        assert path.resolve().is_relative_to(page.cache.resolve()), name
+
+
+def test_nobody_is_told_who_visits(page):
+    config = page.client.get("config").json()
+    assert config["analytics_enabled"] is False
+    text = page.client.get("").text
+    for host in ("google", "huggingface.co/front", "cdn.", "plausible", "gravatar"):
+        assert f"//{host}" not in text
+
+
+def test_what_people_upload_and_what_came_of_it_is_deleted(page):
+    """Gradio deletes, every hour, what is older than an hour and known to it: after all of the above, that is all."""
+    assert page.demo.delete_cache == (HOUR, HOUR)
+    uploaded = page.upload("mine.png", page.secret.read_bytes())
+    sound, _ = page.arguments("/quantize", uploaded)
+    event, said = page.call("/quantize", sound)
+    assert event == "complete"
+    assert Path(uploaded).exists()
+    assert Path(json.loads(said)[0]["path"]).exists()
+    delete_files_created_by_app(page.demo, None)
+    left = [path for path in page.cache.rglob("*") if path.is_file()]
+    assert left == [], "only these would stay"
