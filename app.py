@@ -11,6 +11,7 @@ who has the same picture can ask for.
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import functools
 import importlib.util
 import io
@@ -20,6 +21,7 @@ import re
 import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -58,6 +60,7 @@ PALETTE_FILES = ("PNG", "GPL", "ASE", "JSON", "CSS")
 MAX_PIXELS = 40_000_000  # on the page; the library has no limit
 VIEW_PIXELS = 1_000_000  # what a screen shows of it, and what the palette's slider repaints
 MANY_PICTURES, MANY_PIXELS = 50, 100_000_000  # in one run, together
+TICK = 0.5  # seconds between two looks at how far a run is
 HOUR = 3600
 
 
@@ -479,11 +482,16 @@ def _new_file(name: str) -> Path:
 # ---- many pictures ---------------------------------------------------------------------------------------------------
 
 
+class Stopped(Exception):
+    """A run was stopped in the middle of a picture."""
+
+
 @dataclass
 class Run:
     """Pictures on their way through both networks: (name, path) each, and how many pixels they have together.
 
-    truths: paths by the name of their picture. remarks: sentences. stopped: no further picture is to be begun.
+    truths: paths by the name of their picture. remarks: sentences. under_way: how far a large picture is, in words.
+    stopped: somebody has had enough.
     """
 
     task: str
@@ -492,7 +500,14 @@ class Run:
     pixels: int
     truths: dict[str, str]
     remarks: list[str]
+    under_way: str = ""
     stopped: bool = False
+
+    def count_tile(self, number: int, done: int, total: int) -> None:
+        """See `networks.on_tile`. Raises Stopped."""
+        if self.stopped:
+            raise Stopped
+        self.under_way = f"network {number}, tile {done} of {total}" if total > 1 else ""
 
 
 def take_many(task: str, sides: Sides, pictures: list[FileData] | None, truths: list[FileData] | None) -> Run:
@@ -519,7 +534,7 @@ def begin_many(
 ) -> tuple[Run, str, gr.Button]:
     """The button was pressed -> (what to run, progress, the button, of no use until that is done)."""
     run = take_many(task, sides, pictures, truths)
-    waiting = render.batch_progress(0, len(run.pictures), "waiting for their turn", run.remarks)
+    waiting = render.batch_progress(0, len(run.pictures), ["waiting for their turn"], run.remarks)
     return run, waiting, gr.Button(interactive=False)
 
 
@@ -540,34 +555,66 @@ def answers_of(run: Run, file: BinaryIO) -> Iterator[Row]:
 
 
 def run_many(run: Run) -> Iterator[tuple[Any, ...]]:
-    """Segment them all -> (progress, table, file to save, whether it can be stopped), after every picture."""
+    """Segment them all -> (progress, table, file to save, whether it can be stopped), again and again."""
     bundle = networks.segmenter(run.sides[0].location).bundle
     names = tuple(side.name for side in run.sides)
     archive = _new_file(f"{run.task}-{len(run.pictures)}-pictures.zip")
     rows: list[Row] = []
     started = time.monotonic()
 
-    def shown(*, finished: bool = False) -> tuple[str, str]:
+    def progress(*, finished: bool = False) -> str:
         seconds = time.monotonic() - started
         done = sum(row.size[0] * row.size[1] for row in rows if row.size)
-        time_left = f"about {render.seconds(seconds * (run.pixels - done) / done)} left" if done else "begun"
-        timing = f"took {render.seconds(seconds)}" if finished else time_left
-        table = render.batch_table(names, rows, pooled(rows), bundle.class_names, bundle.palette)
-        return render.batch_progress(len(rows), len(run.pictures), timing, run.remarks), table if rows else ""
+        if finished:
+            said = [f"took {render.seconds(seconds)}"]
+        else:
+            left = f"about {render.seconds(seconds * (run.pixels - done) / done)} left" if done else ""
+            said = [words for words in (run.under_way, left) if words]
+        return render.batch_progress(len(rows), len(run.pictures), said, run.remarks)
 
-    yield *shown(), gr.DownloadButton(visible=False), gr.Button(interactive=True)
+    def table() -> str:
+        return render.batch_table(names, rows, pooled(rows), bundle.class_names, bundle.palette) if rows else ""
+
+    yield progress(), "", gr.DownloadButton(visible=False), gr.Button(interactive=True)
     # Gradio deletes what it has handed over; what a visitor walks away from is deleted here.
     with contextlib.ExitStack() as unless_finished:
         unless_finished.callback(archive.unlink)
         # Closing the answers completes the archive, after a stop too.
         with archive.open("wb") as file, contextlib.closing(answers_of(run, file)) as answers:
-            for row in answers:
-                rows.append(row)
-                yield *shown(), gr.skip(), gr.skip()
-                if run.stopped:
-                    break
+            try:
+                for row in _with_ticks(answers, run):
+                    if row is None:
+                        yield progress(), gr.skip(), gr.skip(), gr.skip()
+                        continue
+                    rows.append(row)
+                    run.under_way = ""
+                    yield progress(), table(), gr.skip(), gr.skip()
+                    if run.stopped:
+                        break
+            except Stopped:
+                pass
         unless_finished.pop_all()
-    yield *shown(finished=True), gr.DownloadButton(value=str(archive), visible=True), gr.Button(interactive=False)
+    save = gr.DownloadButton(value=str(archive), visible=True)
+    yield progress(finished=True), table(), save, gr.Button(interactive=False)
+
+
+def _with_ticks(answers: Iterator[Row], run: Run) -> Iterator[Row | None]:
+    """The answers, and None again and again while one is being made."""
+    # Gradio finds the visitor, for whom messages are, in the context.
+    context = contextvars.copy_context()
+    context.run(networks.on_tile.set, run.count_tile)
+    with ThreadPoolExecutor(1) as thread:
+        try:
+            while True:
+                coming = thread.submit(context.run, next, answers, None)
+                while not wait([coming], TICK).done:
+                    yield None
+                row = coming.result()
+                if row is None:
+                    return
+                yield row
+        finally:
+            run.stopped = True  # who walks away does not wait for a large picture
 
 
 def example_files(task: str) -> tuple[list[str], list[str]]:
@@ -576,7 +623,7 @@ def example_files(task: str) -> tuple[list[str], list[str]]:
 
 
 def stop_many(run: Run | None) -> Any:
-    """The picture under way is finished, then the archive is closed -> the button."""
+    """What is done is kept; a large picture under way is given up after its tile -> the button."""
     if run is not None:
         run.stopped = True
     return gr.Button(interactive=False)

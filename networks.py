@@ -13,6 +13,7 @@ import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -144,18 +145,23 @@ def run(on_gpu: Callable[..., Result], function: Callable[..., Result], *inputs:
         return function(*inputs, device="cpu")
 
 
-def segment(locations: Iterable[str], image: np.ndarray, device: str | None = None) -> tuple[Segmentation, ...]:
-    """Each network's answer to uint8 (H, W, 3), timed in a network that has run before; the page shows the tiles."""
-    answers = []
-    for number, network in enumerate([segmenter(location, device) for location in locations], 1):
-        network.warm_up()
-        answers.append(network(image, progress=functools.partial(_show_progress, number)))
-    return tuple(answers)
-
-
 def _show_progress(number: int, done: int, total: int) -> None:
     if total > 1:  # gr.Progress finds the request that it belongs to; without one it does nothing
         gr.Progress()((done, total), desc=f"Network {number}", unit="tiles")
+
+
+#: Who is told of every tile: (number of the network, tiles done, tiles in all). A context does not cross into ZeroGPU's
+#: process, where it is Gradio that is told, in vain.
+on_tile: ContextVar[Callable[[int, int, int], None]] = ContextVar("on_tile", default=_show_progress)
+
+
+def segment(locations: Iterable[str], image: np.ndarray, device: str | None = None) -> tuple[Segmentation, ...]:
+    """Each network's answer to uint8 (H, W, 3), timed in a network that has run before; `on_tile` hears of it."""
+    answers = []
+    for number, network in enumerate([segmenter(location, device) for location in locations], 1):
+        network.warm_up()
+        answers.append(network(image, progress=functools.partial(on_tile.get(), number)))
+    return tuple(answers)
 
 
 class Answers:

@@ -450,8 +450,9 @@ def test_many_pictures_come_back_as_one_archive(open_page, tmp_path):
 
 def test_stopping_keeps_what_is_done(open_page):
     page = open_page()
-    page.get_by_role("radio", name="Garden").check()
-    pictures = [{"name": f"{i}.png", "mimeType": "image/png", "buffer": PICTURE} for i in range(app.MANY_PICTURES)]
+    file = io.BytesIO()
+    save_png(photo(700, 700), file)
+    pictures = [{"name": f"{i}.png", "mimeType": "image/png", "buffer": file.getvalue()} for i in range(6)]
     page.locator("#many-pictures input[type=file]").set_input_files(pictures)
     expect(page.locator("#many-pictures .file-preview tr")).to_have_count(len(pictures), timeout=PATIENCE)
     page.get_by_role("button", name="Segment all").click()
@@ -682,6 +683,48 @@ def test_refusals_are_sentences(client, picture, tmp_path):
         client.predict(handle_file(tmp_path / "note.png"), 8, "RGB", api_name="/quantize")
     with pytest.raises(AppError, match="Colours are 2 to 64"):
         client.predict(handle_file(picture), 65, "RGB", api_name="/quantize")
+
+
+@pytest.fixture
+def run_of_large_pictures(tmp_path, monkeypatch):
+    """Two pictures of three tiles each, on their way through small networks."""
+    for seed, architecture in enumerate(SIDES):
+        small_bundle(architecture, task="garden", seed=seed).save(tmp_path / "weights" / "garden" / architecture)
+    save_png(photo(200, 1100), tmp_path / "large.png")
+    monkeypatch.setattr(networks, "WEIGHTS", str(tmp_path / "weights"))
+    monkeypatch.setattr(networks, "KNOWN_PIXELS", 0)
+    monkeypatch.setattr(app, "TICK", 0.01)
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "cache"))
+    networks.tasks.cache_clear()
+    large = app.FileData(path=str(tmp_path / "large.png"), orig_name="large.png")
+    yield app.take_many("garden", app.choose_sides("garden"), [large, large], None)
+    networks.tasks.cache_clear()
+
+
+def test_many_large_pictures_are_counted_in_tiles(run_of_large_pictures):
+    *_, last = said = list(app.run_many(run_of_large_pictures))
+    assert any(re.search("network [12], tile [123] of 3", progress) for progress, *_ in said)
+    assert "<b>2</b> of 2 pictures" in last[0]
+    with zipfile.ZipFile(last[2].value["path"]) as archive:
+        assert "crop-concat/labels/large-2.png" in archive.namelist()
+
+
+def test_a_large_picture_is_given_up_in_the_middle(run_of_large_pictures):
+    for progress, *_ in (said := app.run_many(run_of_large_pictures)):
+        if "tile " in progress:
+            app.stop_many(run_of_large_pictures)
+            break
+    *_, last = said
+    assert "<b>0</b> of 2 pictures" in last[0]
+    with zipfile.ZipFile(last[2].value["path"]) as archive:
+        assert archive.namelist() == ["scores.csv"]
+
+
+def test_what_a_visitor_walks_away_from_is_deleted(run_of_large_pictures, tmp_path):
+    said = app.run_many(run_of_large_pictures)
+    next(said), next(said)
+    said.close()
+    assert not list((tmp_path / "cache").rglob("*.zip"))
 
 
 def test_importing_loads_no_weights_and_touches_no_network(weights):

@@ -311,12 +311,13 @@ def iou_bars(names: Sequence[str], comparison: Comparison, palette: np.ndarray) 
     )
 
 
-def batch_progress(done: int, total: int, timing: str, remarks: Sequence[str]) -> str:
-    """How far many pictures are; timing: "about 8 s left", say."""
-    said = "".join(f"<p>{escape(remark)}</p>" for remark in remarks)
+def batch_progress(done: int, total: int, said: Sequence[str], remarks: Sequence[str]) -> str:
+    """How far many pictures are; said: what goes on the same line, such as "about 8 s left"."""
+    line = " · ".join([f"<b>{done}</b> of {total} pictures", *map(escape, said)])
+    below = "".join(f"<p>{escape(remark)}</p>" for remark in remarks)
     return (
-        f'<div class="progress"><p role="status"><b>{done}</b> of {total} pictures · {escape(timing)}</p>'
-        f'<progress max="{total}" value="{done}">{done} of {total}</progress>{said}</div>'
+        f'<div class="progress"><p role="status">{line}</p>'
+        f'<progress max="{total}" value="{done}">{done} of {total}</progress>{below}</div>'
     )
 
 
