@@ -764,7 +764,7 @@ def test_without_gpu_time_the_networks_run_on_the_cpu(weights, monkeypatch):
 
     monkeypatch.setattr(app, "run_on_gpu", refuse)
     title = "ZeroGPU quota exceeded"
-    locations = tuple(networks.tasks()["garden"].values())
+    locations = tuple(networks.tasks()["garden"][side] for side in SIDES)
     found = app.run_networks(locations, photo(40, 50))
     assert [answer.device for answer in found] == ["cpu", "cpu"]
     assert "on the CPU" in said[0]
