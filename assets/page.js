@@ -79,10 +79,13 @@ window.unetPage = (() => {
     for (const [selector, title] of Object.entries(TITLES)) {
       for (const element of document.querySelectorAll(`${selector}:not([title])`)) element.title = title;
     }
-    for (const image of document.querySelectorAll("#picture button > .image-frame > img")) {
-      image.closest("button").ariaLabel = "The picture that is asked about";
-    }
+    document.querySelector("#painted button:has(.image-frame)")?.setAttribute("aria-label", "The picture in k colours");
+    for (const code of document.querySelectorAll("pre:not([tabindex])")) code.tabIndex = 0; // to scroll it by keys
+    if (document.querySelector("#legend li") && document.querySelector(".chip")) answered();
   }
+
+  const answered = () => document.documentElement.classList.add("answered");
+  setTimeout(answered, 15_000); // if the answer takes long, the rest of the page is of use all the same
 
   let naming;
   new MutationObserver(() => {
