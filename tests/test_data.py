@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import resource
 import shutil
 from types import SimpleNamespace
@@ -122,15 +123,98 @@ def test_pictures_without_annotation_and_the_reverse_are_all_named(tmp_path):
     ("content", "reason"),
     [
         ("{", "not a class list"),
+        ("", "not a class list"),
+        ("[" * 100_000, "recursion"),
+        (b'{"class_names": ["\xe4", "b"]}', "utf-8"),
+        ("[1]", "begin with {"),
+        ("null", "begin with {"),
+        ('{"classes": ["a", "b"]}', "nobody knows what 'classes' means"),
+        ('{"class_names": "ab"}', "list of words"),
+        ('{"class_names": [1, 2]}', "list of words"),
+        ('{"class_names": ["a", " "]}', "list of words"),
+        ('{"class_names": []}', "different words"),
+        ('{"class_names": ["a", "a"]}', "different words"),
+        (json.dumps({"class_names": [str(i) for i in range(256)]}), "at most 255"),
+        ('{"palette": [[0, 0, 0], [1, 1, 1]]}', "one .r, g, b."),
         ('{"class_names": ["a"], "palette": [[1, 2]]}', "one .r, g, b."),
-        ("[1]", "class list"),
+        ('{"class_names": ["a", "b"], "palette": ["#000", "#fff"]}', "one .r, g, b."),
+        ('{"class_names": ["a", "b"], "palette": [[0, 0, 0.5], [1, 1, 1]]}', "one .r, g, b."),
+        ('{"class_names": ["a", "b"], "palette": [[0, 0, 0], [1, 1, 256]]}', "one .r, g, b."),
+        ('{"class_names": ["a", "b"], "palette": [[0, 0, NaN], [1, 1, 1]]}', "one .r, g, b."),
+        ('{"class_names": ["a", "b"], "palette": [[0, 0, 0], [0, 0, 0]]}', "one colour"),
+        ('{"ignore_index": "255"}', "0 to 255"),
+        ('{"ignore_index": 256}', "0 to 255"),
+        ('{"ignore_index": true}', "0 to 255"),
     ],
 )
 def test_a_wrong_classes_json_is_refused(tmp_path, content, reason):
-    write_dataset(tmp_path)
-    (tmp_path / "classes.json").write_text(content)
+    write_dataset(tmp_path, train=1, val=1)
+    (tmp_path / "classes.json").write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(DataError, match=reason):
         load_dataset(tmp_path)
+
+
+def test_a_classes_json_as_editors_on_windows_save_it(tmp_path):
+    write_dataset(tmp_path, train=1, val=1)
+    (tmp_path / "classes.json").write_text('\ufeff{"class_names": ["ground", "disc"]}', encoding="utf-8")
+    assert load_dataset(tmp_path).class_names == ("ground", "disc")
+
+
+def test_everything_that_is_no_picture_is_listed(tmp_path):
+    """One picture of each kind of trouble; none of them stops the others from being named."""
+    write_dataset(tmp_path, train=9, val=1, size=(20, 24))
+    images, labels = (sorted((tmp_path / "train" / kind).iterdir()) for kind in ("images", "labels"))
+    for path in (images[0], labels[1]):
+        path.unlink()
+        path.mkdir()
+    images[2].unlink()
+    images[2].symlink_to("nowhere.png")
+    images[3].unlink()
+    images[3].symlink_to(images[3].name)
+    images[4].unlink()
+    os.mkfifo(images[4])
+    labels[5].write_bytes(b"")
+    Image.fromarray(np.full((20, 24), 300, np.uint16)).save(labels[6])
+    Image.fromarray(np.full((20, 24), 0.5, np.float32)).save(labels[7].with_suffix(".tif"))
+    labels[7].unlink()
+    Image.fromarray(np.arange(480, dtype=np.uint16).reshape(20, 24).astype(np.uint8)).save(
+        labels[8].with_suffix(".jpg")
+    )
+    labels[8].unlink()
+    with pytest.raises(DataError, match="9 problems in the data; nothing was started") as error:
+        load_dataset(tmp_path).check()
+    for number, reason in enumerate(
+        ("is a folder", "is a folder", "no file", "Too many levels of symbolic links", "no regular file", "is empty",
+         "values from 300 to 300", "values from 0.5 to 0.5", "a grey JPEG, which changes")
+    ):  # fmt: skip
+        (line,) = (line for line in str(error.value).splitlines() if f"00{number}." in line)
+        assert reason in line
+
+
+def test_names_that_are_no_utf_8_and_names_that_two_pictures_share(tmp_path):
+    write_dataset(tmp_path, train=3, val=1, size=(20, 24))
+    labels = tmp_path / "train/labels"
+    os.rename(labels / "000.png", os.fsencode(labels) + b"/\xff.png")
+    shutil.copy(tmp_path / "train/images/001.png", tmp_path / "train/images/001.bmp")
+    with pytest.raises(DataError, match="3 problems") as error:
+        load_dataset(tmp_path)
+    assert "000.png has no annotation in labels/" in str(error.value)
+    assert "001.png and 001.bmp have one name" in str(error.value)
+    assert "\udcff.png has no picture in images/" in str(error.value)
+
+
+def test_index_maps_of_16_bits_and_with_alpha_are_index_maps(tmp_path):
+    write_dataset(tmp_path, train=2, val=1)
+    expected = load_dataset(tmp_path).train.label_map(0)
+    for i, kind in enumerate(("deep", "with alpha")):
+        path = tmp_path / f"train/labels/00{i}.png"
+        labels = np.asarray(Image.open(path))
+        stored = labels.astype(np.uint16) if kind == "deep" else np.dstack([labels, np.full_like(labels, 255)])
+        Image.fromarray(stored).save(path)
+    dataset = load_dataset(tmp_path)
+    dataset.check()
+    assert dataset.class_names == ("background", "object")
+    assert (dataset.train.label_map(0) == expected).all()
 
 
 def test_a_folder_laid_out_otherwise_is_refused(tmp_path):

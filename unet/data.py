@@ -16,6 +16,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import io
+import itertools
 import json
 import math
 import os
@@ -351,7 +352,10 @@ def _pair_up(folder: Path, alone: list[str]) -> list[tuple[Path, Path]]:
     annotation_folder = next((folder / name for name in ANNOTATION_FOLDERS if (folder / name).is_dir()), None)
     if not (folder / "images").is_dir() or annotation_folder is None:
         raise DataError(f"{folder} needs a folder images/ and a folder {', '.join(ANNOTATION_FOLDERS)}/ beside it")
-    images, annotations = ({p.stem: p for p in _pictures(f)} for f in (folder / "images", annotation_folder))
+    found = [_pictures(f) for f in (folder / "images", annotation_folder)]
+    for paths in found:
+        alone += [f"{b} and {a.name} have one name" for a, b in itertools.pairwise(paths) if a.stem == b.stem]
+    images, annotations = ({path.stem: path for path in paths} for paths in found)
     where = annotation_folder.name
     alone += [f"{images[n]} has no annotation in {where}/" for n in sorted(images.keys() - annotations)]
     alone += [f"{annotations[n]} has no picture in images/" for n in sorted(annotations.keys() - images)]
@@ -374,17 +378,45 @@ def _split(pairs: list[tuple[Path, Path]], seed: int) -> list[list[tuple[Path, P
 
 
 def _read_classes(root: Path) -> dict[str, Any]:
+    """classes.json, {} where there is none. Raises DataError with what is wrong in it."""
     path = root / "classes.json"
     if not path.exists():
         return {}
     try:
-        classes = json.loads(path.read_text(encoding="utf-8"))
-        names, palette = classes.get("class_names"), classes.get("palette")
-        if palette is not None and (np.array(palette).shape != (len(names), 3) or not 0 <= np.min(palette) <= 255):
-            raise ValueError("palette needs one [r, g, b] of 0 to 255 a class name")
-    except (ValueError, AttributeError, TypeError) as error:
-        raise DataError(f"{path} is not a class list ({error}); see the README for its form") from error
-    return classes
+        listed = json.loads(path.read_text(encoding="utf-8-sig"))
+        wrong = _wrong_in(listed)
+    except (OSError, ValueError, RecursionError) as error:
+        wrong = str(error)
+    if wrong:
+        raise DataError(f"{path} is not a class list ({wrong}); see the README for its form")
+    return listed
+
+
+def _wrong_in(listed: Any) -> str | None:
+    """What keeps this from being a class list, or None."""
+
+    def is_byte(value: Any) -> bool:
+        return type(value) is int and 0 <= value <= 255
+
+    if not isinstance(listed, dict):
+        return "it has to begin with { and end with }"
+    if unknown := sorted(listed.keys() - {"class_names", "palette", "ignore_index"}):
+        return f"nobody knows what {unknown[0]!r} means"
+    names, palette, void = (listed.get(key) for key in ("class_names", "palette", "ignore_index"))
+    if names is not None:
+        if not isinstance(names, list) or not all(isinstance(name, str) and name.strip() for name in names):
+            return "class_names is a list of words"
+        if not 1 <= len(names) <= IGNORE_INDEX or len(set(names)) < len(names):
+            return f"class_names are different words, at most {IGNORE_INDEX}"
+    if palette is not None:
+        lists = isinstance(palette, list) and all(isinstance(color, list) and len(color) == 3 for color in palette)
+        if not names or not lists or len(palette) != len(names) or not all(is_byte(v) for c in palette for v in c):
+            return "palette needs one [r, g, b] of 0 to 255 a class name"
+        if len({tuple(color) for color in palette}) < len(palette):
+            return "two classes have one colour in palette"
+    if void is not None and not is_byte(void):
+        return "ignore_index is a whole number from 0 to 255"
+    return None
 
 
 def _labels_in(annotations: Sequence[Path]) -> tuple[set[int], bool]:
