@@ -13,13 +13,15 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import functools
+import gzip
 import importlib.util
-import io
+import json
 import math
 import os
 import re
 import tempfile
 import time
+import zlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
@@ -53,7 +55,6 @@ HERE = Path(__file__).parent
 
 TRUTH_FILES = [".png", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".jpg", ".jpeg"]
 
-VIEWS = ("Overlay", "Masks", "Disagreement", "Confidence")
 COLOR_SPACES = {"RGB": "rgb", "OKLab": "oklab"}
 PALETTE_FILES = ("PNG", "GPL", "ASE", "JSON", "CSS")
 
@@ -305,12 +306,12 @@ def _example(task: str, index: int) -> tuple[Picture, str, str | None]:
 
 
 @needs_what_is_shown
-def take_truth(picture: Picture, answer: Answer, path: str | None) -> tuple[Picture, Answer, str, str]:
-    """A ground truth was added or removed -> (picture, answer, table of scores, bars)."""
+def take_truth(picture: Picture, answer: Answer, path: str | None) -> tuple[Picture, Answer, str, str, list[str]]:
+    """A ground truth was added or removed -> (picture, answer, table of scores, bars, what the viewer draws)."""
     picture = replace(picture, truth=Path(path) if path else None)
     comparison, truth = _scored(answer.comparison, answer.palette, picture.truth)
     answer = replace(answer, comparison=comparison, truth=truth)
-    return picture, answer, *show_scores(answer)
+    return picture, answer, *show_scores(answer), hand_over(answer)
 
 
 def _scored(comparison: Comparison, palette: np.ndarray, path: Path | None) -> tuple[Comparison, Truth | None]:
@@ -392,51 +393,56 @@ def show_headings(answer: Answer) -> str:
 
 
 @needs_what_is_shown
-def show_answer(answer: Answer, view: str, opacity: float) -> tuple[Any, ...]:
-    """All there is to see of an answer -> (headings, two pictures, key, agreement, legend, scores, bars)."""
+def show_answer(answer: Answer) -> tuple[Any, ...]:
+    """All there is to see of an answer -> (headings, what the viewer draws, agreement, legend, scores, bars)."""
     return (
         show_headings(answer),
-        show_pair(answer, view, opacity),
-        render.view_key(view, len(answer.comparison.class_names)),
+        hand_over(answer),
         render.agreement_bar(answer.comparison.agreement, answer.colors),
         render.legend(answer.names, answer.comparison, answer.palette),
         *show_scores(answer),
     )
 
 
+def hand_over(answer: Answer) -> list[str]:
+    """Write an answer for the viewer in the browser -> paths of facts, planes and picture.
+
+    Planes are uint8 (h, w) at the size of the view, one after the other, gzipped: both label maps, both confidences
+    (255 is certainty), and the ground truth's labels where there is one. They are no PNGs because browsers that guard
+    against fingerprinting change what a page reads back from a picture.
+    """
+    comparison, size = answer.comparison, answer.view.shape[:2]
+    truth = [answer.truth.labels] if answer.truth else []
+    planes = [
+        *(render.sample(label_map, size) for label_map in comparison.label_maps),
+        *(np.rint(255 * confidence).astype(np.uint8) for confidence in answer.confidences),
+        *(render.sample(labels, size) for labels in truth),
+    ]
+    unpainted = render.unpainted_classes(comparison.class_names)
+    facts = {
+        "picture_key": zlib.crc32(answer.view),
+        "size": size,
+        "full_size": comparison.label_maps[0].shape,
+        "sides": answer.names,
+        "classes": [
+            {"name": name, "color": color, "painted": i not in unpainted}
+            for i, (name, color) in enumerate(zip(comparison.class_names, answer.palette.tolist(), strict=True))
+        ],
+        "truth": bool(truth),
+    }
+    paths = [_new_file("facts.json"), _new_file("planes.bin"), _new_file("picture.png")]
+    paths[0].write_text(json.dumps(facts))
+    paths[1].write_bytes(gzip.compress(np.stack(planes).tobytes(), 1))
+    Image.fromarray(answer.view).save(paths[2], compress_level=1)
+    return [str(path) for path in paths]
+
+
 @needs_what_is_shown
-def show_pair(answer: Answer, view: str, opacity: float) -> tuple[Any, Any]:
-    """The two pictures on either side of the divider; no network runs."""
-    names = answer.comparison.class_names
-    first, second = maps = [render.sample(m, answer.view.shape[:2]) for m in answer.comparison.label_maps]
-    unpainted = render.unpainted_classes(names)
-    if view == "Masks":
-        return tuple(render.paint(label_map, answer.palette) for label_map in maps)
-    if view == "Disagreement":
-        return tuple(
-            _quick_png(render.disagreement_view(answer.view, one, other, answer.palette, unpainted=unpainted))
-            for one, other in ((first, second), (second, first))
-        )
-    if view == "Confidence":
-        return tuple(_quick_png(render.confidence_view(confidence, len(names))) for confidence in answer.confidences)
-    return tuple(
-        _quick_png(render.overlay(answer.view, label_map, answer.palette, opacity=opacity / 100, unpainted=unpainted))
-        for label_map in maps
-    )
-
-
-def _quick_png(image: np.ndarray) -> str:
-    """uint8 (h, w, 3) -> path of a PNG for the browser. Gradio would take four times as long for a tenth less."""
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, "PNG", compress_level=1)
-    return gr.processing_utils.save_bytes_to_cache(file.getvalue(), "image.png", gr.utils.get_upload_folder())
-
-
-@needs_what_is_shown
-def change_view(answer: Answer, view: str, opacity: float) -> tuple[Any, Any, str]:
-    """Another view was chosen -> (two pictures, whether opacity matters, how to read them)."""
-    key = render.view_key(view, len(answer.comparison.class_names))
-    return show_pair(answer, view, opacity), gr.Slider(interactive=view == "Overlay"), key
+def save_labels(answer: Answer, *, side: int) -> str:
+    """Write a side's label map at the picture's full size for download -> path."""
+    path = _new_file(f"{answer.names[side]}-labels.png")
+    save_png(answer.comparison.label_maps[side], path, palette=answer.palette)
+    return str(path)
 
 
 # ---- the palette -----------------------------------------------------------------------------------------------------
@@ -915,22 +921,7 @@ def build_demo() -> gr.Blocks:
                 with gr.Row(elem_id="sides"):
                     left, right = (_side_menu(names[0], side) for side in (0, 1))
                 headings = _html("", "headings")
-                pair = gr.ImageSlider(
-                    label="residual-add | crop-concat",
-                    show_label=False,
-                    format="png",
-                    height=470,
-                    max_height=470,
-                    interactive=False,
-                    buttons=["download", "fullscreen"],
-                    elem_id="pair",
-                )
-                with gr.Row(elem_id="views"):
-                    view = gr.Radio(VIEWS, value=VIEWS[0], label="View", elem_id="view", scale=3, min_width=280)
-                    opacity = gr.Slider(
-                        0, 100, value=55, step=5, label="Opacity, %", scale=2, min_width=160, elem_id="opacity"
-                    )
-                key = _html("", "key")
+                viewer = _html(_asset("viewer.html"), "viewer")
                 agreement = _html("", "agreement")
                 legend = _html("", "legend")
 
@@ -1006,28 +997,32 @@ def build_demo() -> gr.Blocks:
         cards = [gr.Button("Card", visible="hidden", elem_id=f"card-{side}") for side in "ab"]
         with gr.Column(elem_id="card", elem_classes="dialog"):
             card = gr.Markdown()
+        handed = gr.File(file_count="multiple", visible="hidden")
+        label_saves = [gr.Button("Label map", visible="hidden", elem_id=f"save-labels-{side}") for side in "ab"]
 
-        shown = [headings, pair, key, agreement, legend, scores, bars]
+        shown = [headings, handed, agreement, legend, scores, bars]
         palette_inputs, palette_outputs = [picture, colors, space], [painted, facts, swatches]
         private = {"api_visibility": "private"}
         quiet = private | {"show_progress": "hidden"}
 
         def ask(event: Any) -> None:
-            """Networks first, pictures after: so that a view chosen in between is the view that is shown."""
+            """The networks, then what the page says of them, then the viewer, which takes the newest only."""
             asked = event(
                 answer,
                 [picture, sides, quantized, colors, space],
                 found,
                 concurrency_id="networks",
                 concurrency_limit=1,
-                show_progress_on=[pair],
+                show_progress_on=[viewer],
+                trigger_mode="always_last",  # else a picture is dropped that comes while the networks are at work
                 **private,
             )
-            asked.success(show_answer, [found, view, opacity], shown, **quiet)
+            drawn = asked.success(show_answer, found, shown, trigger_mode="always_last", **quiet)
+            drawn.success(None, handed, js="unetViewer.show", **private)
             follow(asked.success)
 
         def repaint(event: Any) -> None:
-            event(show_palette, palette_inputs, palette_outputs, **quiet)
+            event(show_palette, palette_inputs, palette_outputs, trigger_mode="always_last", **quiet)
 
         of_task = [gallery, sides, left, right, picture, image, truth]
         # A new picture: read it, then the palette and the networks set off together.
@@ -1055,18 +1050,10 @@ def build_demo() -> gr.Blocks:
             opened.success(None, js="() => unetPage.open('card')", **private)
 
         for event in (truth.upload, truth.clear):
-            judged = event(take_truth, [picture, found, truth], [picture, found, scores, bars], **quiet)
+            judged = event(take_truth, [picture, found, truth], [picture, found, scores, bars, handed], **quiet)
+            judged.success(None, handed, js="unetViewer.show", **private)
             judged.failure(lambda: None, None, truth, **quiet)
             follow(judged.success)
-        view.input(
-            change_view,
-            [found, view, opacity],
-            [pair, opacity, key],
-            show_progress="hidden",
-            trigger_mode="always_last",
-            **private,
-        )
-        opacity.change(show_pair, [found, view, opacity], pair, **quiet)
 
         # `.change` with its "always_last" is the one binding that ends on the right value for a drag, arrow keys and
         # a typed number alike. The networks are asked when the slider rests, never during a drag.
@@ -1078,6 +1065,9 @@ def build_demo() -> gr.Blocks:
         ask(quantized.input)
 
         demo.load(None, code, code, js="unetPage.withAddress", **private)
+        for side, button in enumerate(label_saves):
+            saved = button.click(functools.partial(save_labels, side=side), found, file, **quiet)
+            saved.success(None, file, js="unetPage.download", **private)
         for kind, button in saves.items():
             saved = button.click(functools.partial(save_palette, kind=kind), palette_inputs, file, **quiet)
             saved.success(None, file, js="unetPage.download", **private)
@@ -1149,8 +1139,8 @@ def launch(demo: gr.Blocks, **options: Any) -> Any:
     demo.queue(max_size=32, default_concurrency_limit=2)
     return demo.launch(
         theme=page_theme(),
-        css_paths=[HERE / "assets" / "page.css", HERE / "assets" / "inside.css"],
-        head=f"<script>{_asset('page.js')}</script>",
+        css_paths=[HERE / "assets" / name for name in ("page.css", "viewer.css", "inside.css")],
+        head=f"<script>{_asset('page.js')}</script><script>{_asset('viewer.js')}</script>",
         max_threads=8,
         show_error=False,
         run_history=False,

@@ -97,14 +97,6 @@ def test_disagreement_shows_each_sides_class_and_fog_elsewhere():
     np.testing.assert_array_equal(right[0, 2], PALETTE[1])
 
 
-def test_confidence_runs_from_dark_to_bright_as_certainty_falls():
-    drawn = render.confidence_view(np.array([[1.0, 0.9, 0.7, 0.5, 0.2]], np.float32), 2)
-    lightness = drawn.astype(float).sum(axis=2)[0]
-    assert (np.diff(lightness[:4]) > 0).all()
-    np.testing.assert_array_equal(drawn[0, 3], drawn[0, 4])  # nothing can win with less than 1 / classes
-    np.testing.assert_array_equal(drawn[0, 3], render.confidence_view(np.array([[0.1]]), 10)[0, 0])
-
-
 def test_inputs_are_not_changed():
     image, labels = np.full((2, 2, 3), 9, np.uint8), np.ones((2, 2), np.uint8)
     render.overlay(image, labels, PALETTE)

@@ -24,12 +24,6 @@ if TYPE_CHECKING:  # batch draws overlays with this module
 #: The class that stands for "nothing here": overlays leave it as it is in the picture.
 BACKGROUND = "background"
 
-# Sure to unsure; the lightness grows evenly, so that it reads in grey and for colour-blind eyes (after "cividis",
-# Nuñez, Anderton, Renslow 2018).
-_DOUBT_RAMP = np.array(
-    [(0, 24, 62), (33, 55, 108), (84, 89, 109), (124, 123, 120), (170, 160, 116), (217, 200, 96), (255, 233, 69)],
-    np.float32,
-)
 # Below zero, zero, above zero: two hues that colour-blind eyes keep apart, on a ground that is dark on any page.
 _SIGNED_RAMP = np.array([(84, 214, 200), (20, 22, 28), (255, 196, 77)], np.float32)
 # Agreement is shown as a fog over the picture: grey, pulled this far towards this level.
@@ -120,17 +114,6 @@ def disagreement_view(
     fog = np.rint(grey * (1 - _FOG) + _FOG * _FOG_LEVEL).astype(np.uint8)
     said = overlay(image, label_map, palette, opacity=1.0, unpainted=unpainted)
     return np.where(differs[..., None], said, fog[..., None])
-
-
-def confidence_view(confidence: np.ndarray, num_classes: int) -> np.ndarray:
-    """float (H, W), the probability of the class chosen -> uint8 (H, W, 3): dark where sure, bright where guessed.
-
-    The ramp runs from certainty to the lowest probability with which a class can win, 1 / num_classes.
-    """
-    doubt = (1 - np.clip(confidence, 1 / num_classes, 1)) / (1 - 1 / num_classes)
-    levels = np.linspace(0, len(_DOUBT_RAMP) - 1, 256)
-    table = np.stack([np.interp(levels, range(len(_DOUBT_RAMP)), channel) for channel in _DOUBT_RAMP.T], axis=1)
-    return np.rint(table).astype(np.uint8)[np.rint(doubt * 255).astype(np.uint8)]
 
 
 def signed_view(values: np.ndarray, scale: float) -> np.ndarray:
@@ -237,23 +220,31 @@ def agreement_bar(agreement: float, colors: int | None) -> str:
 
 
 def legend(names: Sequence[str], comparison: Comparison, palette: np.ndarray) -> str:
-    """Every class with its colour and the part of the picture that each network gives to it."""
+    """Every class with its colour and the part of the picture that each network gives to it.
+
+    Each is a button; what it does is assets/viewer.js's matter.
+    """
     unpainted = unpainted_classes(comparison.class_names)
     items = []
     for i, name in enumerate(comparison.class_names):
         first, second = comparison.shares[:, i]
         swatch = "swatch clear" if i in unpainted else "swatch"
         absent = "" if first or second else " absent"
-        title = f"{name}: {names[0]} {percent(first)}, {names[1]} {percent(second)} of the picture"
+        title = (
+            f"{name}: {names[0]} {percent(first)}, {names[1]} {percent(second)} of the picture. "
+            "Click to hide or show it, with Shift to see it alone."
+        )
         items.append(
-            f'<li class="class{absent}" title="{escape(title)}"><i class="{swatch}" style="--c:{hex_code(palette[i])}">'
-            f'</i><span class="name">{escape(name)}</span>'
+            f'<li><button type="button" class="class{absent}" data-class="{i}" aria-pressed="true" '
+            f'title="{escape(title)}">'
+            f'<i class="{swatch}" style="--c:{hex_code(palette[i])}"></i><span class="name">{escape(name)}</span>'
             f'<span class="share side-a">{percent(first)}</span><span class="share side-b">{percent(second)}</span>'
             f'<span class="bars"><i class="side-a" style="width:{100 * first:.2f}%"></i>'
-            f'<i class="side-b" style="width:{100 * second:.2f}%"></i></span></li>'
+            f'<i class="side-b" style="width:{100 * second:.2f}%"></i></span></button></li>'
         )
     head = (
-        '<p class="legend-head"><span>Class, and how much of the picture each network gives to it</span>'
+        '<p class="legend-head"><span>Class, and how much of the picture each network gives to it '
+        '<button type="button" data-all hidden>show all</button></span>'
         f'<span class="key"><i class="side-a"></i>{escape(names[0])}</span>'
         f'<span class="key"><i class="side-b"></i>{escape(names[1])}</span></p>'
     )
@@ -396,22 +387,6 @@ def _score_cells(values: Sequence[float]) -> str:
         text = "–" if value != value else percent(value)
         cells.append(f"<td><b>{text}</b></td>" if value == best else f"<td>{text}</td>")
     return "".join(cells)
-
-
-def view_key(view: str, num_classes: int) -> str:
-    """How to read a view, in a line."""
-    if view == "Confidence":
-        stops = ", ".join(hex_code(color) for color in _DOUBT_RAMP)
-        return (
-            f'<p class="view-key"><span>sure, 100 %</span><i style="background:linear-gradient(90deg, {stops})"></i>'
-            f"<span>a guess, {percent(1 / num_classes)}</span></p>"
-        )
-    text = {
-        "Overlay": "Each network’s classes over the picture. Drag the divider.",
-        "Masks": "Each network’s classes alone, one colour a class.",
-        "Disagreement": "Fog where they agree. Elsewhere each side shows what that network says.",
-    }[view]
-    return f'<p class="view-key">{text}</p>'
 
 
 def swatches(colors: np.ndarray, shares: np.ndarray) -> str:
