@@ -440,7 +440,8 @@ def hand_over(answer: Answer) -> list[str]:
 @needs_what_is_shown
 def save_labels(answer: Answer, *, side: int) -> str:
     """Write a side's label map at the picture's full size for download -> path."""
-    path = _new_file(f"{answer.names[side]}-labels.png")
+    name = answer.names[side].replace("/", "-")  # as a bundle on the Hub has it
+    path = _new_file(f"{name}-labels.png")
     save_png(answer.comparison.label_maps[side], path, palette=answer.palette)
     return str(path)
 
