@@ -2,13 +2,15 @@
 
 import io
 import random
+import resource
+import time
 import tracemalloc
 import warnings
 
 import numpy as np
 import pytest
 from corpus import CASES, before_turn, encoded, exif, gray3, over_white, png, scene
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -237,6 +239,50 @@ def test_damaged_files_are_read_or_refused(data, kind) -> None:
     for where, value in data.draw(st.dictionaries(position, st.integers(0, 255), min_size=1, max_size=8)).items():
         damaged[where] = value
     is_read_or_refused(bytes(damaged))
+
+
+@pillow_may_warn
+@settings(max_examples=400, deadline=None, derandomize=True)
+@given(data=st.data(), case=st.sampled_from([case for case in CASES if case.data]))
+def test_no_header_costs_more_than_a_picture_may(data, case) -> None:
+    """Bytes changed where sizes and tables stand: read or refused, within the 5 s and 1 GB that images.py promises."""
+    damaged = bytearray(case.data)
+    position = st.integers(0, min(200, len(damaged)) - 1)
+    for where, value in data.draw(st.dictionaries(position, st.integers(0, 255), min_size=1, max_size=6)).items():
+        damaged[where] = value
+    before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.thread_time()
+    image = is_read_or_refused(bytes(damaged))
+    assert image is None or image.size <= 3 * 50_000_000
+    assert time.thread_time() - started < 5
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1e6  # KB
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(
+    st.tuples(st.integers(1, 70), st.integers(1, 70)),
+    st.sampled_from(["1", "L", "P", "LA", "RGB", "RGBA", "I;16", "CMYK", "I", "F"]),
+    st.sampled_from(["PNG", "TIFF", "BMP", "GIF", "WEBP", "JPEG", "PPM"]),
+    st.integers(1, 256),
+)
+def test_every_mode_and_size_that_can_be_written_is_read(size, mode, kind, colors) -> None:
+    height, width = size
+    gray = np.arange(height * width).reshape(size) % colors
+    if mode == "P":
+        picture = Image.fromarray(gray.astype(np.uint8)).quantize(colors)
+    elif mode == "I;16":
+        picture = Image.fromarray(gray.astype(np.uint16))
+    else:
+        picture = Image.fromarray(gray.astype(np.uint8)).convert(mode)
+    assume((mode, kind) != ("F", "PPM"))  # Pillow writes another format, PFM, under this name
+    try:
+        file = encoded(picture, kind)
+    except (OSError, KeyError):
+        assume(False)  # this format has no such mode
+    image = read_image(file)
+    assert (image.dtype, image.shape) == (np.uint8, (height, width, 3))
+    assert image_size(file) == size
+    if kind in ("PNG", "TIFF") and mode in ("L", "P", "RGB", "RGBA"):
+        assert np.array_equal(image, np.asarray(picture.convert("RGB")))
 
 
 @settings(max_examples=500, deadline=None)

@@ -32,6 +32,13 @@ def test_the_results_are_those_of_the_bundles():
     assert shown == results.table(ROOT / "weights")
 
 
+def test_every_promise_has_its_test():
+    promised = re.findall(r"`(test_\w+)::(test_\w+)`", README.split("### What is promised")[1].split("\n## ")[0])
+    assert promised
+    for file, name in promised:
+        assert f"\ndef {name}(" in (ROOT / "tests" / f"{file}.py").read_text(encoding="utf-8"), f"{file}::{name}"
+
+
 def test_every_file_that_is_linked_is_there():
     links = re.findall(r"\]\(([^)#]+)\)", README)
     local = [link for link in links if "://" not in link]
