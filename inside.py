@@ -189,10 +189,10 @@ def build(look: Callable[[Any], Subject], answer: gr.State) -> Callable[[Any], N
     text = _text()
     with gr.Accordion("Inside the networks", open=False, elem_id="inside") as section:
         with gr.Tab("The skips"):
-            gr.Markdown(text["network"], elem_classes="prose")
+            gr.Markdown(text["network"], elem_classes="explains")
             with gr.Row(elem_classes="both"):
                 drawings = [_html(f"drawing-{side}") for side in SIDES]
-            gr.Markdown(text["what-if"], elem_classes="prose")
+            gr.Markdown(text["what-if"], elem_classes="explains")
             with gr.Row(elem_id="without-controls"):
                 view = gr.Radio(VIEWS, value=VIEWS[0], label="View", elem_id="without-view")
                 each = gr.Button("Leave out each skip in turn", size="sm", elem_id="each-skip", scale=0, min_width=240)
@@ -209,18 +209,18 @@ def build(look: Callable[[Any], Subject], answer: gr.State) -> Callable[[Any], N
                         )  # fmt: skip
                         costs.append(_html(f"costs-{side}"))
         with gr.Tab("Feature maps"):
-            gr.Markdown(text["carries"], elem_classes="prose")
+            gr.Markdown(text["carries"], elem_classes="explains")
             level = gr.Radio([("0, full resolution", 0)], value=0, label="Level", elem_id="level")
             with gr.Row(elem_classes="both"):
                 carried = [_html(f"carried-{side}") for side in SIDES]
         with gr.Tab("Tiles"):
-            gr.Markdown(text["tiles"], elem_classes="prose")
+            gr.Markdown(text["tiles"], elem_classes="explains")
             tile = gr.Radio(TILES, value=TILE, label="Largest side of a tile, in pixels", elem_id="tile")
             with gr.Row(elem_classes="both"):
                 cut = [_html(f"tiles-{side}") for side in SIDES]
         if SKIPS_FILE.exists():
             with gr.Tab("Add versus concat"):
-                gr.Markdown(text["table"], elem_classes="prose")
+                gr.Markdown(text["table"], elem_classes="explains")
                 measured = json.loads(SKIPS_FILE.read_text(encoding="utf-8"))
                 gr.HTML(diagram.skips_table(measured), elem_id="skips-table", apply_default_css=False)
     opened = gr.Button("Look inside", visible="hidden", elem_id="look-inside")

@@ -751,7 +751,7 @@ def test_inside_the_networks(open_page):
     page.locator("#level").get_by_label("2", exact=True).check()
     shows(page, "#carried-a", "No skip here: level 2 is its bottleneck")
     page.get_by_role("tab", name="Tiles").click()
-    shows(page, "#tiles-b", "one tile.* a margin of 92 on each side, mirrored")
+    shows(page, "#tiles-b", "in one tile.*a margin of 92 on each side, mirrored")
     page.locator("#tile").get_by_label("128").check()
     shows(page, "#tiles-b", "tiles. For the framed one")
 

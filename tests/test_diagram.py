@@ -193,3 +193,12 @@ def test_the_table_of_both_skips():
     row = {"task": "nuclei", "body": "crop", "metric": "Dice", "seeds": 2, **cells, "paired": paired}
     html = diagram.skips_table([row])
     assert "<td>60.0 %</td><td>75.0 %</td><td>+15.0 points</td><td>-48.5 to +78.5</td><td>2</td>" in html
+
+
+def test_a_halo_is_named_where_one_is_read():
+    segmenter = Segmenter(small_bundle("residual-add", divisor=32))
+    for tile, expected in ((512, "in one tile. The network reads 300 × 400"), (256, "2 × 2 tiles. .*with a halo")):
+        layout = segmenter.layout((300, 400), tile=tile)
+        facts = diagram.tiling_facts(layout, layout.tiles[0], segmenter.net.config)
+        assert re.search(expected, facts)
+        assert ("halo" in facts) == (tile == 256)

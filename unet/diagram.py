@@ -336,17 +336,16 @@ def _tile_words(tile: Tile) -> str:
 def tiling_facts(layout: Layout, tile: Tile, config: UNetConfig) -> str:
     """What `tiling` shows, in two sentences; sizes are height × width."""
     rows, columns = len({t.rows.window for t in layout.tiles}), len({t.columns.window for t in layout.tiles})
-    cut = "it is one tile" if rows * columns == 1 else f"cut into {rows} × {columns} tiles"
+    many = len(layout.tiles) > 1
+    cut = f"cut into {rows} × {columns} tiles. For the framed one the network" if many else "in one tile. The network"
     shrunk = "" if layout.size == layout.working_size else f" instead of {_size_text(layout.size)}"
-    around = (
-        f"with a margin of {config.margin} on each side, mirrored beyond the border"
-        if config.margin
-        else f"with a halo, because it sees {config.receptive_radius} pixels far; at the border it pads with zeros"
-    )
-    return (
-        f"Seen at {_size_text(layout.working_size)} pixels{shrunk}, {cut}. For the framed one the network "
-        f"{_tile_words(tile)}, {around}."
-    )
+    if config.margin:
+        around = f", with a margin of {config.margin} on each side, mirrored beyond the border"
+    elif many:
+        around = f", with a halo, because it sees {config.receptive_radius} pixels far, and zeros at the border"
+    else:
+        around = ", with zeros at the border"
+    return f"Seen at {_size_text(layout.working_size)} pixels{shrunk}, {cut} {_tile_words(tile)}{around}."
 
 
 def joins(features: SkipFeatures, *, count: int = 6) -> str:
