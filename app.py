@@ -36,9 +36,8 @@ import spaces  # before torch, which comes with the library: ZeroGPU wants it so
 from gradio import FileData
 from PIL import Image
 
-import inside
-import networks
-from networks import Sides
+from page import inside, networks
+from page.networks import Sides
 from unet import render
 from unet.batch import Row, match_truths, pooled, segment_many
 from unet.bundle import BundleError

@@ -25,7 +25,7 @@ from PIL import Image
 from playwright.sync_api import expect, sync_playwright
 
 import app
-import networks
+from page import networks
 from unet import Segmenter, render
 from unet.compare import score
 from unet.hub import find_bundles, write_card

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from bundles import photo, small_bundle
 
-import networks
+from page import networks
 from unet import Segmenter
 from unet.bundle import BundleError
 from unet.hub import push_bundles

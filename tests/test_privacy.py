@@ -14,7 +14,7 @@ from gradio.route_utils import delete_files_created_by_app
 from huggingface_hub import constants
 
 import app
-import networks
+from page import networks
 from unet.images import save_png
 
 ROOT = Path(__file__).parent.parent

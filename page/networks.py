@@ -25,7 +25,7 @@ from unet.bundle import BundleError, read_config
 from unet.hub import WEIGHTS_VARIABLE, card_address, fetch_bundle, find_bundles
 from unet.predict import Segmentation, Segmenter
 
-WEIGHTS = os.environ.get(WEIGHTS_VARIABLE, str(Path(__file__).parent / "weights"))
+WEIGHTS = os.environ.get(WEIGHTS_VARIABLE, str(Path(__file__).parents[1] / "weights"))
 
 #: The menu's order; other tasks follow.
 TASK_ORDER = ("streets", "nuclei", "hands")

@@ -18,13 +18,13 @@ import gradio as gr
 import numpy as np
 import spaces
 
-import networks
+from page import networks
 from unet import diagram, render
 from unet.features import loss, skip_features
 from unet.predict import TILE, Segmenter, Tile
 
-HERE = Path(__file__).parent
-SKIPS_FILE = HERE / "benchmarks" / "skips.json"
+ROOT = Path(__file__).parents[1]
+SKIPS_FILE = ROOT / "benchmarks" / "skips.json"
 SIDES = ("a", "b")
 VIEWS = ("Without", "Changes", "With all")
 TILES = (TILE, TILE // 2, TILE // 4)
@@ -260,5 +260,5 @@ def _html(name: str) -> gr.HTML:
 
 def _text() -> dict[str, str]:
     """The section's words by the name that heads them in assets/inside.md."""
-    parts = (HERE / "assets" / "inside.md").read_text(encoding="utf-8").split("# ")[1:]
+    parts = (ROOT / "assets" / "inside.md").read_text(encoding="utf-8").split("# ")[1:]
     return {name: body.strip() for name, body in (part.split("\n", 1) for part in parts)}
