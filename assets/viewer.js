@@ -45,12 +45,14 @@ window.unetViewer = (() => {
   async function show(files) {
     if (!files?.length) return;
     const mine = ++latest;
+    attach();
     const [facts, planes, picture] = await Promise.all([
-      fetch(files[0].url).then((response) => response.json()),
-      fetch(files[1].url).then(inflated),
+      fetched(files[0].url).then((response) => response.json()),
+      fetched(files[1].url).then(inflated),
       decoded(files[2].url),
-    ]);
+    ]).catch(() => []);
     if (mine !== latest) return;
+    if (!facts) return hint("This answer did not arrive: click the example, or drop the picture, again.", 10_000);
     const [height, width] = facts.size;
     const plane = (i) => planes.subarray(i * width * height, (i + 1) * width * height);
     const before = answer;
@@ -59,7 +61,6 @@ window.unetViewer = (() => {
       truth: facts.truth ? plane(4) : null,
     };
     layers = new Map();
-    attach();
     if (before?.picture_key !== answer.picture_key) {
       Object.assign(gaze, { zoom: 1, x: 0.5, y: 0.5 });
       pointed = pinned = null;
@@ -69,6 +70,12 @@ window.unetViewer = (() => {
     describe();
     draw();
     root.dataset.answer = ++shown; // tests wait for it
+  }
+
+  async function fetched(url) {
+    const response = await fetch(url);
+    if (!response.ok) throw new Error(`${response.status} ${url}`);
+    return response;
   }
 
   async function inflated(response) {
@@ -650,12 +657,12 @@ window.unetViewer = (() => {
   }
 
   let hintTimer;
-  function hint(text) {
+  function hint(text, milliseconds = 1500) {
     const line = find(".hint");
     line.textContent = text;
     line.classList.add("seen");
     clearTimeout(hintTimer);
-    hintTimer = setTimeout(() => line.classList.remove("seen"), 1500);
+    hintTimer = setTimeout(() => line.classList.remove("seen"), milliseconds);
   }
 
   const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
