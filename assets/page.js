@@ -81,10 +81,11 @@ window.unetPage = (() => {
     }
     document.querySelector("#painted button:has(.image-frame)")?.setAttribute("aria-label", "The picture in k colours");
     for (const code of document.querySelectorAll("pre:not([tabindex])")) code.tabIndex = 0; // to scroll it by keys
+    if (document.querySelector("#examples button")) document.documentElement.classList.add("mounted");
     if (document.querySelector("#legend li") && document.querySelector(".chip")) answered();
   }
 
-  const answered = () => document.documentElement.classList.add("answered");
+  const answered = () => document.documentElement.classList.add("mounted", "answered");
   setTimeout(answered, 15_000); // if the answer takes long, the rest of the page is of use all the same
 
   let naming;
