@@ -117,11 +117,10 @@ def open_page(browser, address):
     """Open the page in a session of its own and wait for the first answer."""
     contexts = []
 
-    def open_page(width=1280, height=900, *, query="", classes=2, colors=8, script="", **options):
+    def open_page(width=1280, height=900, *, query="", classes=2, colors=8, **options):
         context = browser.new_context(viewport={"width": width, "height": height}, **options)
         context.set_default_timeout(PATIENCE)
         contexts.append(context)
-        context.add_init_script(script)
         page = context.new_page()
         page.requested = []
         page.on("request", lambda request: page.requested.append(request.url))
@@ -551,18 +550,6 @@ def test_nothing_stands_in_the_way_of_assistive_technology(open_page, scheme, wi
         if violation["impact"] in ("serious", "critical")
     ]
     assert grave == []
-
-
-def test_nothing_jumps(open_page):
-    """Cumulative layout shift, below 0.1 is good: https://web.dev/articles/cls"""
-    watch = """window.shift = 0;
-        new PerformanceObserver((list) => list.getEntries().forEach((entry) => {
-            if (!entry.hadRecentInput) window.shift += entry.value;
-        })).observe({type: "layout-shift", buffered: true})"""
-    page = open_page(390, 844, script=watch)
-    page.locator("#examples button").nth(2).click()
-    wait_for_other_answer(page, 1)
-    assert page.evaluate("window.shift") < 0.1
 
 
 def test_a_picture_from_the_webcam(open_page):
