@@ -36,10 +36,11 @@ def run(folder: Path, *, kill_at: int = 0, file_limit: int = 0) -> tuple[int, st
         status = os.waitpid(child, 0)[1]
         return os.WTERMSIG(status), answer.read_text() if os.waitstatus_to_exitcode(status) == 0 else ""
     try:
-        moments = 0
+        moments = steps = 0
 
         def moment(event, arguments):
-            nonlocal moments
+            nonlocal moments, steps
+            steps += event == "step"
             if event == "step" or (event in TOUCHES and str(folder) in str(arguments[0])):
                 moments += 1
                 if moments == kill_at:
@@ -59,7 +60,7 @@ def run(folder: Path, *, kill_at: int = 0, file_limit: int = 0) -> tuple[int, st
         weights = b"".join(tensor.numpy().tobytes() for tensor in finished.net.state_dict().values())
         epochs = [json.loads(line)["epoch"] for line in (folder / "history.jsonl").read_text().splitlines()]
         result = [hashlib.sha256(weights).hexdigest(), finished.record["best_step"], epochs]
-        answer.write_text(json.dumps([moments, result]))
+        answer.write_text(json.dumps([moments, steps, result]))
         os._exit(0)
     except BaseException:
         traceback.print_exc()
@@ -68,7 +69,7 @@ def run(folder: Path, *, kill_at: int = 0, file_limit: int = 0) -> tuple[int, st
 
 root = Path(sys.argv[1])
 _, answer = run(root / "whole")
-moments, whole = json.loads(answer)
+moments, steps, whole = json.loads(answer)
 half, draw = moments // 2, random.Random(0)
 cases = [{"kill_at": at} for at in (*sorted(draw.sample(range(1, half), 3)), *range(half, moments + 1))]
 cases += [{"file_limit": at} for at in sorted(draw.sample(range(100, 70_000), 5))]
@@ -79,6 +80,9 @@ for number, case in enumerate(cases):
     left = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
     ended, answer = run(folder)
     assert ended == 0, (case, left, ended)
-    assert json.loads(answer)[1] == whole, (case, left, answer, whole)
+    _, steps_again, result = json.loads(answer)
+    assert result == whole, (case, left, answer, whole)
+    if {"checkpoint", "checkpoint.previous"} & {*left}:
+        assert steps_again <= steps // 2, (case, left, "a saved epoch was trained again")
     print(f"{case}: left {left}")
 print(f"{len(cases)} kills, every time the same weights")
