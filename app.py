@@ -418,13 +418,14 @@ def hand_over(answer: Answer) -> list[str]:
         *(render.sample(labels, size) for labels in truth),
     ]
     unpainted = render.unpainted_classes(comparison.class_names)
+    patterns = render.pattern_numbers(answer.palette)
     facts = {
         "picture_key": zlib.crc32(answer.view),
         "size": size,
         "full_size": comparison.label_maps[0].shape,
         "sides": answer.names,
         "classes": [
-            {"name": name, "color": color, "painted": i not in unpainted}
+            {"name": name, "color": color, "painted": i not in unpainted, "pattern": patterns[i]}
             for i, (name, color) in enumerate(zip(comparison.class_names, answer.palette.tolist(), strict=True))
         ],
         "truth": bool(truth),

@@ -130,16 +130,18 @@ window.unetViewer = (() => {
     return (label, x, y) => (onStroke(label, x, y, pitch) ? strokes[label] : colors[label]);
   }
 
-  /** Whether a class's pattern has a stroke at this place: /, \, -, |, dots, squares; then the same, closer together. */
+  /** Whether a class's pattern has a stroke at this place: plain, /, -, dots, \, |, squares; then closer together. */
   function onStroke(label, x, y, pitch) {
-    const period = label % 12 < 6 ? pitch : Math.max(4, pitch >> 1);
+    const pattern = answer.classes[label]?.pattern ?? 0;
+    if (pattern === 0) return false;
+    const period = pattern <= 6 ? pitch : Math.max(4, pitch >> 1);
     const [u, v, width] = [x % period, y % period, Math.max(1, period >> 2)];
-    switch (label % 6) {
-      case 0: return (x + y) % period < width;
-      case 1: return (((x - y) % period) + period) % period < width;
+    switch (pattern % 6) {
+      case 1: return (x + y) % period < width;
       case 2: return v < width;
-      case 3: return u < width;
-      case 4: return u < 2 * width && v < 2 * width;
+      case 3: return u < 2 * width && v < 2 * width;
+      case 4: return (((x - y) % period) + period) % period < width;
+      case 5: return u < width;
       default: return u < width || v < width;
     }
   }

@@ -8,7 +8,9 @@ import pytest
 from unet import render
 from unet.batch import Row, pooled
 from unet.compare import compare
+from unet.data import TASKS
 from unet.predict import Segmentation
+from unet.render import pattern_numbers, perceived_distances
 
 PALETTE = np.array([(0, 0, 0), (200, 100, 0), (0, 100, 200)], np.uint8)
 
@@ -196,3 +198,25 @@ def test_names_from_a_bundle_are_text():
     ):
         assert "<img" not in html
         assert "&lt;img" in html
+
+
+def test_classes_that_look_alike_to_somebody_have_different_patterns():
+    palette = np.array([(0, 0, 0), (255, 255, 255), (200, 80, 60), (110, 125, 60), (205, 82, 60)], np.uint8)
+    distances = perceived_distances(palette)
+    np.testing.assert_allclose(distances, distances.T)
+    assert distances[0, 1] == pytest.approx(100, abs=0.1), "black and white are 100 apart, for all eyes"
+    normal = np.abs(palette[2].astype(int) - palette[3]).max()
+    assert normal > 80, "red and olive are nothing alike for most eyes"
+    assert distances[2, 3] < 20, "but for some"
+    numbers = pattern_numbers(palette)
+    assert numbers[0] == numbers[1] == 0, "who is told apart by colour needs no pattern"
+    assert len({numbers[2], numbers[3], numbers[4]}) == 3
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_known_palette_needs_few_patterns(task):
+    palette = np.array(TASKS[task].palette, np.uint8)
+    numbers, alike = np.array(pattern_numbers(palette)), perceived_distances(palette) < 20
+    same = numbers[:, None] == numbers
+    assert not (same & alike & ~np.eye(len(palette), dtype=bool)).any()
+    assert numbers.max() <= 6
