@@ -1,5 +1,6 @@
 """What the README says is so."""
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import results  # noqa: E402
+import skips  # noqa: E402
 
 
 def test_the_space_runs_the_pinned_gradio():
@@ -37,6 +39,12 @@ def test_every_promise_has_its_test():
     assert promised
     for file, name in promised:
         assert f"\ndef {name}(" in (ROOT / "tests" / f"{file}.py").read_text(encoding="utf-8"), f"{file}::{name}"
+
+
+def test_the_table_of_skips_is_what_was_measured():
+    shown = README.split(skips.BEGIN)[1].split(skips.END)[0].strip()
+    measured = json.loads((ROOT / "benchmarks" / "skips.json").read_text(encoding="utf-8"))
+    assert shown == skips.table(measured)
 
 
 def test_every_file_that_is_linked_is_there():
