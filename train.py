@@ -24,7 +24,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 
 from unet.bundle import AVERAGED, Bundle, BundleError
 from unet.cards import averaged_over
@@ -61,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
     main_process = True
     try:
         if args.train:
-            accelerator = make_accelerator(args.track)
+            accelerator = make_accelerator()
             main_process = accelerator.is_main_process
             with accelerator.main_process_first():  # one process fetches, the others find it there
                 root = args.data or fetch_dataset(args.task)
@@ -79,7 +78,7 @@ def main(arguments: list[str] | None = None) -> int:
                     accelerator.print(f"{folder} is finished already")
                     continue
                 if store is not None:
-                    train_network(architecture, dataset, store, accelerator, folder, run, args)
+                    train_network(architecture, dataset, store, folder, run, args)
                 if main_process:
                     report(folder, run, dataset, args)
         if main_process and args.push is not None:
@@ -170,12 +169,13 @@ def train_network(
     architecture: str,
     dataset: Dataset,
     store: PixelStore,
-    accelerator: Accelerator,
     folder: Path,
     run: Path,
     args: argparse.Namespace,
 ) -> None:
     """Train one architecture and save its bundle in ``folder``; checkpoints and history go to ``run``."""
+    # One for each network: a checkpoint holds all that its accelerator has ever prepared.
+    accelerator = make_accelerator(args.track)
     classes = len(dataset.class_names)
     published = ARCHITECTURES[architecture]
     published = dataclasses.replace(

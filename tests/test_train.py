@@ -234,6 +234,32 @@ def test_ctrl_c_saves_and_the_printed_command_goes_on(tmp_path):
     np.testing.assert_array_equal(whole(image).confidence, interrupted(image).confidence)
 
 
+def test_a_run_cut_off_in_its_second_network_goes_on(tmp_path, monkeypatch):
+    """What the checkpoint of the second holds must not depend on whether the first was trained in the same process."""
+    data = write_dataset(tmp_path / "discs")
+    arguments = ["--data", str(data), "--architectures", "residual-add", "residual-concat", "--epochs", "3"]
+    validated = []
+    evaluated = train.evaluate
+
+    def killed_in_the_second(segmenter, *arguments, **options):
+        validated.append(segmenter.bundle.architecture)
+        if validated.count("residual-concat") == 2:
+            raise KeyboardInterrupt
+        return evaluated(segmenter, *arguments, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(train, "evaluate", killed_in_the_second)
+        assert run(tmp_path, *arguments) == 130
+    AcceleratorState._reset_state(reset_partial_state=True)
+    PartialState._reset_state()
+    assert run(tmp_path, *arguments, "--resume") == 0
+    whole = tmp_path / "whole"
+    assert run(whole, *arguments) == 0
+    for architecture in ("residual-add", "residual-concat"):
+        weights = (tmp_path / "weights/discs" / architecture / "model.safetensors").read_bytes()
+        assert weights == (whole / "weights/discs" / architecture / "model.safetensors").read_bytes()
+
+
 def test_help_names_every_task_and_architecture(capsys):
     with pytest.raises(SystemExit):
         train.main(["--help"])
