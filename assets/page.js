@@ -67,17 +67,34 @@ window.unetPage = (() => {
     "#task label": "What the networks were trained to see",
     "#left input": HUB,
     "#right input": HUB,
+    '#picture button[aria-label="Upload file"]': "Choose a picture from this device",
+    '#picture button[aria-label="Capture from camera"]': "Take a picture",
+    '#picture button[aria-label="Paste from clipboard"]': "Paste a picture",
+    "#explanation > button": "How the two networks differ, and how they are measured",
+    "#colours button": "Back to 8 colours",
     "#colours input": "How many colours the picture is shown in, 2 to 64",
     "#space label": "Where k-means measures how far two colours are apart",
     "#quantised label": "Ask the networks about the picture in k colours",
     "#downloads button": "Save this",
     "#examples button": "Show this example",
+    "#painted button": "Show it larger",
+    "#many-pictures button": "Choose pictures, or drop them here",
+    "#many-truths button": "Choose ground truths, or drop them here",
     "#many-buttons button": "Both networks, picture by picture",
+    "#inside > button": "Real sizes, feature maps, tiles, and what a skip is worth",
+    ".tab-container button, [role=tab]": "Show this part",
+    "#without-view label": "The answer without the skips, what changes, or the full answer",
+    "#cuts-a label, #cuts-b label": "Let this skip carry zeros",
+    "#each-skip": "Run each network once without each of its skips",
+    "#without-a button, #without-b button": "Show it larger",
+    "#level label": "Which skip to look at; 0 is full resolution",
+    "#tile label": "How large a part is answered at once",
+    "footer button": "Every endpoint, with examples",
   };
 
   function name() {
     for (const [selector, title] of Object.entries(TITLES)) {
-      for (const element of document.querySelectorAll(`${selector}:not([title])`)) element.title = title;
+      for (const element of document.querySelectorAll(selector)) element.title ||= title;
     }
     document.querySelector("#painted button:has(.image-frame)")?.setAttribute("aria-label", "The picture in k colours");
     for (const code of document.querySelectorAll("pre:not([tabindex])")) code.tabIndex = 0; // to scroll it by keys

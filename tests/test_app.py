@@ -542,6 +542,19 @@ def test_a_link_to_what_is_not_there_shows_the_page_s_own(open_page):
     shows(page, "#headings", "residual-add.*crop-concat")
 
 
+WITHOUT_TOOLTIP = """() => [...document.querySelectorAll("button, input, select, textarea, summary")]
+    .filter((control) => control.checkVisibility({ visibilityProperty: true }))
+    .filter((control) => control.getBoundingClientRect().width > 1 && !control.closest("[title]"))
+    .map((control) => control.outerHTML.slice(0, 200))"""
+
+
+def test_every_control_has_a_tooltip(open_page):
+    page = open_page()
+    page.get_by_role("button", name="Inside the networks").click()
+    expect(page.locator("#each-skip")).to_be_visible(timeout=PATIENCE)
+    page.wait_for_function(f"({WITHOUT_TOOLTIP})().length === 0", timeout=PATIENCE)
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
 def test_nothing_stands_in_the_way_of_assistive_technology(open_page, scheme, width):
