@@ -152,7 +152,11 @@ def train_until(deadline: float, jobs: Iterable[Job], args: argparse.Namespace) 
     for process in running.values():
         process.send_signal(signal.SIGINT)
     for job, process in running.items():
-        status = process.wait()
+        try:
+            status = process.wait(max(1.0, args.reserve / 2))
+        except subprocess.TimeoutExpired:  # a signal that arrives while torch is imported can get lost
+            process.send_signal(signal.SIGINT)
+            status = process.wait()
         # 130 is train.py's own, after saving; -SIGINT comes before it has begun.
         stopped = status in (130, -signal.SIGINT)
         print(f"{job.name}: {'stopped, to go on' if stopped else 'failed' if status else 'trained'}", flush=True)

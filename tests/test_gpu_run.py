@@ -30,12 +30,27 @@ def call(tmp_path, monkeypatch, capsys):
     return call
 
 
-def test_stopped_gone_on_with_sent_and_joined(call, tmp_path):
-    status, printed = call("--minutes", "0.02")
+SAVES_AND_STOPS = """
+import signal, sys, time
+asked = []
+signal.signal(signal.SIGINT, lambda *_: asked.append(1))
+while len(asked) < int(sys.argv[1]):
+    time.sleep(0.05)
+sys.exit(130)
+"""
+
+
+@pytest.mark.parametrize("signals", [1, 2])
+def test_at_the_deadline_a_run_is_asked_to_stop_and_once_more_if_it_did_not_hear(call, monkeypatch, signals):
+    command = [sys.executable, "-c", SAVES_AND_STOPS, str(signals)]
+    monkeypatch.setattr(gpu_run.Job, "command", lambda job, args: command)
+    status, printed = call("--minutes", "0.05")
     assert status == 0
     assert "hands-residual-add: stopped, to go on" in printed
     assert "call again: 1 to train, 0 to send" in printed
 
+
+def test_gone_on_with_sent_and_joined(call, tmp_path):
     status, printed = call("--minutes", "5", "--megabytes", "0.001")
     assert status == 0, (tmp_path / "runs/gpu/hands-residual-add.log").read_text()
     assert "call again: 0 to train, 1 to send" in printed
