@@ -60,7 +60,8 @@ class Job:
         ]  # fmt: skip
 
 
-# Epochs make 30 to 60 thousand steps for the weights that ship; the table's networks get fewer, all of them the same.
+# Epochs make 10 to 60 thousand steps for the weights that ship, by the size of the set; the table's networks get fewer,
+# all of them the same.
 _SHIPPED = ("--validate-every", "100", "--batch-size", "12")
 _TABLE = ("--validate-every", "50", "--batch-size", "12")
 JOBS = (
