@@ -150,7 +150,7 @@ class Answer:
     confidences: tuple[np.ndarray, np.ndarray]
     palette: np.ndarray
     seconds: tuple[float, float]
-    device: str
+    devices: tuple[str, str]
     colors: int | None
     space: str
 
@@ -362,6 +362,9 @@ def answer(picture: Picture, sides: Sides, quantized: bool, colors: int, space: 
         palette = picture.ladder(space)[colors]
         image, view = (palette.decode(palette.encode(pixels)) for pixels in (image, view))
     first, second = segmentations(sides, image)
+    for side, found in zip(sides, (first, second), strict=True):
+        if found.note:
+            gr.Warning(f"{side.name}: {found.note}")
     comparison, truth = _scored(compare(first, second), first.palette, picture.truth)
     return Answer(
         sides=sides,
@@ -372,7 +375,7 @@ def answer(picture: Picture, sides: Sides, quantized: bool, colors: int, space: 
         confidences=(render.sample(first.confidence, view.shape[:2]), render.sample(second.confidence, view.shape[:2])),
         palette=first.palette,
         seconds=(first.seconds, second.seconds),
-        device=first.device.upper(),
+        devices=(first.device.upper(), second.device.upper()),
         colors=colors if quantized else None,
         space=space,
     )
@@ -386,7 +389,7 @@ def show_headings(answer: Answer) -> str:
         [render.tagline(net.config) for net in nets],
         [count_parameters(net) for net in nets],
         answer.seconds,
-        answer.device,
+        answer.devices,
         [side.card for side in answer.sides],
     )
 

@@ -13,6 +13,7 @@ import time
 import urllib.request
 import zipfile
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -996,6 +997,27 @@ def test_without_gpu_time_the_networks_run_on_the_cpu(weights, monkeypatch):
     title = "ZeroGPU worker error"
     with pytest.raises(app.gr.Error):
         app.run_networks(locations, photo(40, 50))
+    networks.tasks.cache_clear()
+
+
+def test_a_network_that_ran_short_of_memory_says_so(weights, monkeypatch):
+    monkeypatch.setattr(networks, "WEIGHTS", str(weights))
+    networks.tasks.cache_clear()
+    said = []
+    monkeypatch.setattr(app.gr, "Warning", said.append)
+
+    def on_gpu(locations, image):
+        first, second = networks.segment(locations, image)
+        return replace(first, device="cuda"), replace(second, note="There was too little GPU memory.")
+
+    monkeypatch.setattr(app, "run_on_gpu", on_gpu)
+    image = photo(41, 53)
+    picture = app.Picture(Path("photo.png"), image, False, None)
+    answer = app.answer(picture, app.choose_sides("garden"), False, 8, "RGB")
+    assert said == ["crop-concat: There was too little GPU memory."]
+    first, second = app.show_headings(answer).split("side-b")
+    assert "on the CUDA" in first
+    assert "on the CPU" in second
     networks.tasks.cache_clear()
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import weakref
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import torch
 from bundles import photo, small_bundle
 
 from unet import ARCHITECTURES, Averaging, Segmenter
-from unet.predict import STRIP_PIXELS, mirrored
+from unet.predict import SMALLEST_TILE, STRIP_PIXELS, mirrored
 
 
 def whole_and_tiled(segmenter, image, tile):
@@ -183,6 +184,98 @@ def test_only_a_network_that_has_not_run_is_warmed_up():
     segmenter(photo(30, 40))
     segmenter.warm_up()
     assert len(runs) == 2
+
+
+def short_of_memory(segmenter, pixels):
+    """The segmenter, with a network that finds no room for inputs of more pixels."""
+
+    def refuse(_, inputs):
+        if inputs[0][0, 0].numel() > pixels:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    segmenter.net.register_forward_pre_hook(refuse)
+    return segmenter
+
+
+@pytest.mark.parametrize("averaging", [None, Averaging()])
+@pytest.mark.parametrize("name", ["residual-add", "crop-concat"])
+def test_where_memory_is_short_tiles_get_smaller(name, averaging):
+    image, fed, calls = photo(300, 300), [], []
+    untroubled, troubled = (
+        Segmenter(small_bundle(name, divisor=16), precision="float32", averaging=averaging) for _ in range(2)
+    )
+    untroubled.net.register_forward_pre_hook(lambda _, inputs: fed.append(inputs[0][0, 0].numel()))
+    expected, tiles = untroubled(image, tile=128), len(fed) // (1 if averaging is None else 6)
+    found = short_of_memory(troubled, max(fed))(image, progress=lambda *call: calls.append(call))
+    assert "tiles of 512 pixels: 128 it was" in found.note
+    assert not expected.note
+    assert calls == [(done, tiles) for done in range(1, tiles + 1)]
+    np.testing.assert_array_equal(found.label_map, expected.label_map)
+    np.testing.assert_array_equal(found.confidence, expected.confidence)
+
+
+class OnAFullCard(Segmenter):
+    """Stands for one on a GPU whose memory others hold: what the GPU is asked for fails, what the CPU does is real."""
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self.device, self.asked = torch.device("cuda"), []
+
+    def run(self, working, tile, **options):
+        self.asked.append(max(tile.input_size))
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def test_where_no_tile_fits_the_cpu_answers_and_the_next_picture_may_fit_again():
+    bundle, image = small_bundle("crop-concat", divisor=16), photo(300, 300)
+    expected = Segmenter(bundle, precision="float32")(image)
+    segmenter = OnAFullCard(bundle, device="cpu", precision="float32")
+    for _ in range(2):
+        found = segmenter(image)
+        assert (found.device, expected.device) == ("cpu", "cpu")
+        assert "the CPU answered" in found.note
+        np.testing.assert_array_equal(found.label_map, expected.label_map)
+        np.testing.assert_array_equal(found.confidence, expected.confidence)
+        assert len(segmenter.asked) == 4, "with tiles of 512, 256, 128 and 64"
+        assert segmenter.asked.pop() < SMALLEST_TILE + 200
+        segmenter.asked.clear()
+
+
+def test_a_cpu_without_memory_says_so():
+    with pytest.raises(torch.OutOfMemoryError):
+        short_of_memory(Segmenter(small_bundle("residual-add", divisor=16)), 0)(photo(20, 20))
+
+
+def test_a_retry_finds_the_memory_of_the_first_try_free():
+    """Tensors of the failed try must be gone by then; the exception's frames hold them."""
+    segmenter, alive = Segmenter(small_bundle("residual-add", divisor=16)), []
+
+    def fail_once(_, inputs):
+        assert all(tensor() is None for tensor in alive)
+        alive.append(weakref.ref(inputs[0]))
+        if len(alive) == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    segmenter.net.register_forward_pre_hook(fail_once)
+    assert segmenter(photo(40, 40)).note
+    assert len(alive) == 2
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("megabytes", [600, 40])
+def test_on_a_gpu_with_little_memory_the_labels_are_the_same(megabytes):
+    image, total = photo(1200, 1600), torch.cuda.get_device_properties(0).total_memory
+    expected = Segmenter(small_bundle("crop-concat", divisor=1), precision="float32")(image)
+    segmenter = Segmenter(small_bundle("crop-concat", divisor=1), precision="float32")
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + megabytes * 2**20) / total)
+    try:
+        found = segmenter(image)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert found.note
+    assert found.device == ("cuda" if megabytes > 100 else "cpu")
+    assert (found.label_map == expected.label_map).mean() > 0.999
 
 
 def test_a_level_without_a_skip_is_refused():

@@ -194,7 +194,7 @@ def test_names_from_a_bundle_are_text():
         render.score_table((name, name), answer),
         render.iou_bars((name, name), answer, PALETTE),
         render.truth_line(name, 0.5),
-        render.network_headings((name, name), (name, name), (1, 1), (1, 1), name, (name, None)),
+        render.network_headings((name, name), (name, name), (1, 1), (1, 1), (name, name), (name, None)),
     ):
         assert "<img" not in html
         assert "&lt;img" in html

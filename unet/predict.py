@@ -21,10 +21,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .bundle import Bundle
-from .model import Join, UNetConfig
+from .model import Join, UNet, UNetConfig
 
 #: Side of a tile in working pixels. Larger wastes less on margins and halos; memory grows with the square.
 TILE = 512
+#: Below this, tiles hardly need less memory: crop-concat is fed 184 pixels more a side than it answers.
+SMALLEST_TILE = 64
 #: A network that sees pictures shrunken answers all of a large one in one tile: for about this many pixels at a time,
 #: so that their logits stay in a processor's cache. For eight times as many this part takes almost three times as long.
 STRIP_PIXELS = 1 << 17
@@ -36,6 +38,7 @@ class Segmentation:
 
     label_map: uint8 (H, W), class indices. confidence: float32 (H, W), the probability of that class.
     palette: uint8 (k, 3). seconds: wall-clock time from the picture to this. device: what it ran on, "cpu" say.
+    note: a sentence for whoever waited, where memory was too short; else empty.
     """
 
     label_map: np.ndarray
@@ -44,6 +47,7 @@ class Segmentation:
     palette: np.ndarray
     seconds: float
     device: str
+    note: str = ""
 
     def shares(self) -> np.ndarray:
         """float64 (k,): the share of the picture that each class covers; they sum to 1."""
@@ -88,6 +92,7 @@ class Segmenter:
         self.bundle = bundle
         self.averaging = averaging or Averaging(flip=False, scales=(1.0,))
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self._precision = precision
         precision = precision or ("bfloat16" if has_native_bfloat16(self.device) else "float32")
         if precision not in ("float32", "bfloat16"):
             raise ValueError(f"precision is {precision!r}; it must be 'float32', 'bfloat16' or None")
@@ -127,19 +132,57 @@ class Segmenter:
 
         tile: side of a tile in working pixels. without_skips: levels whose skip carries zeros, 0 is full resolution:
         what would the network say if it had to do without? progress: called with (tiles done, tiles in all) after each.
-        Raises ValueError for another array, a tile smaller than the network's stride, and a level without a skip.
+        Where the device has too little memory, smaller tiles are tried, then the CPU: the same answer, with a note.
+        Raises ValueError for another array, a tile smaller than the network's stride, and a level without a skip, and
+        torch.OutOfMemoryError if the CPU has too little memory, too.
         """
         start = time.perf_counter()
+        asked, smaller = self, tile
+        while True:
+            try:
+                labels, confidence = asked._answer(image, smaller, without_skips, progress)
+                break
+            except torch.OutOfMemoryError:
+                if asked.device.type == "cpu" and smaller < 2 * SMALLEST_TILE:
+                    raise
+            # Not in the clause above: the exception holds the frames it came through, and they hold tensors.
+            if smaller >= 2 * SMALLEST_TILE:
+                smaller //= 2
+            else:
+                asked, smaller = self._on_the_cpu(), tile
+        note = ""
+        if asked is not self:
+            note = "There was too little GPU memory for this picture: the CPU answered, which takes longer."
+        elif smaller < tile:
+            note = f"There was too little GPU memory for tiles of {tile} pixels: {smaller} it was, which takes longer."
+        seconds = time.perf_counter() - start
+        self._has_run = True
+        names, palette = self.bundle.class_names, self.bundle.palette
+        return Segmentation(labels, confidence, names, palette, seconds, asked.device.type, note)
+
+    def _answer(
+        self,
+        image: np.ndarray,
+        tile: int,
+        without_skips: Collection[int],
+        progress: Callable[[int, int], object] | None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Labels uint8 (H, W) and confidences float32 (H, W), with tiles of this size."""
         label_map = np.empty(image.shape[:2], np.uint8)
         confidence = np.empty(image.shape[:2], np.float32)
         for rows, columns, logits in self.tiles(image, tile=tile, without_skips=without_skips, progress=progress):
             probability, label = _decide(logits)
             label_map[rows, columns] = label.cpu().numpy()
             confidence[rows, columns] = probability.cpu().numpy()
-        seconds = time.perf_counter() - start
-        self._has_run = True
-        names, palette = self.bundle.class_names, self.bundle.palette
-        return Segmentation(label_map, confidence, names, palette, seconds, self.device.type)
+        return label_map, confidence
+
+    def _on_the_cpu(self) -> Segmenter:
+        """The same for one picture; a copy, since others may be using this one, and the next picture may fit again."""
+        with torch.device("meta"):
+            net = UNet(self.net.config)
+        net.load_state_dict({name: value.cpu() for name, value in self.net.state_dict().items()}, assign=True)
+        bundle = dataclasses.replace(self.bundle, net=net)
+        return Segmenter(bundle, device="cpu", precision=self._precision, averaging=self.averaging)
 
     def warm_up(self) -> None:
         """Run once on a small picture, unless a picture was segmented already.

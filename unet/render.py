@@ -216,20 +216,20 @@ def network_headings(
     taglines: Sequence[str],
     counts: Sequence[int],
     durations: Sequence[float],
-    device: str,
+    devices: Sequence[str],
     cards: Sequence[str | None],
 ) -> str:
-    """One heading a side: name, how it joins its skips, parameters and seconds on ``device``.
+    """One heading a side: name, how it joins its skips, parameters, and seconds on which device.
 
     cards: addresses of the networks' cards; where there is none, a button that says which side's is asked for.
     """
-    device = escape(device)
-    timed = (
-        f"Wall-clock time from the picture to its label map on this machine’s {device}, measured when the picture was "
-        "first answered, in a network that had run before"
-    )
     sides = []
-    for side, name, how, count, duration, card in zip("ab", names, taglines, counts, durations, cards, strict=True):
+    columns = zip("ab", names, taglines, counts, durations, map(escape, devices), cards, strict=True)
+    for side, name, how, count, duration, device, card in columns:
+        timed = (
+            f"Wall-clock time from the picture to its label map on this machine’s {device}, measured when the picture "
+            "was first answered, in a network that had run before"
+        )
         if card:
             link = f'<a class="card-link" href="{escape(card)}" target="_blank" rel="noopener">card on the Hub</a>'
         else:
