@@ -121,6 +121,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     add("--width", type=float, default=1.0, help="multiplies every level's channels, 0.25 for a quarter of them")
     add("--working-pixels", type=int, help="resize every picture to about this many pixels; 0 leaves them as they are")
     add("--validate-every", type=int, default=5, metavar="EPOCHS", help="(default: %(default)s)")
+    add("--save-every", type=int, default=1, metavar="EPOCHS", help="what a kill costs at most (default: %(default)s)")
     add("--seed", type=int, default=0)
     add("--output", type=Path, default=Path("weights"), help="bundles go to OUTPUT/TASK/ARCHITECTURE")
     add("--runs", type=Path, default=Path("runs"), help="checkpoints and histories go to RUNS/TASK/ARCHITECTURE")
@@ -157,8 +158,8 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         parser.error(
             f"--task {args.task} is not a known one ({', '.join(TASKS)}); say with --data where its pictures are"
         )
-    if min(args.epochs, args.batch_size, args.validate_every, *args.crop) < 1 or args.width <= 0:
-        parser.error("--epochs, --batch-size, --crop, --validate-every and --width must be positive")
+    if min(args.epochs, args.batch_size, args.validate_every, args.save_every, *args.crop) < 1 or args.width <= 0:
+        parser.error("--epochs, --batch-size, --crop, --validate-every, --save-every and --width must be positive")
     if args.working_pixels is None and args.task in TASKS:
         args.working_pixels = TASKS[args.task].working_pixels
     args.working_pixels = args.working_pixels or None
@@ -219,6 +220,7 @@ def train_network(
         validate=validate,
         folder=run,
         resume=args.resume,
+        save_every=args.save_every,
         title=f"{args.task} {architecture} ({count_parameters(net) / 1e6:.2f} M)",
         names=[path.name for path in dataset.train.images],
     )

@@ -3,8 +3,10 @@
 python benchmarks/skips.py                               every body and task; stop it and start it again at will
 python benchmarks/skips.py --tasks nuclei --bodies residual --data nuclei=FOLDER --epochs 12
 python benchmarks/skips.py --no-train --write            what is trained already, into README.md
+python benchmarks/skips.py --cell nuclei crop-add 0      train and score one network: task, architecture, seed
 
-Trained networks stay in runs/skips/, so that only what is missing is trained. A row of benchmarks/skips.json is
+Trained networks stay in runs/skips/, so that only what is missing is trained. Beside each are its scores, which with
+its config.json are all that the table needs of a network from another machine. A row of benchmarks/skips.json is
 replaced when its networks are measured anew; the table shows all rows, whichever machine they come from.
 """
 
@@ -12,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import sys
 from collections.abc import Sequence
@@ -27,20 +30,28 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import train  # noqa: E402
-from unet.data import TASKS, load_dataset  # noqa: E402
+from unet.bundle import Bundle, Preprocessing, read_config  # noqa: E402
+from unet.data import TASKS, Pairs, load_dataset  # noqa: E402
 from unet.download import fetch_dataset  # noqa: E402
 from unet.metrics import ConfusionMatrix  # noqa: E402
-from unet.model import UNet, count_parameters  # noqa: E402
+from unet.model import UNet, UNetConfig, count_parameters  # noqa: E402
 from unet.predict import Segmenter  # noqa: E402
 from unet.training import evaluate_each  # noqa: E402
 
 BODIES, SKIPS = ("residual", "crop"), ("add", "concat")
 BEGIN, END = "<!-- skips: python benchmarks/skips.py --write -->", "<!-- end of skips -->"
+SCORES_FILE = "scores.json"
 SIDE = 256  # multiply-adds are counted for an answer of this many pixels a side
 
 
 def main(arguments: list[str] | None = None) -> int:
     args = parse_arguments(arguments)
+    if args.cell:
+        task, architecture, seed = args.cell
+        status = train_one(task, architecture, int(seed), args)
+        if not status:
+            score_one(folder_of(task, architecture, int(seed), args), args)
+        return status
     measured = json.loads(args.results.read_text(encoding="utf-8")) if args.results.exists() else []
     for task in args.tasks:
         for body in args.bodies:
@@ -69,6 +80,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--tasks", nargs="+", choices=TASKS, default=["streets", "nuclei"], metavar="TASK")
     add("--bodies", nargs="+", choices=BODIES, default=list(BODIES), metavar="BODY")
+    add("--cell", nargs=3, metavar=("TASK", "ARCHITECTURE", "SEED"), help="one network, and no table")
     add("--seeds", type=int, default=3, help="networks a cell (default: %(default)s)")
     add("--data", action="append", default=[], metavar="TASK=FOLDER", help="where a task's pictures are")
     add("--runs", type=Path, default=ROOT / "runs" / "skips", help="where the networks are kept")
@@ -84,9 +96,14 @@ def folder_of(task: str, architecture: str, seed: int, args: argparse.Namespace)
     return args.runs / f"seed{seed}" / "weights" / task / architecture
 
 
+def is_trained(folder: Path) -> bool:
+    """Its card, which train.py writes last, is here, or its scores are, from another machine."""
+    return (folder / "README.md").exists() or (folder / SCORES_FILE).exists()
+
+
 def train_one(task: str, architecture: str, seed: int, args: argparse.Namespace) -> int:
     """Train what is not trained yet, going on where an earlier run was cut off. Returns train.py's exit status."""
-    if not args.train or (folder_of(task, architecture, seed, args) / "README.md").exists():
+    if not args.train or is_trained(folder_of(task, architecture, seed, args)):
         return 0
     place = args.runs / f"seed{seed}"
     data = ["--data", args.data[task]] if task in args.data else []
@@ -95,43 +112,70 @@ def train_one(task: str, architecture: str, seed: int, args: argparse.Namespace)
     return train.main([*chosen, *data, *output, *args.flags])
 
 
+def score_one(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
+    """Scores over val and picture by picture of the bundle in ``folder``, kept beside it."""
+    kept = folder / SCORES_FILE
+    if not kept.exists():
+        segmenter = Segmenter.load(folder)
+        val = val_of(segmenter.bundle.task, args)
+        each = list(evaluate_each(segmenter, val))
+        total = sum(each, ConfusionMatrix(val.num_classes))
+        # JSON has no NaN, which a picture without the class scores.
+        pictures = [None if math.isnan(s := score(matrix)) else s for matrix in each]
+        found = {"score": round(score(total), 4), "pictures": pictures}
+        partial = kept.with_suffix(".partial")
+        partial.write_text(json.dumps(found) + "\n", encoding="utf-8")
+        partial.replace(kept)
+    return json.loads(kept.read_text(encoding="utf-8"))
+
+
+def val_of(task: str, args: argparse.Namespace) -> Pairs:
+    return load_dataset(args.data.get(task) or fetch_dataset(task), task=TASKS[task]).val
+
+
 def measure(task: str, body: str, args: argparse.Namespace) -> dict[str, Any] | None:
     """Both skips of a body on a task, over the seeds for which both are trained; None for fewer than two seeds."""
     seeds = [
         seed
         for seed in range(args.seeds)
-        if all((folder_of(task, f"{body}-{skip}", seed, args) / "README.md").exists() for skip in SKIPS)
+        if all(is_trained(folder_of(task, f"{body}-{skip}", seed, args)) for skip in SKIPS)
     ]
     if len(seeds) < 2:
         return None
-    val = load_dataset(args.data.get(task) or fetch_dataset(task), task=TASKS[task]).val
-    pairs = [val[i] for i in range(len(val))]
+    image = val_of(task, args).image(0)
     cells, pictures = {}, {}
     for skip in SKIPS:
-        segmenters = [Segmenter.load(folder_of(task, f"{body}-{skip}", seed, args)) for seed in seeds]
-        each = [list(evaluate_each(segmenter, pairs)) for segmenter in segmenters]
-        totals = [sum(matrices, ConfusionMatrix(val.num_classes)) for matrices in each]
-        pictures[skip] = np.mean([[score(matrix) for matrix in matrices] for matrices in each], axis=0)
-        net = segmenters[0].bundle.net
-        seconds = [segmenters[0](pairs[0][0]).seconds for _ in range(8)][1:]
+        folders = [folder_of(task, f"{body}-{skip}", seed, args) for seed in seeds]
+        found = [score_one(folder, args) for folder in folders]
+        pictures[skip] = np.mean(np.array([one["pictures"] for one in found], dtype=float), axis=0)
+        segmenter = Segmenter(untrained(folders[0]))
+        seconds = [segmenter(image).seconds for _ in range(8)][1:]
         cells[skip] = {
-            "scores": [round(score(total), 4) for total in totals],
-            "parameters": count_parameters(net),
-            "multiply_adds": multiply_adds(net),
+            "scores": [one["score"] for one in found],
+            "parameters": count_parameters(segmenter.net),
+            "multiply_adds": multiply_adds(segmenter.net),
             "seconds": round(statistics.median(seconds), 4),
         }
-    training = segmenters[0].bundle.training
+    training = segmenter.bundle.training
     return {
         "task": task,
         "body": body,
-        "metric": "Dice" if val.num_classes == 2 else "mIoU",
+        "metric": "Dice" if len(segmenter.bundle.class_names) == 2 else "mIoU",
         "seeds": len(seeds),
         "epochs": training["epochs"],
         "hardware": train.hardware(),
-        "picture": list(pairs[0][0].shape[:2]),
+        "picture": list(image.shape[:2]),
         **cells,
         "paired": paired_tests(cells["add"]["scores"], cells["concat"]["scores"], pictures["add"], pictures["concat"]),
     }
+
+
+def untrained(folder: Path) -> Bundle:
+    """The bundle that config.json in ``folder`` describes, with random weights: as fast as with any others."""
+    config = read_config(folder)
+    fields = {name: config[name] for name in ("task", "architecture", "class_names", "palette", "training")}
+    net = UNet(UNetConfig(**config["config"])).eval()
+    return Bundle(net=net, preprocessing=Preprocessing(**config["preprocessing"]), **fields)
 
 
 def score(confusion: ConfusionMatrix) -> float:

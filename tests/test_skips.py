@@ -71,5 +71,14 @@ def test_the_whole_way_and_again_without_training(tmp_path, capsys, monkeypatch)
             stored = json.loads(config.read_text())["scores"]["val"]["dice"]["nucleus"]
             assert row[skip]["scores"][seed] == pytest.approx(stored or 0, abs=1e-4)
     assert skips.table([row]) in capsys.readouterr().out
+    for weights in (tmp_path / "runs").rglob("model.safetensors"):
+        weights.unlink()  # as if scores and config.json had come from another machine
     assert skips.main(given) == 0
     assert len(trained) == 4, "what is trained is not trained again"
+    (again,) = json.loads((tmp_path / "skips.json").read_text())
+    assert again["paired"] == row["paired"]
+
+    assert skips.main(["--cell", "nuclei", "crop-add", "1", "--data", f"nuclei={data}", *where, *QUICK]) == 0
+    cell = tmp_path / "runs/seed1/weights/nuclei/crop-add"
+    assert 0 <= json.loads((cell / "scores.json").read_text())["score"] <= 1
+    assert len(trained) == 5

@@ -173,6 +173,25 @@ def test_a_kill_while_the_checkpoint_is_swapped_loses_nothing(tmp_path):
     assert same_weights(train(tmp_path, resume=True).net, train(tmp_path / "whole").net)
 
 
+def test_saving_seldom_costs_a_kill_more_epochs_and_the_run_nothing(tmp_path):
+    recipe, calls = dataclasses.replace(RECIPE, epochs=5), []
+
+    def killed_in_the_fourth_epoch(net):
+        calls.append(net)
+        if len(calls) == 4:
+            raise Killed
+        return 0.0
+
+    with pytest.raises(Killed):
+        train(tmp_path / "cut", recipe=recipe, validate=killed_in_the_fourth_epoch, save_every=2)
+    epochs = [json.loads(line)["epoch"] for line in (tmp_path / "cut/history.jsonl").read_text().splitlines()]
+    assert epochs == [1, 2]
+    resumed = train(tmp_path / "cut", recipe=recipe, resume=True, save_every=2)
+    epochs = [json.loads(line)["epoch"] for line in (tmp_path / "cut/history.jsonl").read_text().splitlines()]
+    assert epochs == [1, 2, 3, 4, 5]
+    assert same_weights(resumed.net, train(tmp_path / "whole", recipe=recipe).net)
+
+
 def test_an_unfinished_run_is_not_overwritten(tmp_path):
     killed_in_the_second_epoch(tmp_path)
     with pytest.raises(TrainingError, match="--resume"):

@@ -191,13 +191,14 @@ def fit(
     validate: Callable[[UNet], float],
     folder: Path,
     resume: bool = False,
+    save_every: int = 1,
     title: str = "training",
     names: Sequence[str] = (),
 ) -> Fit:
     """Train ``net`` on ``store``.
 
     validate: the score of a network in eval mode, higher is better; the best averaged weights by it are returned.
-    folder: where the checkpoint and the history are kept; a kill at any moment loses an epoch at most.
+    folder: where the checkpoint and the history are kept; a kill at any moment loses ``save_every`` epochs at most.
     names: of the store's pictures, for the message about a loss that is not finite.
     Several processes train as one would on the same batches: BatchNorm and loss are those of the whole batch, and only
     dropout differs. Loss and score also go to the accelerator's trackers.
@@ -234,6 +235,7 @@ def fit(
 
     norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
     losses: list[Tensor] = []
+    unsaved: list[dict[str, Any]] = []  # epochs for the history
     model.train()
     with (
         _run_in(folder, accelerator, recipe, state, resume),
@@ -281,9 +283,12 @@ def fit(
                     state.keep_best(entry["score"])
                 accelerator.log({name: entry[name] for name in ("loss", "score") if name in entry}, step=state.step)
                 entry["seconds"] = state.seconds = round(time.perf_counter() - started, 1)
-                _save_checkpoint(accelerator, folder, entry)
+                unsaved.append(entry)
+                if epoch % save_every == 0 or epoch == recipe.epochs:
+                    _save_checkpoint(accelerator, folder, unsaved)
+                    unsaved.clear()
             if interrupted():
-                _save_checkpoint(accelerator, folder)
+                _save_checkpoint(accelerator, folder, unsaved)
                 raise Interrupted(f"stopped at step {state.step} of {steps}; everything is saved in {folder}")
 
     best = accelerator.unwrap_model(model)
@@ -477,10 +482,10 @@ def _checkpoints(folder: Path) -> tuple[Path, Path, Path]:
     return tuple(folder / f"{CHECKPOINT_FOLDER}{suffix}" for suffix in ("", ".partial", ".previous"))
 
 
-def _save_checkpoint(accelerator: Accelerator, folder: Path, entry: dict[str, Any] | None = None) -> None:
+def _save_checkpoint(accelerator: Accelerator, folder: Path, epochs: Sequence[dict[str, Any]]) -> None:
     """Write beside the old checkpoint, then swap: at every moment one complete checkpoint has a name.
 
-    entry: the epoch's line of the history. Raises TrainingError where the disk does not take them.
+    epochs: lines for the history. Raises TrainingError where the disk does not take them.
     """
     checkpoint, partial, previous = _checkpoints(folder)
     if accelerator.is_main_process:
@@ -488,9 +493,9 @@ def _save_checkpoint(accelerator: Accelerator, folder: Path, entry: dict[str, An
             shutil.rmtree(leftover, ignore_errors=True)
     accelerator.wait_for_everyone()
     try:
-        if entry and accelerator.is_main_process:
+        if accelerator.is_main_process:
             with (folder / HISTORY_FILE).open("a", encoding="utf-8") as file:
-                file.write(json.dumps(entry) + "\n")
+                file.writelines(json.dumps(entry) + "\n" for entry in epochs)
         accelerator.save_state(str(partial))
     except (OSError, SafetensorError, RuntimeError) as error:  # torch's writer raises the last
         raise TrainingError(
