@@ -145,12 +145,24 @@ def test_pictures_without_annotation_and_the_reverse_are_all_named(tmp_path):
         ('{"ignore_index": "255"}', "0 to 255"),
         ('{"ignore_index": 256}', "0 to 255"),
         ('{"ignore_index": true}', "0 to 255"),
+        ('{"class_names": ["a", "b"], "class_names": ["b", "a"]}', "'class_names' is there twice"),
     ],
 )
 def test_a_wrong_classes_json_is_refused(tmp_path, content, reason):
     write_dataset(tmp_path, train=1, val=1)
     (tmp_path / "classes.json").write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(DataError, match=reason):
+        load_dataset(tmp_path)
+
+
+def test_a_classes_json_that_is_no_file_is_refused(tmp_path):
+    write_dataset(tmp_path, train=1, val=1)
+    (tmp_path / "classes.json").mkdir()
+    with pytest.raises(DataError, match="Is a directory"):
+        load_dataset(tmp_path)
+    (tmp_path / "classes.json").rmdir()
+    (tmp_path / "classes.json").symlink_to("moved away.json")
+    with pytest.raises(DataError, match="No such file"):
         load_dataset(tmp_path)
 
 
@@ -472,4 +484,189 @@ def test_colours_and_indices_in_one_folder_are_refused(tmp_path):
     write_dataset(tmp_path)
     Image.fromarray(CLASS_COLORS[colour_scene(0, (40, 48))[1]]).save(tmp_path / "train/labels/000.png")
     with pytest.raises(DataError, match=r"000\.png holds colours, most hold class indices"):
+        load_dataset(tmp_path).check()
+    for path in sorted((tmp_path / "train/labels").iterdir()) + sorted((tmp_path / "val/labels").iterdir()):
+        seed = int(path.stem) + 1
+        Image.fromarray(CLASS_COLORS[colour_scene(seed, (40, 48))[1]]).save(path)
+    Image.fromarray(disc(40, 48, 0)[1]).save(tmp_path / "val/labels/001.png")
+    with pytest.raises(DataError, match=r"1 problem .*\n  001\.png holds class indices, most hold colours"):
+        load_dataset(tmp_path).check()
+
+
+def problems(root, **options):
+    """What is said of a folder, one line a file."""
+    with pytest.raises(DataError) as error:
+        load_dataset(root, **options).check()
+    return str(error.value).splitlines()
+
+
+def save_labels(root, change):
+    """Put ``change(labels, number)`` in the place of every annotation."""
+    for number, path in enumerate(sorted(root.glob("*/labels/*.png"))):
+        Image.fromarray(np.asarray(change(np.asarray(Image.open(path)), number), np.uint8)).save(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "listed", "reason", "files"),
+    [
+        (lambda labels, _: labels * 0 + 255, {}, "holds nothing but void", 5),
+        (lambda labels, _: labels, {"ignore_index": 1}, "holds nothing but “background”", 3),
+        (lambda labels, _: labels * 0, {}, "holds nothing but “background”", 3),
+        (lambda labels, _: labels * 0 + 1, {"class_names": ["a", "b"]}, "holds nothing but “b”", 3),
+        (lambda labels, _: labels * 255, {"ignore_index": 255}, "holds nothing but “background”", 3),
+        (lambda labels, _: labels * 128, {}, "has the label 128, and labels are class indices that count from 0", 5),
+        (lambda labels, _: labels + 5, {}, "has the label 6, and labels", 5),
+        (lambda labels, n: labels * (200 if n == 1 else 1), {}, "has the label 200, and labels", 1),
+        (lambda labels, n: np.arange(labels.size).reshape(labels.shape) % (255 if n == 2 else 2), {},
+         "without smoothing or object numbers", 1),
+        (lambda labels, n: labels * (255 if n in (1, 3) else 1), {}, "is a mask of 0 and 255, most are of 0 and 1", 2),
+        (lambda labels, n: labels * (1 if n == 4 else 255), {}, "is a mask of 0 and 1, most are of 0 and 255", 1),
+    ],
+)  # fmt: skip
+def test_labels_that_cannot_be_meant_are_refused_file_by_file(tmp_path, change, listed, reason, files):
+    write_dataset(tmp_path, train=3, val=2, classes=listed)
+    save_labels(tmp_path, change)
+    head, *lines = problems(tmp_path)
+    assert head.startswith(f"{files} problem")
+    assert len(lines) == files
+    assert all(reason in line for line in lines)
+
+
+def test_void_in_some_files_and_gaps_among_named_classes_are_nobody_s_mistake(tmp_path):
+    write_dataset(tmp_path, train=3, val=2)
+    save_labels(tmp_path, lambda labels, n: labels * 0 + 255 if n in (1, 3) else np.where(labels, 1, labels))
+    Image.fromarray(np.where(np.eye(40, 48) > 0, 255, disc(40, 48, 0)[1]).astype(np.uint8)).save(
+        tmp_path / "train/labels/000.png"
+    )
+    load_dataset(tmp_path).check()
+    save_labels(tmp_path, lambda labels, n: np.where(labels == 1, 128, labels))
+    (tmp_path / "classes.json").write_text(json.dumps({"class_names": [f"number {i}" for i in range(129)]}))
+    load_dataset(tmp_path).check()
+
+
+@pytest.mark.parametrize("scale", [1, 255])
+def test_numbers_in_all_three_channels_are_numbers(tmp_path, scale):
+    write_dataset(tmp_path, train=3, val=2, classes={"class_names": ["ground", "disc"]})
+    save_labels(tmp_path, lambda labels, _: np.dstack([labels * scale] * 3))
+    dataset = load_dataset(tmp_path)
+    dataset.check()
+    assert dataset.class_names == ("ground", "disc")
+    assert (dataset.train.label_map(2) == disc(40, 48, 2)[1]).all()
+
+
+def write_colours(root, *, kind="png", **options):
+    """Pictures with masks in CLASS_COLORS, and the classes.json that lists them."""
+    for split, count in (("train", 3), ("val", 2)):
+        for folder in ("images", "labels"):
+            (root / split / folder).mkdir(parents=True)
+        for i in range(count):
+            image, labels = colour_scene(i + 10 * len(split))
+            Image.fromarray(image).save(root / split / "images" / f"{i}.png")
+            Image.fromarray(CLASS_COLORS[labels]).save(root / split / "labels" / f"{i}.{kind}", **options)
+    listed = {"class_names": ["road", "sky", "tree", "car"], "palette": CLASS_COLORS.tolist()}
+    (root / "classes.json").write_text(json.dumps(listed))
+    return listed
+
+
+@pytest.mark.parametrize(("kind", "options"), [("png", {}), ("jpg", {"quality": 75}), ("jpg", {"quality": 50})])
+def test_colours_that_are_not_in_classes_json_are_refused(tmp_path, kind, options):
+    listed = write_colours(tmp_path, kind=kind, **options)
+    load_dataset(tmp_path).check()
+    for name in ("train/labels/1", "val/labels/0"):
+        path = tmp_path / f"{name}.{kind}"
+        mask = np.array(Image.open(path))
+        mask[5:25, 5:25] = (255, 0, 255)
+        Image.fromarray(mask).save(path, **options)
+    head, *lines = problems(tmp_path)
+    assert head.startswith("2 problems")
+    for line, name in zip(lines, ("1", "0"), strict=True):
+        assert line.startswith(f"  {name}.{kind} has colours that are not in classes.json, #f")
+    listed["palette"][3] = [0, 0, 40]  # another data set's colour for a car
+    (tmp_path / "classes.json").write_text(json.dumps(listed))
+    assert problems(tmp_path)[0].startswith("5 problems")
+
+
+def test_names_without_colours_do_not_name_masks_in_colours(tmp_path):
+    listed = write_colours(tmp_path)
+    (tmp_path / "classes.json").write_text(json.dumps({"class_names": listed["class_names"]}))
+    with pytest.raises(DataError, match="add them as palette"):
         load_dataset(tmp_path)
+
+
+def test_a_colour_can_be_void(tmp_path):
+    (tmp_path / "classes.json").write_text(json.dumps(write_colours(tmp_path) | {"ignore_index": 1}))
+    dataset = load_dataset(tmp_path)
+    dataset.check()
+    labels = colour_scene(30)[1]
+    np.testing.assert_array_equal(dataset.val.label_map(0), np.where(labels == 1, IGNORE_INDEX, labels))
+
+
+def test_photographs_without_masks_are_refused(tmp_path):
+    rng = np.random.default_rng(0)
+    for i in range(4):
+        photo = np.kron(rng.integers(0, 256, (6, 8, 3)), np.ones((8, 8, 1))) + rng.normal(0, 20, (48, 64, 3))
+        Image.fromarray(photo.clip(0, 255).astype(np.uint8)).save(tmp_path / f"{i}.jpg")
+    with pytest.raises(DataError, match="the colours of the masks do not make classes"):
+        load_dataset(tmp_path)
+
+
+def test_layouts_that_are_nearly_right_are_refused_with_what_is_wrong(tmp_path):
+    write_dataset(tmp_path / "a", train=3, val=2)
+    shutil.rmtree(tmp_path / "a/train/labels")
+    shutil.rmtree(tmp_path / "a/val/images")
+    assert [line.split(" needs ")[0] for line in problems(tmp_path / "a")[1:]] == [
+        f"  {tmp_path / 'a' / split}" for split in ("train", "val")
+    ]
+    write_dataset(tmp_path / "b", train=3, val=2)
+    shutil.copytree(tmp_path / "b/train/labels", tmp_path / "b/train/masks")
+    assert problems(tmp_path / "b")[1:] == [
+        f"  {tmp_path / 'b/train'} has the folders labels, masks: leave one there, that of the annotations"
+    ]
+    write_pairs(tmp_path / "c", [(20, 24)] * 3)
+    for path in (tmp_path / "c/images").iterdir():
+        path.rename(tmp_path / "c" / path.name)
+    (tmp_path / "c/images").rmdir()
+    assert [line.split(" lies ")[0] for line in problems(tmp_path / "c")[1:]] == [
+        f"  {tmp_path / 'c' / f'00{i}.png'}" for i in range(3)
+    ]
+    write_pairs(tmp_path / "d/train", [(20, 24)] * 3)
+    with pytest.raises(DataError, match="has train/ but no val/ beside it"):
+        load_dataset(tmp_path / "d")
+    write_side_by_side(tmp_path / "d", [("val", 2)])
+    with pytest.raises(DataError, match="side by side in one split, and apart in the other"):
+        load_dataset(tmp_path / "d")
+    write_dataset(tmp_path / "e", train=3, val=2)
+    for path in (tmp_path / "e/val/images").iterdir():
+        path.unlink()
+    head, *lines = problems(tmp_path / "e")
+    assert head.startswith("3 problems")
+    assert lines[-1].startswith(f"  {tmp_path / 'e/val/images'} holds no pictures")
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(DataError, match="is no folder"):
+        load_dataset(tmp_path / "loop")
+
+
+def test_what_is_no_picture_among_pictures_is_named_and_notes_are_not(tmp_path):
+    write_dataset(tmp_path, train=3, val=2, size=(20, 24))
+    images = tmp_path / "train/images"
+    for name in ("Thumbs.db", ".DS_Store", "about these.txt", "001.json"):
+        (images / name).write_bytes(b"note")
+    load_dataset(tmp_path).check()
+    for name in ("photo.heic", "raw.NEF", "array.npy", "no ending"):
+        (images / name).write_bytes(b"something")
+    (images / "more").mkdir()
+    head, *lines = problems(tmp_path)
+    assert head.startswith("5 problems")
+    assert f"  {images / 'more'} is a folder: pictures lie in images/ itself" in lines
+    assert sum("is no picture that can be read here" in line for line in lines) == 4
+
+
+def test_names_are_matched_as_people_see_them(tmp_path):
+    write_dataset(tmp_path, train=3, val=2, size=(20, 24))
+    (tmp_path / "train/images/000.png").rename(tmp_path / "train/images/cafe\u0301.png")
+    (tmp_path / "train/labels/000.png").rename(tmp_path / "train/labels/caf\u00e9.png")
+    load_dataset(tmp_path).check()
+    for name in ("001.k.png", "001.bmp"):  # in the order of names, the first lies between 001.bmp and 001.png
+        shutil.copy(tmp_path / "train/images/001.png", tmp_path / "train/images" / name)
+    shutil.copy(tmp_path / "train/labels/001.png", tmp_path / "train/labels/001.k.png")
+    assert problems(tmp_path)[1:] == [f"  {tmp_path / 'train/images/001.png'} and 001.bmp have one name"]

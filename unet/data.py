@@ -16,11 +16,11 @@ from __future__ import annotations
 import errno
 import hashlib
 import io
-import itertools
 import json
 import math
 import os
 import shutil
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,7 +39,13 @@ from .metrics import IGNORE_INDEX
 from .palette import Palette
 
 ANNOTATION_FOLDERS = ("labels", "masks", "annotations")
-PICTURE_ENDINGS = frozenset((".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif"))
+PICTURE_ENDINGS = frozenset(
+    (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif", ".ppm", ".pgm", ".pbm", ".jfif")
+)
+#: What may lie among pictures without being one of them. Anything else there was meant to be one.
+NOTE_ENDINGS = frozenset((".txt", ".md", ".json", ".xml", ".csv", ".html", ".yml", ".yaml", ".log", ".ini", ".db"))
+#: Labels as high as this are smoothed edges or object numbers rather than classes, unless the classes have names.
+MAX_NAMELESS_CLASSES = 100
 VAL_SHARE = 0.2
 MAX_PROBLEMS_SHOWN = 50
 
@@ -144,8 +150,8 @@ class Pairs(Sequence):
     """Pictures with their label maps, read from disk one at a time: uint8 (H, W, 3) and uint8 (H, W).
 
     binary: annotations are masks of 0 and 255. void: the index that means no class. palette: annotations are masks in
-    these colours; ambiguous: what becomes of their blurred edges, see ``Palette.encode_mask``. Where a picture is its
-    own annotation, the photo is its left half and the mask its right.
+    these colours; complete: and in no others; ambiguous: what becomes of their blurred edges, see
+    ``Palette.encode_mask``. Where a picture is its own annotation, the photo is its left half and the mask its right.
     """
 
     images: tuple[Path, ...]
@@ -155,6 +161,7 @@ class Pairs(Sequence):
     void: int | None = None
     palette: Palette | None = None
     ambiguous: str = "nearest"
+    complete: bool = False
     _known: dict[int, bytes] = field(default_factory=dict, repr=False, compare=False)
 
     def __len__(self) -> int:
@@ -187,8 +194,11 @@ class Pairs(Sequence):
                 packed = io.BytesIO()
                 save_png(self.palette.encode_mask(mask, ambiguous=self.ambiguous), packed)
                 self._known[index] = packed.getvalue()
-            return read_annotation(self._known[index])
-        labels = read_annotation(path, binary=self.binary)
+            labels = read_annotation(self._known[index])
+        else:
+            labels = _numbers_in(read_annotation(path, binary=self.binary))
+            if labels is None:
+                raise DataError(f"{path.name} holds colours, most hold class indices: save all alike")
         if self.void is not None:
             labels = np.where(labels == self.void, IGNORE_INDEX, labels).astype(np.uint8)
         unknown = np.unique(labels[(labels >= self.num_classes) & (labels != IGNORE_INDEX)])
@@ -199,15 +209,22 @@ class Pairs(Sequence):
             )
         return labels
 
-    def problem(self, index: int) -> str | None:
-        """Why this pair cannot be trained on, or None."""
-        try:
-            size, labels = self.image(index).shape[:2], self.label_map(index)
-            if labels.shape != size:
-                return f"{self.images[index].name} is {size}, its annotation {labels.shape}; they must have one size"
-        except (ImageError, DataError) as error:
-            return str(error)
-        return None
+    def classes_in(self, index: int) -> set[int]:
+        """Read a pair -> the classes that occur in it. Raises ImageError, DataError if it cannot be trained on."""
+        size, labels = self.image(index).shape[:2], self.label_map(index)
+        if labels.shape != size:
+            raise DataError(
+                f"{self.images[index].name} is {size}, its annotation {labels.shape}; they must have one size"
+            )
+        if self.complete:
+            strange = self.palette.strange_colors(_read_mask(self.images[index], self.annotations[index]))
+            if len(strange):
+                shown = ", ".join(Palette(strange[:3]).hex) + (" and others" if len(strange) > 3 else "")
+                raise DataError(
+                    f"{self.annotations[index].name} has colours that are not in classes.json, {shown}: add them "
+                    "there, or paint them in its colours"
+                )
+        return set(np.unique(labels[labels != IGNORE_INDEX]).tolist())
 
 
 @dataclass(frozen=True)
@@ -231,9 +248,26 @@ class Dataset:
     def problems(self, *, train: bool = True) -> list[str]:
         """What ``check`` raises, one sentence a pair."""
         found = []
-        for split in (self.train, self.val) if train else (self.val,):
-            found += [split.problem(i) for i in tqdm(range(len(split)), "checking", leave=False, disable=None)]
-        return [problem for problem in found if problem]
+        for name, split in (("train", self.train), ("val", self.val)):
+            if split is self.val or train:
+                found += self._problems_of(split, name)
+        return found
+
+    def _problems_of(self, split: Pairs, name: str) -> list[str]:
+        found, seen = [], set()
+        for i in tqdm(range(len(split)), "checking", leave=False, disable=None):
+            try:
+                seen |= split.classes_in(i)
+            except (ImageError, DataError) as error:
+                found.append(str(error))
+        if found or len(seen) > 1 or (seen and split is self.val):
+            return found
+        holds = f"nothing but “{self.class_names[seen.pop()]}”" if seen else "nothing but void"
+        return [
+            f"{path.name} holds {holds}, like every annotation of {name}: there is nothing to "
+            f"{'learn from' if split is self.train else 'score'}, so label other classes too, or mend classes.json"
+            for path in split.annotations
+        ]
 
 
 def load_dataset(root: str | Path, *, task: Task | None = None, seed: int = 0, classes: int | None = None) -> Dataset:
@@ -246,44 +280,64 @@ def load_dataset(root: str | Path, *, task: Task | None = None, seed: int = 0, c
     root = Path(root)
     if not root.is_dir():
         raise DataError(f"{root} is no folder; --data needs one with images/ and labels/, or with train/ and val/")
-    alone: list[str] = []
+    wrong: list[str] = []
     if (root / "train").is_dir() and (root / "val").is_dir():
-        splits = [_pair_up(root / "train", alone), _pair_up(root / "val", alone)]
+        splits = [_pair_up(root / "train", wrong), _pair_up(root / "val", wrong)]
+    elif (root / "train").is_dir() and not (root / "images").is_dir():
+        raise DataError(f"{root} has train/ but no val/ beside it; without a split, images/ and labels/ lie in {root}")
     else:
-        pairs = _pair_up(root, alone)
+        pairs = _pair_up(root, wrong)
         if len(pairs) < 2:
-            _raise_if_any(alone)
+            _raise_if_any(wrong)
         splits = _split(pairs, seed)
     if not all(splits):
-        _raise_if_any(alone)
-    dataset = _with_classes(splits, _read_classes(root), task, classes, name=root.name)
-    if alone:
-        _raise_if_any(alone + dataset.problems())
+        _raise_if_any(wrong)
+    if len({image == annotation for split in splits for image, annotation in split}) > 1:
+        raise DataError(f"{root} has photo and mask side by side in one split, and apart in the other: make both alike")
+    dataset = _with_classes(splits, _read_classes(root), task, classes, wrong, name=root.name)
+    if wrong:
+        _raise_if_any(wrong + dataset.problems())
     return dataset
 
 
 def _with_classes(
-    splits: list[list[tuple[Path, Path]]], listed: dict[str, Any], task: Task | None, classes: int | None, *, name: str
+    splits: list[list[tuple[Path, Path]]],
+    listed: dict[str, Any],
+    task: Task | None,
+    classes: int | None,
+    wrong: list[str],
+    *,
+    name: str,
 ) -> Dataset:
-    """Say what the labels of the two splits mean. listed: classes.json. name: of the folder."""
+    """Say what the labels of the two splits mean.
+
+    listed: classes.json. name: of the folder. wrong: labels that cannot be meant are added to it, in words.
+    """
     labels, colored = _labels_in([annotation for split in splits for image, annotation in split if image != annotation])
     record = task.record() if task else {"name": name, "source": f"the folder {name}"}
+    void = listed.get("ignore_index")
     if colored or splits[0][0][0] == splits[0][0][1]:
         palette = _mask_palette(splits[0], listed, task, classes)
+        complete = bool(listed.get("palette"))
         train, val = (
-            Pairs(*zip(*split, strict=True), len(palette), palette=palette, ambiguous=ambiguous)
+            Pairs(*zip(*split, strict=True), len(palette), False, void, palette, ambiguous, complete)
             # A wrong label on a blurred edge teaches a wrong outline; in a score every pixel counts.
             for split, ambiguous in zip(splits, ("ignore", "nearest"), strict=True)
         )
         names = palette.names or tuple(f"class {i}" for i in range(len(palette)))
         _check_two_classes(names)
         return Dataset(train, val, names, palette.colors, record, palette.reason)
-    void = listed.get("ignore_index")
+    values = set().union(*labels.values())
     # 0 and 255 alone is a black-and-white mask; with further labels, 255 is void.
-    binary = labels <= {0, 255} and 255 in labels and void != IGNORE_INDEX
+    binary = values == {0, IGNORE_INDEX} and void != IGNORE_INDEX
+    if void is None and values == {0, 1, IGNORE_INDEX} and (two_kinds := _masks_of_two_kinds(labels)):
+        wrong += two_kinds
+        binary = True
     names = tuple(listed.get("class_names") or (task.class_names if task else ()))
     if not names:
-        highest = 1 if binary else max(labels - {IGNORE_INDEX, void}, default=0)
+        numbers = {0, 1} if binary else values - {IGNORE_INDEX, void}
+        wrong += _no_class_indices(labels, numbers, void)
+        highest = max(numbers, default=0)
         names = ("background", "object") if highest <= 1 else tuple(f"class {i}" for i in range(highest + 1))
     _check_two_classes(names)
     if task and task.class_names == names:
@@ -293,6 +347,39 @@ def _with_classes(
     colors = np.array(colors, np.uint8)
     train, val = (Pairs(*zip(*split, strict=True), len(names), binary, void) for split in splits)
     return Dataset(train, val, names, colors, record)
+
+
+def _masks_of_two_kinds(labels: dict[Path, set[int]]) -> list[str]:
+    """Masks of 0 and 1 among masks of 0 and 255, in words; none where 255 stands beside a 1 and so is void."""
+    of_one, of_white = ([path for path, found in labels.items() if value in found] for value in (1, IGNORE_INDEX))
+    if set(of_one) & set(of_white):
+        return []
+    here, most = (1, 255) if len(of_one) < len(of_white) else (255, 1)
+    return [
+        f"{path} is a mask of 0 and {here}, most are of 0 and {most}: save all alike, or, where 255 is void, write "
+        '"ignore_index": 255 in classes.json'
+        for path in (of_one if here == 1 else of_white)
+    ]
+
+
+def _no_class_indices(labels: dict[Path, set[int]], numbers: set[int], void: int | None) -> list[str]:
+    """Annotations whose labels cannot be those of classes without names, which count from 0, in words."""
+    if _count_from_0(numbers):
+        return []
+    gaps = set(range(MAX_NAMELESS_CLASSES)) - numbers - {void}
+    first_gap = min(gaps, default=MAX_NAMELESS_CLASSES)
+    return [
+        f"{path} has the label {max(found & numbers)}, and labels are class indices that count from 0: save the mask "
+        "without smoothing or object numbers, or name every class in classes.json"
+        for path, found in labels.items()
+        if max(found & numbers, default=0) > first_gap
+    ]
+
+
+def _count_from_0(numbers: set[int]) -> bool:
+    """Whether these may be indices of classes without names: few are left out, and there are not too many."""
+    highest = max(numbers, default=0)
+    return highest < MAX_NAMELESS_CLASSES and 2 * len(numbers) >= highest
 
 
 def _check_two_classes(names: Sequence[str]) -> None:
@@ -306,6 +393,8 @@ def _mask_palette(
     """The classes of masks in colours: those of classes.json, or what the training masks hold."""
     if listed.get("palette"):
         return Palette(np.array(listed["palette"]), tuple(listed["class_names"]), reason="the colours of classes.json")
+    if listed.get("class_names"):
+        raise DataError("classes.json names the classes of masks in colours, but not the colours: add them as palette")
     names = dict(zip(task.class_names, task.palette, strict=True)) if task else None
 
     def masks() -> Iterator[np.ndarray]:
@@ -323,7 +412,18 @@ def _mask_palette(
 
 def _read_mask(image: Path, annotation: Path) -> np.ndarray:
     """uint8 (H, W, 3), the colours of a picture's annotation: the right half of both in one, or a file of its own."""
-    return _half(annotation, 1) if annotation == image else read_annotation(annotation)
+    mask = _half(annotation, 1) if annotation == image else read_annotation(annotation)
+    if mask.ndim == 2:
+        raise DataError(f"{annotation.name} holds class indices, most hold colours: save all alike")
+    return mask
+
+
+def _numbers_in(annotation: np.ndarray) -> np.ndarray | None:
+    """The numbers (H, W) of an annotation, in all three channels alike too, as OpenCV writes them; None for colours."""
+    if annotation.ndim == 2:
+        return annotation
+    first = annotation[..., 0]
+    return first if (annotation == first[..., None]).all() else None
 
 
 def _half(path: Path, side: int) -> np.ndarray:
@@ -344,24 +444,47 @@ def distinct_colors(count: int) -> np.ndarray:
     return np.array([(0, 0, 0), *colors[1:]], np.uint8)
 
 
-def _pair_up(folder: Path, alone: list[str]) -> list[tuple[Path, Path]]:
-    """Pictures and annotations of equal name, sorted; what has no partner is added to ``alone``, in words."""
-    side_by_side = _pictures(folder)
-    if side_by_side and not (folder / "images").is_dir():
-        return [(path, path) for path in side_by_side]
-    annotation_folder = next((folder / name for name in ANNOTATION_FOLDERS if (folder / name).is_dir()), None)
-    if not (folder / "images").is_dir() or annotation_folder is None:
-        raise DataError(f"{folder} needs a folder images/ and a folder {', '.join(ANNOTATION_FOLDERS)}/ beside it")
-    found = [_pictures(f) for f in (folder / "images", annotation_folder)]
-    for paths in found:
-        alone += [f"{b} and {a.name} have one name" for a, b in itertools.pairwise(paths) if a.stem == b.stem]
-    images, annotations = ({path.stem: path for path in paths} for paths in found)
-    where = annotation_folder.name
-    alone += [f"{images[n]} has no annotation in {where}/" for n in sorted(images.keys() - annotations)]
-    alone += [f"{annotations[n]} has no picture in images/" for n in sorted(annotations.keys() - images)]
+def _pair_up(folder: Path, wrong: list[str]) -> list[tuple[Path, Path]]:
+    """Pictures and annotations of equal name, sorted; what has no partner is added to ``wrong``, in words."""
+    beside = [name for name in ANNOTATION_FOLDERS if (folder / name).is_dir()]
+    has_images = (folder / "images").is_dir()
+    together = [] if has_images else _pictures(folder)
+    if together and not beside:
+        return [(path, path) for path in together]
+    if together:
+        wrong += [f"{path} lies beside {beside[0]}/: move it into images/ there" for path in together]
+        return []
+    if not has_images or not beside:
+        wrong.append(f"{folder} needs a folder images/ and a folder {', '.join(ANNOTATION_FOLDERS)}/ beside it")
+        return []
+    if len(beside) > 1:
+        wrong.append(f"{folder} has the folders {', '.join(beside)}: leave one there, that of the annotations")
+        return []
+    images, annotations = (_by_name(folder / name, wrong) for name in ("images", beside[0]))
+    wrong += [f"{images[n]} has no annotation in {beside[0]}/" for n in sorted(images.keys() - annotations)]
+    wrong += [f"{annotations[n]} has no picture in images/" for n in sorted(annotations.keys() - images)]
     if not images:
-        alone.append(f"{folder / 'images'} holds no pictures ({', '.join(sorted(PICTURE_ENDINGS))})")
+        wrong.append(f"{folder / 'images'} holds no pictures ({', '.join(sorted(PICTURE_ENDINGS))})")
     return [(images[name], annotations[name]) for name in sorted(images.keys() & annotations)]
+
+
+def _by_name(folder: Path, wrong: list[str]) -> dict[str, Path]:
+    """The pictures of a folder by their names without ending; what else was meant to be one is added to ``wrong``."""
+    found: dict[str, Path] = {}
+    for path in _pictures(folder):
+        name = unicodedata.normalize("NFC", path.stem)  # macOS spells é as two characters, others as one
+        if name in found:
+            wrong.append(f"{path} and {found[name].name} have one name")
+        else:
+            found[name] = path
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or path.suffix.lower() in PICTURE_ENDINGS | NOTE_ENDINGS:
+            continue
+        if path.is_dir():
+            wrong.append(f"{path} is a folder: pictures lie in {folder.name}/ itself")
+        else:
+            wrong.append(f"{path} is no picture that can be read here: export it as PNG, or take it out of the folder")
+    return found
 
 
 def _pictures(folder: Path) -> list[Path]:
@@ -380,16 +503,23 @@ def _split(pairs: list[tuple[Path, Path]], seed: int) -> list[list[tuple[Path, P
 def _read_classes(root: Path) -> dict[str, Any]:
     """classes.json, {} where there is none. Raises DataError with what is wrong in it."""
     path = root / "classes.json"
-    if not path.exists():
+    if not os.path.lexists(path):
         return {}
     try:
-        listed = json.loads(path.read_text(encoding="utf-8-sig"))
+        listed = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_without_repeats)
         wrong = _wrong_in(listed)
     except (OSError, ValueError, RecursionError) as error:
         wrong = str(error)
     if wrong:
         raise DataError(f"{path} is not a class list ({wrong}); see the README for its form")
     return listed
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, in which Python would let the last of two equal keys win. Raises ValueError instead."""
+    if repeated := [key for i, (key, _) in enumerate(pairs) if key in dict(pairs[:i])]:
+        raise ValueError(f"{repeated[0]!r} is there twice")
+    return dict(pairs)
 
 
 def _wrong_in(listed: Any) -> str | None:
@@ -419,27 +549,30 @@ def _wrong_in(listed: Any) -> str | None:
     return None
 
 
-def _labels_in(annotations: Sequence[Path]) -> tuple[set[int], bool]:
-    """Every label value in the files, and whether they hold colours instead. Raises DataError where only some do.
+def _labels_in(annotations: Sequence[Path]) -> tuple[dict[Path, set[int]], bool]:
+    """The labels in each file that holds numbers, and whether most files hold colours instead.
 
-    Files that cannot be read are reported by ``Dataset.check``, with all else that is wrong.
+    Files of the other kind, and those that cannot be read, are reported by ``Dataset.check``, with all else that is
+    wrong.
     """
-    found: set[int] = set()
-    kinds: dict[bool, list[Path]] = {False: [], True: []}
+    indices: dict[Path, set[int]] = {}
+    grays: dict[Path, set[int]] = {}
+    colors: list[Path] = []
     for path in tqdm(annotations, "looking at labels", leave=False, disable=None):
         try:
-            labels = read_annotation(path)
+            annotation = read_annotation(path)
         except ImageError:
             continue
-        kinds[labels.ndim == 3].append(path)
-        if labels.ndim == 2:
-            found.update(np.unique(labels).tolist())
-    if all(kinds.values()):
-        holds, others = (
-            ("colours", "class indices") if len(kinds[True]) < len(kinds[False]) else ("class indices", "colours")
-        )
-        _raise_if_any([f"{path} holds {holds}, most hold {others}" for path in min(kinds.values(), key=len)])
-    return found, bool(kinds[True])
+        numbers = _numbers_in(annotation)
+        if numbers is None:
+            colors.append(path)
+        else:
+            (indices if annotation.ndim == 2 else grays)[path] = set(np.unique(numbers).tolist())
+    # Three equal channels: numbers, as OpenCV writes them, or the greys among the colours of masks.
+    values = set().union(*grays.values())
+    if not colors and (values == {0, IGNORE_INDEX} or _count_from_0(values - {IGNORE_INDEX})):
+        return indices | grays, False
+    return indices, len(colors) + len(grays) > len(indices)
 
 
 def _raise_if_any(problems: list[str]) -> None:
