@@ -534,8 +534,7 @@ def take_many(task: str, sides: Sides, pictures: list[FileData] | None, truths: 
             "into one run: leave some out, or make them smaller."
         )
     truth_files = {file.orig_name or Path(file.path).name: file.path for file in truths or ()}
-    by_picture, left_over = match_truths([name for name, _ in named], truth_files)
-    remarks = [f"No picture is called like the ground truth {name}." for name in left_over]
+    by_picture, remarks = match_truths([name for name, _ in named], truth_files)
     return Run(task, sides, named, pixels, by_picture, remarks)
 
 

@@ -83,9 +83,9 @@ def test_truths_are_matched_by_name_and_scored_as_one():
     truth = {name: ask(image)[0].label_map.copy() for name, image in images.items()}
     truth["b.JPG"][:5] = 255
     files = {"A.png": encoded(truth["a.JPG"]), "b.png": encoded(truth["b.JPG"]), "other.png": encoded(truth["c.JPG"])}
-    matched, left_over = match_truths(images, files)
+    matched, remarks = match_truths(images, files)
     assert list(matched) == ["a.JPG", "b.JPG"]
-    assert left_over == ["other.png"]
+    assert remarks == ["No picture is called like the ground truth other.png."]
     rows, archive = run([(name, encoded(image)) for name, image in images.items()], truths=matched)
     assert [row.scores and row.scores[0].miou for row in rows] == [1, 1, None]
     first, second = pooled(rows)
@@ -94,6 +94,24 @@ def test_truths_are_matched_by_name_and_scored_as_one():
     np.testing.assert_array_equal(second.counts, sum(both))
     assert [line["miou"] != "" for line in table(archive)] == [True] * 4 + [False] * 2
     assert pooled(rows[2:]) is None
+
+
+def test_two_truths_for_one_picture_are_no_truth():
+    matched, remarks = match_truths(["cafe\u0301.jpg"], {"Café.png": b"1", "café.tif": b"2"})
+    assert (matched, remarks) == ({}, ["The ground truths Café.png and café.tif have one name: none of them is used."])
+
+
+def test_of_several_pages_the_first_is_read_and_said():
+    page = Image.fromarray(photo(9, 9))
+    file = io.BytesIO()
+    page.save(file, "TIFF", save_all=True, append_images=[page])
+    mask = Image.fromarray(np.eye(9) > 0)
+    masks = io.BytesIO()
+    mask.save(masks, "TIFF", save_all=True, append_images=[mask])
+    (row,), archive = run([("stack.tif", file.getvalue())], truths={"stack.tif": masks.getvalue()})
+    assert row.note.count("has several pages or frames: only the first is read.") == 2
+    assert table(archive)[0]["note"] == row.note
+    assert row.scores is not None
 
 
 def test_a_truth_that_does_not_fit_says_why_and_the_answer_stays():

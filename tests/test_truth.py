@@ -134,6 +134,13 @@ def test_what_is_no_truth_of_these_classes_is_refused(truth, task, message):
         read_truth(encoded(truth), *task)
 
 
+def test_of_several_pages_the_first_is_read_and_said():
+    page = Image.fromarray(LABELS)
+    truth = read_truth(encoded(page, "TIFF", save_all=True, append_images=[page]), NAMES, COLORS)
+    assert truth.notes == ("The file has several pages or frames: only the first is read.",)
+    np.testing.assert_array_equal(truth.labels, LABELS)
+
+
 def test_broken_files_are_the_readers_sentence():
     with pytest.raises(ImageError, match="no picture of a known kind"):
         read_truth(b"0123456789" * 9 + bytes(9), NAMES, COLORS)

@@ -47,7 +47,7 @@ class Row:
 
     name: as it was given. file: its name in the archive, without ending. size: (h, w). agreement: share of pixels.
     shares: float64 (2, k). scores: where it has a ground truth that fits. note: why something is missing, or what was
-    decided about its ground truth.
+    decided: of several pages the first is read, and about its ground truth.
     """
 
     name: str
@@ -85,15 +85,16 @@ def segment_many(
         try:
             taken: set[str] = set()
             for name, source in pictures:
+                notes: list[str] = []
                 try:
-                    image = read_image(source, max_pixels=max_pixels, notify=lambda _: None)
+                    image = read_image(source, max_pixels=max_pixels, notify=notes.append)
                 except ImageError as error:
                     row = Row(name, note=str(error))
                 else:
                     found = ask(image)
                     class_names, palette = found[0].class_names, found[0].palette
                     truth = (truths or {}).get(name)
-                    row = _row(name, _file_name(name, taken), image, found, truth, max_pixels)
+                    row = _row(name, _file_name(name, taken), image, found, truth, max_pixels, notes)
                     for folder, segmentation in zip(folders, found, strict=True):
                         _add_pictures(archive, folder, row.file, image, segmentation)
                     del image, found
@@ -107,14 +108,20 @@ def segment_many(
 
 
 def match_truths(pictures: Iterable[str], truths: Mapping[str, Source]) -> tuple[dict[str, Source], list[str]]:
-    """Ground truths by file name -> those of these pictures, by the picture's name, and the names left over.
+    """Ground truths by file name -> those of these pictures, by the picture's name, and sentences about the others.
 
     A ground truth belongs to the picture of the same name; ending and capitals may differ.
     """
-    by_stem = {_stem(name).casefold(): name for name in truths}
-    matched = {name: by_stem[stem] for name in pictures if (stem := _stem(name).casefold()) in by_stem}
-    left_over = sorted(set(truths) - set(matched.values()))
-    return {name: truths[truth] for name, truth in matched.items()}, left_over
+    pictures, called = list(pictures), {}
+    for name in sorted(truths):
+        called.setdefault(_key(name), []).append(name)
+    wanted, remarks = {_key(name) for name in pictures}, []
+    for key, names in called.items():
+        if key not in wanted:
+            remarks += [f"No picture is called like the ground truth {name}." for name in names]
+        elif len(names) > 1:
+            remarks.append(f"The ground truths {' and '.join(names)} have one name: none of them is used.")
+    return {name: truths[names[0]] for name in pictures if len(names := called.get(_key(name), [])) == 1}, remarks
 
 
 def pooled(rows: Iterable[Row]) -> tuple[ConfusionMatrix, ConfusionMatrix] | None:
@@ -156,17 +163,19 @@ def _row(
     found: tuple[Segmentation, Segmentation],
     truth: Source | None,
     max_pixels: int | None,
+    notes: list[str],
 ) -> Row:
-    comparison, note = compare(*found), ""
+    comparison = compare(*found)
     if truth is not None:
         try:
             read = read_truth(truth, comparison.class_names, found[0].palette, max_pixels=max_pixels)
-            comparison, note = comparison.with_truth(read.labels), " ".join(read.notes)
+            comparison = comparison.with_truth(read.labels)
+            notes = [*notes, *read.notes]
         except ValueError as error:  # ImageError and TruthError are
-            note = str(error)
+            notes = [*notes, str(error)]
     seconds = (found[0].seconds, found[1].seconds)
     size = image.shape[:2]
-    return Row(name, file, size, comparison.agreement, comparison.shares, seconds, comparison.scores, note)
+    return Row(name, file, size, comparison.agreement, comparison.shares, seconds, comparison.scores, " ".join(notes))
 
 
 # ---- the archive -----------------------------------------------------------------------------------------------------
@@ -193,6 +202,11 @@ def _stem(name: str) -> str:
     """A file's name without its folders, of whatever system, and without its ending."""
     base = PurePosixPath(name.replace("\\", "/")).name
     return base.rpartition(".")[0] or base
+
+
+def _key(name: str) -> str:
+    """What names have in common that mean one picture, whatever system wrote them: macOS spells é as two characters."""
+    return unicodedata.normalize("NFC", _stem(name)).casefold()
 
 
 def _file_name(name: str, taken: set[str]) -> str:

@@ -10,8 +10,8 @@ How a file was read is said in words: nobody should have to guess what a score w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image
@@ -53,26 +53,28 @@ def read_truth(
     palette: np.ndarray,
     *,
     max_pixels: int | None = MAX_PIXELS,
-    notify: Callable[[str], object] | None = None,
 ) -> Truth:
     """Read a ground truth for the classes ``class_names``, drawn in ``palette``, uint8 (k, 3).
 
     Where a file holds numbers, these count; where it holds colours, these. A palette file holds both: its numbers
     count, unless all its colours are the classes' and stand in another order than the classes.
-    source, max_pixels, notify: as for `read_image`.
+    source, max_pixels: as for `read_image`.
 
     Raises ImageError for what is no picture, TruthError for numbers or colours of other classes.
     """
-    annotation = read_annotation(source, max_pixels=max_pixels, notify=notify)
+    pages: list[str] = []
+    annotation = read_annotation(source, max_pixels=max_pixels, notify=pages.append)
     if annotation.ndim == 2:
-        numbers, colors = annotation, read_image(source, max_pixels=max_pixels, notify=notify or (lambda _: None))
+        numbers, colors = annotation, read_image(source, max_pixels=max_pixels, notify=lambda _: None)
     else:  # some programs write numbers into all three channels
         colors, gray = annotation, annotation[..., 0]
         numbers = gray if (annotation == gray[..., None]).all() else None
     palette = np.asarray(palette, np.uint8)
     if numbers is None or _colors_count(numbers, colors, palette):
-        return _of_colors(colors, class_names, palette)
-    return _of_numbers(numbers, class_names)
+        truth = _of_colors(colors, class_names, palette)
+    else:
+        truth = _of_numbers(numbers, class_names)
+    return replace(truth, notes=(*pages, *truth.notes))
 
 
 def _colors_count(numbers: np.ndarray, colors: np.ndarray, palette: np.ndarray) -> bool:
