@@ -216,9 +216,13 @@ def put_back(picture: Picture) -> Any:
     return str(picture.source) if picture.source.exists() else Image.fromarray(picture.view)
 
 
-def take_example(task: str, event: gr.SelectData) -> tuple[Picture, str, str | None]:
-    """An example was clicked -> (picture, what the box shows, ground truth)."""
-    return _example(task, event.index)
+def take_example(task: str, gallery: gr.Gallery) -> tuple[Picture, str, str | None]:
+    """An example was clicked -> (picture, what the box shows, ground truth).
+
+    Which one is read off the gallery. gr.SelectData is of the click that began a call: a click that has to wait for the
+    call before it would be answered with that call's example.
+    """
+    return _example(task, gallery.selected_index)
 
 
 def open_page(request: gr.Request) -> tuple[Any, ...]:
@@ -909,6 +913,7 @@ def build_demo() -> gr.Blocks:
                 image.preprocess = as_it_is
                 gallery = gr.Gallery(
                     label="Examples",
+                    type="filepath",  # what is asked of it is which one is chosen, never the pixels
                     columns=5,
                     rows=1,
                     height=92,
@@ -1032,7 +1037,7 @@ def build_demo() -> gr.Blocks:
         for event, handler, inputs, outputs in (
             (demo.load, open_page, None, [task, *of_task, colors, space, quantized]),
             (task.input, take_task, [task, sides, picture], of_task),
-            (gallery.select, take_example, [task], [picture, image, truth]),
+            (gallery.select, take_example, [task, gallery], [picture, image, truth]),
             (image.input, take_upload, [image, picture], [picture, image, truth]),
         ):
             taken = event(handler, inputs, outputs, show_progress="hidden", trigger_mode="always_last", **private)

@@ -447,9 +447,12 @@ def test_errors_are_seen_where_there_is_a_truth(open_page, weights, picture):
 
 
 def test_of_answers_in_quick_succession_the_newest_is_shown(open_page):
-    page = open_page()
-    for index in (1, 2, 3):
-        page.locator("#examples button").nth(index).click()
+    page, held = open_page(), []
+    with page.expect_request("**/queue/join*"):
+        page.route("**/queue/join*", lambda route: route.continue_() if held else held.append(route))
+        for index in (1, 2, 3):  # the second and third have to wait for the first
+            page.locator("#examples button").nth(index).click()
+    held[0].continue_()
     newest = read_image(sorted(EXAMPLES.glob("*.jpg"))[3])
     page.wait_for_function(
         "([height, width]) => unetViewer.state().height === height && unetViewer.state().width === width",
