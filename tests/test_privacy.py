@@ -1,5 +1,7 @@
 """The public page gives away no file, fetches nothing for a stranger, and forgets what people upload."""
 
+import asyncio
+import gc
 import http.client
 import json
 import threading
@@ -114,6 +116,11 @@ def page(tmp_path_factory):
         page.client.close()
         page.demo.close(verbose=False)
         networks.tasks.cache_clear()
+        # Gradio gives this thread event loops that nobody closes. Python complains of each when it is collected: here,
+        # and not in whichever later test that would happen.
+        asyncio.get_event_loop().close()
+        asyncio.set_event_loop(None)
+        gc.collect()
 
 
 def test_no_file_outside_the_cache_is_readable_by_url(page, listener):
