@@ -15,6 +15,7 @@ import argparse
 import copy
 import io
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -45,8 +46,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from unet import render
 from unet.bundle import Bundle
 from unet.compare import compare
-from unet.data import TASKS, load_dataset
-from unet.download import fetch_dataset
+from unet.data import TASKS, Pairs, load_dataset
+from unet.download import DownloadError, fetch_dataset
 from unet.images import read_image
 from unet.metrics import ConfusionMatrix
 from unet.model import UNet, count_parameters
@@ -63,17 +64,19 @@ def main(arguments: list[str] | None = None) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     bundles = [Bundle.load(config.parent) for config in sorted(args.weights.glob("*/*/config.json"))]
     repeats = 3 if args.quick else 9
-    parts = [
-        machine("torch", "segmentation-models-pytorch") + ".",
-        speed(bundles, args, device, repeats),
-        closeness(bundles, args, device),
-        where_the_time_goes(bundles, args, device, repeats),
-        limits(args, device, repeats),
-    ]
-    text = "\n\n".join(parts)
-    print(text)
+    pictures = val_pictures(bundles, args)
+    parts = []
+    for part in (
+        lambda: machine("torch", "segmentation-models-pytorch") + ".",
+        lambda: speed(bundles, args, device, repeats),
+        lambda: closeness(bundles, pictures, args, device),
+        lambda: where_the_time_goes(bundles, args, device, repeats),
+        lambda: limits(args, device, repeats),
+    ):
+        parts.append(part())
+        print(parts[-1], end="\n\n", flush=True)
     if args.write:
-        put_into_readme("inference", text)
+        put_into_readme("inference", "\n\n".join(parts))
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
@@ -170,16 +173,34 @@ def speed(bundles: Sequence[Bundle], args: argparse.Namespace, device: torch.dev
     return "A picture to labels and confidences: median (range), and how many times faster.\n\n" + "\n".join(rows)
 
 
-def closeness(bundles: Sequence[Bundle], args: argparse.Namespace, device: torch.device) -> str:
+def val_pictures(bundles: Sequence[Bundle], args: argparse.Namespace) -> dict[str, Pairs]:
+    """The val pictures of each task, where they are at hand or may be fetched."""
+    found = {}
+    for task in dict.fromkeys(bundle.task for bundle in bundles):
+        try:
+            folder = args.data.get(task) or fetch_dataset(task)
+        except DownloadError as error:
+            print(f"Labels of {task} are not compared with float32's: {error}.", file=sys.stderr)
+        else:
+            found[task] = load_dataset(folder, task=TASKS.get(task)).val
+    return found
+
+
+def closeness(
+    bundles: Sequence[Bundle],
+    pictures: dict[str, Pairs],
+    args: argparse.Namespace,
+    device: torch.device,
+) -> str:
     """What Segmenter does by itself on this device, beside float32 on the CPU, over the val pictures."""
     rows = [
         "| task | network | pictures | equal labels | worst picture | mIoU | in float32 | difference |",
         "|---|---|--:|--:|--:|--:|--:|--:|",
     ]
     for bundle in bundles:
-        if bundle.task not in TASKS and bundle.task not in args.data:
-            continue  # a person's own pictures, which are not at hand
-        val = load_dataset(args.data.get(bundle.task) or fetch_dataset(bundle.task), task=TASKS.get(bundle.task)).val
+        if bundle.task not in pictures:
+            continue
+        val = pictures[bundle.task]
         chosen = Segmenter(copy.deepcopy(bundle), device=device)
         exact = Segmenter(bundle, device="cpu", precision="float32")
         ours, reference = (ConfusionMatrix(len(bundle.class_names)) for _ in range(2))
