@@ -336,9 +336,12 @@ def limits(args: argparse.Namespace, device: torch.device, repeats: int) -> str:
                 f"| {name}, {kind} | {size[0]}x{size[1]} | {batch} | {shown(seconds)} | {rate:,.0f} "
                 f"| {rate * flops / peak:.0%} | {rate * moved / bandwidth:.0%} |"
             )
+    plain = matmul_peak(device, torch.float32)
     return (
         f"How near to the device's limits, measured in this run: {peak / 1e12:.2f} TFLOP/s in a matrix product of "
-        f"{str(dtype).removeprefix('torch.')}, {bandwidth / 1e9:,.0f} GB/s in a copy. Of the copy: as if every "
+        f"{str(dtype).removeprefix('torch.')}, {plain / 1e12:.2f} in one of float32, {bandwidth / 1e9:,.0f} GB/s in a "
+        "copy. Where a network is near the first, the two products' ratio is about what its precision can give. Of the "
+        "copy: as if every "
         "convolution read its input and wrote its output once, and nothing else were moved.\n\n" + "\n".join(rows)
     )
 

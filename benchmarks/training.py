@@ -51,10 +51,11 @@ def main(arguments: list[str] | None = None) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     batch_size = 2 if args.quick else args.batch_size or (48 if device.type == "cuda" else 6)
     steps = 2 if args.quick else 30 if device.type == "cuda" else 4
-    peak = matmul_peak(device, torch.bfloat16)
+    peak, plain = (matmul_peak(device, dtype) for dtype in (torch.bfloat16, torch.float32))
     rates = [
-        "| network | fit | the usual loop | times faster | of a bfloat16 matrix product | augmenting |",
-        "|---|--:|--:|--:|--:|--:|",
+        "| network | fit | the usual loop | times faster | fit, of a bfloat16 matrix product "
+        "| the usual loop, of a float32 one | augmenting |",
+        "|---|--:|--:|--:|--:|--:|--:|",
     ]
     costs = [
         "| network | an epoch's training | a validation | a checkpoint | both, of the run |",
@@ -67,11 +68,11 @@ def main(arguments: list[str] | None = None) -> None:
             runs.append(bench.fit_once())
             usual.append(bench.usual_loop())
         ours, theirs = ([run[which] for run in runs] for which in ("rate", "augmenting"))
-        share = statistics.median(ours) * bench.flops() / peak
+        shares = (statistics.median(rate) * bench.flops() / of for rate, of in ((ours, peak), (usual, plain)))
         rates.append(
             f"| {architecture} | {shown_rate(ours)} | {shown_rate(usual)} "
-            f"| **{statistics.median(ours) / statistics.median(usual):.1f}×** | {share:.0%} "
-            f"| {statistics.median(theirs):.1%} |"
+            f"| **{statistics.median(ours) / statistics.median(usual):.1f}×** "
+            f"| {' | '.join(f'{share:.0%}' for share in shares)} | {statistics.median(theirs):.1%} |"
         )
         epoch = len(dataset.train) / statistics.median(ours)
         validation, checkpoint = (
@@ -87,7 +88,7 @@ def main(arguments: list[str] | None = None) -> None:
         [
             f"{before}. fit in {precision}; batches of {batch_size}, crops of "
             f"{args.crop[0]}x{args.crop[1]}, {workers()} DataLoader workers; a bfloat16 matrix product reaches "
-            f"{peak / 1e12:.2f} TFLOP/s.",
+            f"{peak / 1e12:.2f} TFLOP/s, a float32 one {plain / 1e12:.2f}.",
             "\n".join(rates),
             f"Validated every {DEFAULTS.validate_every} epochs, saved after each: {len(dataset.train)} pictures an "
             f"epoch, {len(dataset.val)} to validate on.",

@@ -457,7 +457,7 @@ def _decide(logits: Tensor) -> tuple[Tensor, Tensor]:
     if logits.shape[0] == 1:  # two classes share one logit
         return logits[0].abs().sigmoid(), (logits[0] > 0).to(torch.uint8)
     best, label = logits.max(dim=0)
-    return (best - logits.logsumexp(dim=0)).exp(), label.to(torch.uint8)
+    return (logits - best).exp_().sum(dim=0).reciprocal_(), label.to(torch.uint8)
 
 
 def has_native_bfloat16(device: torch.device) -> bool:

@@ -225,7 +225,7 @@ def fit(
     rates = [module.p for module in dropouts]
     for module in dropouts:
         module.p *= recipe.dropout
-    optimizer = torch.optim.AdamW(net.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay)
+    optimizer = torch.optim.AdamW(net.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True)
     average = AveragedModel(
         net, multi_avg_fn=get_ema_multi_avg_fn(math.exp(-1 / max(1, recipe.ema * steps))), use_buffers=True
     )
