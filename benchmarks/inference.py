@@ -23,7 +23,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import segmentation_models_pytorch
 import torch
 import torch.nn.functional as F
 from measuring import (
@@ -53,6 +52,11 @@ from unet.metrics import ConfusionMatrix
 from unet.model import UNet, count_parameters
 from unet.predict import Segmenter, has_native_bfloat16
 
+try:
+    import segmentation_models_pytorch
+except ImportError:  # on a machine where only what runs the networks is installed, its column is left out
+    segmentation_models_pytorch = None
+
 VIEW_PIXELS = 1_000_000  # as the page shows them
 PNG_LEVEL = 1  # as the page writes them
 
@@ -76,7 +80,7 @@ def main(arguments: list[str] | None = None) -> None:
         parts.append(part())
         print(parts[-1], end="\n\n", flush=True)
     if args.write:
-        put_into_readme("inference", "\n\n".join(parts))
+        put_into_readme("inference", "\n\n".join(parts), gpu=device.type == "cuda")
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
@@ -150,9 +154,10 @@ def speed(bundles: Sequence[Bundle], args: argparse.Namespace, device: torch.dev
     cases += [(bundle, usual) for bundle in bundles]
     precisions = ["float32", *(["bfloat16"] if has_native_bfloat16(device) else [])]
     header = "".join(f" Segmenter, {precision} |" for precision in reversed(precisions))
+    other = " smp.Unet, ResNet-34 |" if segmentation_models_pytorch else ""
     rows = [
-        f"| network | parameters | picture |{header} float32, NCHW, whole picture | smp.Unet, ResNet-34 |",
-        "|---|--:|---|" + "--:|" * (len(precisions) + 2),
+        f"| network | parameters | picture |{header} float32, NCHW, whole picture |{other}",
+        "|---|--:|---|" + "--:|" * (len(precisions) + (2 if other else 1)),
     ]
     for bundle, size in cases:
         image = photo(size)
@@ -160,7 +165,8 @@ def speed(bundles: Sequence[Bundle], args: argparse.Namespace, device: torch.dev
         works["common"] = whole_picture(bundle, device)
         if (equal := np.mean(works["float32"](image).label_map == works["common"](image)[0])) < 0.999:
             raise SystemExit(f"{bundle.architecture}: only {equal:.2%} of the labels are equal, not the same work")
-        works["smp"] = other_unet(bundle.net.config.num_outputs, device)
+        if other:
+            works["smp"] = other_unet(bundle.net.config.num_outputs, device)
         times = interleaved({name: partial(work, image) for name, work in works.items()}, repeats, device)
         common = statistics.median(times["common"])
         cells = [

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
+import importlib.util
 import os
 import platform
 import statistics
@@ -63,7 +64,7 @@ def shown(seconds: Sequence[float]) -> str:
 
 
 def machine(*packages: str) -> str:
-    """Processor, cores, load, accelerator and versions."""
+    """Processor, cores, load, accelerator, and versions of those packages that are installed."""
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
@@ -75,7 +76,8 @@ def machine(*packages: str) -> str:
         parts.append(f"load {os.getloadavg()[0]:.1f} before")
     if torch.cuda.is_available():
         parts.insert(0, torch.cuda.get_device_name())
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
+    installed = [name for name in packages if importlib.util.find_spec(name.replace("-", "_"))]
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in installed)
     return f"{', '.join(parts)}; Python {platform.python_version()}, {versions}"
 
 
@@ -108,14 +110,15 @@ def photo(size: tuple[int, int]) -> np.ndarray:
     return np.asarray(Image.fromarray(load_sample_image("china.jpg")).resize(size[::-1]))
 
 
-def markers(script: str) -> tuple[str, str]:
-    """Between which lines of README.md a benchmark's tables are kept."""
-    return f"<!-- {script}: python benchmarks/{script}.py --write -->", f"<!-- end of {script} -->"
+def markers(script: str, *, gpu: bool = False) -> tuple[str, str]:
+    """Between which lines of README.md a benchmark's tables are kept; those of a GPU have a place of their own."""
+    name, where = (f"{script}-gpu", " on a GPU") if gpu else (script, "")
+    return f"<!-- {name}: python benchmarks/{script}.py --write{where} -->", f"<!-- end of {name} -->"
 
 
-def put_into_readme(script: str, text: str) -> None:
+def put_into_readme(script: str, text: str, *, gpu: bool = False) -> None:
     """Replace what stands between the script's markers."""
-    begin, end = markers(script)
+    begin, end = markers(script, gpu=gpu)
     readme = ROOT / "README.md"
     before, rest = readme.read_text(encoding="utf-8").split(begin)
     _, after = rest.split(end)

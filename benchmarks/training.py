@@ -97,7 +97,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     print(text)
     if args.write:
-        put_into_readme("training", text)
+        put_into_readme("training", text, gpu=device.type == "cuda")
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
@@ -112,6 +112,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     add("--write", action="store_true", help="put the tables into README.md")
     args = parser.parse_args(arguments)
     args.data = task_folders(args.data)
+    args.working_pixels = TASKS[args.task].working_pixels if args.task in TASKS else None
     return args
 
 
@@ -163,10 +164,9 @@ class Bench:
             num_outputs=1 if classes == 2 else classes,
         )
         self.dataset, self.device, self.quick = dataset, device, args.quick
-        task = TASKS.get(args.task)
         count = min(batch_size * steps, len(dataset.train))
         self.pairs = [dataset.train[i] for i in range(count)]
-        self.store = PixelStore(self.pairs, task.working_pixels if task else None, device)
+        self.store = PixelStore(self.pairs, args.working_pixels, device)
         # Two epochs, the first of which prepares everything; validated after the second.
         self.recipe = Recipe(2, min(batch_size, count), tuple(args.crop), validate_every=2)
         self.steps = math.ceil(count / self.recipe.batch_size)
