@@ -109,6 +109,14 @@ def test_inference(weights, pictures, capsys):
     assert [cell.split(", ")[-1] for cell in found["**all**"]] == ["100%"] * len(found["**all**"])
 
 
+def test_inference_without_the_other_library_leaves_its_column_out(monkeypatch):
+    monkeypatch.setattr(inference, "segmentation_models_pytorch", None)
+    given = inference.parse_arguments(["--quick", "--width", "0.0625"])
+    found = rows(inference.speed([], given, torch.device("cpu"), 1))
+    assert found["network"][-1] == "float32, NCHW, whole picture"
+    assert {len(cells) for cells in found.values()} == {len(found["network"])}
+
+
 def test_time_is_booked_where_it_was_spent():
     """A part inside another is not counted twice."""
     watch = inference.Stopwatch(torch.device("cpu"))
