@@ -13,15 +13,12 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import functools
-import gzip
 import importlib.util
-import json
 import math
 import os
 import re
 import tempfile
 import time
-import zlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
@@ -36,7 +33,7 @@ import spaces  # before torch, which comes with the library: ZeroGPU wants it so
 from gradio import FileData
 from PIL import Image
 
-from page import inside, networks
+from page import inside, networks, viewer
 from page.networks import Sides
 from unet import render
 from unet.batch import Row, match_truths, pooled, segment_many
@@ -411,36 +408,14 @@ def show_answer(answer: Answer) -> tuple[Any, ...]:
 
 
 def hand_over(answer: Answer) -> list[str]:
-    """Write an answer for the viewer in the browser -> paths of facts, planes and picture.
-
-    Planes are uint8 (h, w) at the size of the view, one after the other, gzipped: both label maps, both confidences
-    (255 is certainty), and the ground truth's labels where there is one. They are no PNGs because browsers that guard
-    against fingerprinting change what a page reads back from a picture.
-    """
-    comparison, size = answer.comparison, answer.view.shape[:2]
-    truth = [answer.truth.labels] if answer.truth else []
-    planes = [
-        *(render.sample(label_map, size) for label_map in comparison.label_maps),
-        *(np.rint(255 * confidence).astype(np.uint8) for confidence in answer.confidences),
-        *(render.sample(labels, size) for labels in truth),
-    ]
-    unpainted = render.unpainted_classes(comparison.class_names)
-    patterns = render.pattern_numbers(answer.palette)
-    facts = {
-        "picture_key": zlib.crc32(answer.view),
-        "size": size,
-        "full_size": comparison.label_maps[0].shape,
-        "sides": answer.names,
-        "classes": [
-            {"name": name, "color": color, "painted": i not in unpainted, "pattern": patterns[i]}
-            for i, (name, color) in enumerate(zip(comparison.class_names, answer.palette.tolist(), strict=True))
-        ],
-        "truth": bool(truth),
-    }
-    paths = [_new_file("facts.json"), _new_file("planes.bin"), _new_file("picture.png")]
-    paths[0].write_text(json.dumps(facts))
-    paths[1].write_bytes(gzip.compress(np.stack(planes).tobytes(), 1))
-    Image.fromarray(answer.view).save(paths[2], compress_level=1)
+    """Write an answer for the viewer in the browser -> paths of `viewer.files`."""
+    truth = answer.truth.labels if answer.truth else None
+    paths = []
+    for name, content in viewer.files(
+        answer.view, answer.comparison, answer.confidences, answer.palette, answer.names, truth
+    ).items():
+        paths.append(_new_file(name))
+        paths[-1].write_bytes(content)
     return [str(path) for path in paths]
 
 
@@ -929,7 +904,7 @@ def build_demo() -> gr.Blocks:
                 with gr.Row(elem_id="sides"):
                     left, right = (_side_menu(names[0], side) for side in (0, 1))
                 headings = _html("", "headings")
-                viewer = _html(_asset("viewer.html"), "viewer")
+                canvas = _html(_asset("viewer.html"), "viewer")
                 agreement = _html("", "agreement")
                 legend = _html("", "legend")
 
@@ -1021,7 +996,7 @@ def build_demo() -> gr.Blocks:
                 found,
                 concurrency_id="networks",
                 concurrency_limit=1,
-                show_progress_on=[viewer],
+                show_progress_on=[canvas],
                 trigger_mode="always_last",  # else a picture is dropped that comes while the networks are at work
                 **private,
             )

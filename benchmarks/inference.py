@@ -42,6 +42,7 @@ from PIL import Image
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from page import viewer
 from unet import render
 from unet.bundle import Bundle
 from unet.compare import compare
@@ -58,7 +59,6 @@ except ImportError:  # on a machine where only what runs the networks is install
     segmentation_models_pytorch = None
 
 VIEW_PIXELS = 1_000_000  # as the page shows them
-PNG_LEVEL = 1  # as the page writes them
 
 Answer = tuple[np.ndarray, np.ndarray]
 
@@ -228,7 +228,7 @@ def closeness(
 
 
 def where_the_time_goes(bundles: Sequence[Bundle], args: argparse.Namespace, device: torch.device, repeats: int) -> str:
-    """From an uploaded file to both overlays as bytes for the browser: what the page does with a new picture."""
+    """From an uploaded file to the bytes that the browser draws: what the page does with a new picture."""
     task = min((bundle.task for bundle in bundles), key=lambda task: (task != "streets", task))
     pairs = {
         f"weights/{task}": [bundle for bundle in bundles if bundle.task == task],
@@ -247,7 +247,7 @@ def where_the_time_goes(bundles: Sequence[Bundle], args: argparse.Namespace, dev
     for part in next(iter(columns.values())):
         cells = [f"{1000 * column[part]:.1f} ms, {column[part] / column['**all**']:.0%}" for column in columns.values()]
         rows.append(f"| {part} | {' | '.join(cells)} |")
-    return "Where the time goes, from a file to both overlays on their way to the browser.\n\n" + "\n".join(rows)
+    return "Where the time goes, from a file to both answers on their way to the browser.\n\n" + "\n".join(rows)
 
 
 def one_picture(file: bytes, segmenters: Sequence[Segmenter]) -> dict[str, float]:
@@ -267,14 +267,10 @@ def one_picture(file: bytes, segmenters: Sequence[Segmenter]) -> dict[str, float
         for handle in handles:
             handle.remove()
     with watch("comparing"):
-        compare(*answers)
-    with watch("drawing"):
-        drawn = [
-            render.overlay(view, render.sample(a.label_map, view.shape[:2]), a.palette, opacity=0.55) for a in answers
-        ]
-    with watch("PNG"):
-        for picture in drawn:
-            Image.fromarray(picture).save(io.BytesIO(), "PNG", compress_level=PNG_LEVEL)
+        comparison = compare(*answers)
+    with watch("packing both answers and the picture for the viewer"):
+        confidences = [render.sample(answer.confidence, view.shape[:2]) for answer in answers]
+        viewer.files(view, comparison, confidences, answers[0].palette, [s.bundle.architecture for s in segmenters])
     return watch.seconds
 
 

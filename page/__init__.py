@@ -1,1 +1,1 @@
-"""Parts of the page that app.py puts together: its networks, and the section that looks inside them."""
+"""Parts of the page that app.py puts together: its networks, its viewer, and the section that looks inside them."""
