@@ -1,9 +1,9 @@
 """Everything that wants a GPU, in calls of a few minutes each: full-width weights, timings, the skips' table.
 
-python benchmarks/gpu_run.py --data DIR --out OUT --plan 25       first: how many epochs the minutes are enough for
-python benchmarks/gpu_run.py --data DIR --out OUT --minutes 9     then again and again, until it prints "all done"
-python benchmarks/gpu_run.py --join OUT                           where the results came to: put them in their places
-python benchmarks/gpu_run.py --data DIR --out OUT --dry-run       every job for an epoch at a sixteenth of the width
+python benchmarks/gpu_run.py --data DIR --out OUT --plan 22 --only weights    first: the epochs that 22 minutes hold
+python benchmarks/gpu_run.py --data DIR --out OUT --minutes 9                 then again, until it prints "all done"
+python benchmarks/gpu_run.py --join OUT --write             where the results came to: into runs/, tables into README.md
+python benchmarks/gpu_run.py --data DIR --out OUT --dry-run every job, for an epoch at a sixteenth of the width
 
 DIR holds one folder a task: streets, nuclei, hands. Jobs are done in the order of JOBS. Several networks share the
 card, benchmarks have it alone. When the minutes are over, every training saves its checkpoint and stops; the next call
@@ -54,9 +54,13 @@ class Training:
         return f"{self.task}-{self.architecture}" + ("" if self.seed is None else f"-seed{self.seed}")
 
     @property
+    def group(self) -> str:
+        return "weights" if self.seed is None else "table"
+
+    @property
     def schedule(self) -> str:
         """Trainings with the same one get equally many epochs: what is compared must."""
-        return f"{self.task}-{self.architecture.split('-')[0]}-{'ships' if self.seed is None else 'table'}"
+        return f"{self.task}-{self.architecture.split('-')[0]}-{self.group}"
 
     @property
     def place(self) -> str:
@@ -105,6 +109,9 @@ class Benchmark:
     script: str
     minutes: float
 
+    group = "benchmarks"
+    results = ("table.md",)
+
     @property
     def name(self) -> str:
         return f"benchmark-{self.script}"
@@ -112,8 +119,6 @@ class Benchmark:
     @property
     def folder(self) -> str:
         return f"gpu/benchmarks/{self.script}"
-
-    results = ("table.md",)
 
     def command(self, args: argparse.Namespace) -> list[str]:
         data = [f"{folder.name}={folder}" for folder in sorted(args.data.resolve().iterdir()) if folder.is_dir()]
@@ -161,7 +166,7 @@ def main(arguments: list[str] | None = None) -> int:
     (args.runs / "gpu" / "sent").mkdir(parents=True, exist_ok=True)
     if args.join:
         return join(args)
-    jobs = [job for job in JOBS if args.only is None or job.name in args.only]
+    jobs = [job for job in JOBS if args.only is None or {job.name, job.group} & set(args.only)]
     if args.plan:
         plan(jobs, args)
         return 0
@@ -172,10 +177,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{job.name} failed; the end of {log}:\n{log.read_bytes()[-LAST_WORDS:].decode(errors='replace')}")
     to_do = [job for job in jobs if not is_done(job, args)]
     to_send = [job for job in jobs if is_done(job, args) and not mark(job, args).exists()]
-    if planned(args) and to_do:
-        minutes = sum((1 - job.share_done(args)) * minutes_of(job, args) for job in to_do)
-        print(f"about {minutes:.0f} minutes of the card are left")
-    print(f"call again: {len(to_do)} to do, {len(to_send)} to send" if to_do or to_send else "all done")
+    minutes = sum((1 - job.share_done(args)) * minutes_of(job, args) for job in to_do)
+    left = f"call again: {len(to_do)} to do, about {minutes:.0f} minutes of the card, {len(to_send)} to send"
+    print(left if to_do or to_send else "all done")
     return 1 if failed else 0
 
 
@@ -184,12 +188,20 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--data", type=Path, help="folder with one folder a task")
     add("--out", type=Path, help="where results are put to leave this machine")
-    add("--plan", type=float, metavar="MINUTES", help="time some steps of each; fit those that ship into the minutes")
+    add(
+        "--plan",
+        type=float,
+        metavar="MINUTES",
+        help="time some steps of each network; fit all of them into the minutes",
+    )
     add("--minutes", type=float, default=9.0, help="how long this call may take (default: %(default)s)")
     add("--reserve", type=float, default=45.0, help="seconds of them kept for saving (default: %(default)s)")
     add("--megabytes", type=float, default=63.0, help="how much may leave with this call, MiB (default: %(default)s)")
     add("--parallel", type=int, default=4, help="networks that share the card (default: %(default)s)")
-    add("--only", nargs="+", choices=[job.name for job in JOBS], metavar="NAME", help="some of the jobs")
+    names = list(dict.fromkeys([job.group for job in JOBS] + [job.name for job in JOBS]))
+    add(
+        "--only", nargs="+", choices=names, metavar="NAME", help=f"some of the jobs: {', '.join(names[:3])}, or by name"
+    )
     add("--runs", type=Path, default=ROOT / "runs", help="where everything is kept between calls")
     add("--dry-run", action="store_true", help="one epoch of very narrow networks, to see that everything works")
     add("--join", type=Path, metavar="OUT", help="unpack what came back; says where something is missing")
@@ -221,15 +233,20 @@ def is_done(job: Job, args: argparse.Namespace) -> bool:
 
 
 def plan(jobs: Sequence[Job], args: argparse.Namespace) -> None:
-    """Time some steps of every network, nothing else running, and write down how many epochs its minutes are."""
+    """Time some steps of every network, nothing else running, and write down how many epochs its minutes are.
+
+    Each has its share of --plan, in the ratio of the jobs' own minutes. A run that was begun needs the plan it began
+    with.
+    """
     from training import Bench, torch
 
     import train
     from unet.data import TASKS, load_dataset
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    trainings = {(job.schedule, job.architecture): job for job in jobs if isinstance(job, Training)}.values()
-    longer = args.plan / sum(job.minutes for job in JOBS if isinstance(job, Training) and job.seed is None)
+    to_train = [job for job in jobs if isinstance(job, Training) and not is_done(job, args)]
+    trainings = {(job.schedule, job.architecture): job for job in to_train}.values()
+    longer = args.plan / sum(job.minutes for job in to_train)
     datasets = {task: load_dataset(args.data / task, task=TASKS[task]) for task in {job.task for job in trainings}}
     found: dict[str, dict[str, float]] = {}
     print("| schedule | network | steps a second | epochs | steps | minutes |\n|---|---|--:|--:|--:|--:|")
@@ -250,7 +267,8 @@ def plan(jobs: Sequence[Job], args: argparse.Namespace) -> None:
             f"| {epochs * len(dataset.train) / flags.batch_size:,.0f} | {(epochs * epoch + besides) / 60:.1f} |",
             flush=True,
         )
-    (args.runs / "gpu" / "plan.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    text = json.dumps(planned(args) | found, indent=1) + "\n"
+    (args.runs / "gpu" / "plan.json").write_text(text, encoding="utf-8")
 
 
 def planned(args: argparse.Namespace) -> dict[str, dict[str, float]]:
@@ -267,16 +285,17 @@ def minutes_of(job: Job, args: argparse.Namespace) -> float:
 
 
 def work_until(deadline: float, jobs: Iterable[Job], args: argparse.Namespace) -> list[Job]:
-    """Do what is not done: what ships, the benchmarks, the table. Returns what failed."""
-    waiting = [job for job in jobs if not is_done(job, args)]
-    ships = [job for job in waiting if isinstance(job, Training) and job.seed is None]
-    table = [job for job in waiting if isinstance(job, Training) and job.seed is not None]
-    failed = train_until(deadline, ships, args)
-    for job in waiting:
+    """Do what is not done: the weights that ship, the benchmarks, the table. Returns what failed."""
+    waiting: dict[str, list[Job]] = {job.group: [] for job in JOBS}
+    for job in jobs:
+        if not is_done(job, args):
+            waiting[job.group].append(job)
+    failed = train_until(deadline, waiting["weights"], args)
+    for job in waiting["benchmarks"]:
         # One that would not be done in time is left to the next call, which begins with it.
-        if isinstance(job, Benchmark) and deadline - time.monotonic() > (0 if args.dry_run else 60 * job.minutes):
+        if deadline - time.monotonic() > (0 if args.dry_run else 60 * job.minutes):
             failed += [job] * (not run_alone(job, deadline, args))
-    return failed + train_until(deadline, table, args)
+    return failed + train_until(deadline, waiting["table"], args)
 
 
 def run_alone(job: Benchmark, deadline: float, args: argparse.Namespace) -> bool:
@@ -379,7 +398,7 @@ def join(args: argparse.Namespace) -> int:
     print("here:", *(job.name for job in JOBS if mark(job, args).exists()))
     for job in JOBS:
         table = args.runs / job.folder / job.results[-1]
-        if args.write and isinstance(job, Benchmark) and table.exists():
+        if args.write and job.group == "benchmarks" and table.exists():
             from measuring import put_into_readme
 
             put_into_readme(job.script, table.read_text(encoding="utf-8").strip(), gpu=True)
