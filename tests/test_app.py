@@ -429,6 +429,21 @@ def test_all_panes_zoom_together_and_the_divider_moves_by_keyboard(garden):
     assert looked_at(page)["zoom"] == 1
 
 
+def test_two_fingers_zoom_where_they_are(open_page):
+    page = open_page(390, 844, has_touch=True)
+    canvas = page.locator(".viewer canvas")
+    canvas.scroll_into_view_if_needed()
+    box, fingers = canvas.bounding_box(), page.context.new_cdp_session(page)
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    for kind, apart in (("touchStart", 40), ("touchMove", 60), ("touchMove", 80), ("touchEnd", None)):
+        points = [] if apart is None else [{"x": x - apart, "y": y, "id": 0}, {"x": x + apart, "y": y, "id": 1}]
+        fingers.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+    page.wait_for_function("unetViewer.state().zoom > 1.9")
+    state = looked_at(page)
+    assert state["zoom"] == pytest.approx(2, rel=0.01)
+    assert (state["x"], state["y"]) == pytest.approx((0.5, 0.5), abs=0.01)
+
+
 def test_errors_are_seen_where_there_is_a_truth(open_page, weights, picture):
     page = open_page(accept_downloads=True)
     page.locator(".views").get_by_role("radio", name="Errors").check()
