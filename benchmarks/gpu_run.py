@@ -149,7 +149,7 @@ JOBS: tuple[Job, ...] = (
     Training("streets", "residual-concat", 2.5, 1500, _BATCH),
     Training("nuclei", "residual-concat", 1.5, 1000, _BATCH),
     Training("hands", "residual-concat", 1, 4000, _BATCH),
-    Benchmark("inference", 4),
+    Benchmark("inference", 6),
     Benchmark("training", 3),
     *(
         Training(task, f"{body}-{skip}", minutes, epochs, _BATCH, seed)

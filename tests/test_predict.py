@@ -275,7 +275,7 @@ def test_on_a_gpu_with_little_memory_the_labels_are_the_same(megabytes):
         torch.cuda.set_per_process_memory_fraction(1.0)
     assert found.note
     assert found.device == ("cuda" if megabytes > 100 else "cpu")
-    assert (found.label_map == expected.label_map).mean() > 0.999
+    assert (found.label_map == expected.label_map).mean() > 0.99, "TF32 and the CPU round differently"
 
 
 def test_a_level_without_a_skip_is_refused():
