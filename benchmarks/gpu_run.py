@@ -1,6 +1,6 @@
 """Everything that wants a GPU, in calls of a few minutes each: full-width weights, timings, the skips' table.
 
-python benchmarks/gpu_run.py --data DIR --out OUT --plan 22 --only weights    first: the epochs that 22 minutes hold
+python benchmarks/gpu_run.py --data DIR --out OUT --plan 18 --only weights    first: the epochs that 18 minutes hold
 python benchmarks/gpu_run.py --data DIR --out OUT --minutes 9                 then again, until it prints "all done"
 python benchmarks/gpu_run.py --join OUT --write             where the results came to: into runs/, tables into README.md
 python benchmarks/gpu_run.py --data DIR --out OUT --dry-run every job, for an epoch at a sixteenth of the width
