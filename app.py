@@ -768,14 +768,28 @@ def segment_many_pictures(
 # ---- the page --------------------------------------------------------------------------------------------------------
 
 
-def as_it_is(payload: Any) -> str | None:
-    """What an image box hands over -> the file's path. The library reads more formats, and says why it refuses one."""
+def as_it_is(box: Any, payload: Any) -> str | None:
+    """What a box hands over -> the file's path. The library reads more formats, and says why it refuses one."""
     return None if payload is None else payload.path
 
 
-def as_they_are(payload: Any) -> list[FileData] | None:
+def as_they_are(box: Any, payload: Any) -> list[FileData] | None:
     """What a box for many files hands over -> the files, which still know the names that they had with their owner."""
     return None if payload is None else payload.root
+
+
+def _handing_over(box: type, preprocess: Callable[[Any, Any], Any]) -> type:
+    """A kind of box that leaves the reading of files to the library.
+
+    It has to be a class, since Gradio makes a session's box anew after each update, but no class statement: for one,
+    Gradio writes a stub beside this file.
+    """
+    return type.__new__(type(box), box.__name__, (box,), {"preprocess": preprocess})
+
+
+PictureBox = _handing_over(gr.Image, as_it_is)
+FileBox = _handing_over(gr.File, as_it_is)
+FilesBox = _handing_over(gr.File, as_they_are)
 
 
 HEADLINE = """
@@ -876,7 +890,7 @@ def build_demo() -> gr.Blocks:
 
         with gr.Row(elem_id="main"):
             with gr.Column(scale=4, min_width=300, elem_id="source"):
-                image = gr.Image(
+                image = PictureBox(
                     type="filepath",
                     label="Picture",
                     height=300,
@@ -885,7 +899,6 @@ def build_demo() -> gr.Blocks:
                     placeholder=f"Drop a picture, or click to choose\nup to {MAX_PIXELS // 10**6} million pixels",
                     elem_id="picture",
                 )
-                image.preprocess = as_it_is
                 gallery = gr.Gallery(
                     label="Examples",
                     type="filepath",  # what is asked of it is which one is chosen, never the pixels
@@ -948,15 +961,14 @@ def build_demo() -> gr.Blocks:
         _html(MANY_TITLE, "many-title")
         with gr.Row(elem_id="many"):
             with gr.Column(scale=4, min_width=300, elem_id="many-files"):
-                pictures = gr.File(file_count="multiple", label="Pictures", height=132, elem_id="many-pictures")
-                truths = gr.File(
+                pictures = FilesBox(file_count="multiple", label="Pictures", height=132, elem_id="many-pictures")
+                truths = FilesBox(
                     file_count="multiple",
                     label="Ground truths (optional), called like the pictures",
                     file_types=TRUTH_FILES,
                     height=132,
                     elem_id="many-truths",
                 )
-                pictures.preprocess = truths.preprocess = as_they_are
                 with gr.Row(elem_id="many-buttons"):
                     begin = gr.Button("Segment all", variant="primary", size="sm", min_width=80)
                     stop = gr.Button("Stop", interactive=False, size="sm", min_width=60)
@@ -1075,12 +1087,10 @@ def build_demo() -> gr.Blocks:
 
 def _add_endpoints(names: list[str]) -> None:
     """The page's doors for programs: what its controls do, without a session. They are not drawn."""
-    picture = gr.Image(type="filepath", label="image", visible=False)
-    truth = gr.File(label="truth", visible=False)
-    pictures = gr.File(file_count="multiple", label="pictures", visible=False)
-    truths = gr.File(file_count="multiple", label="truths", visible=False)
-    picture.preprocess = truth.preprocess = as_it_is
-    pictures.preprocess = truths.preprocess = as_they_are
+    picture = PictureBox(type="filepath", label="image", visible=False)
+    truth = FileBox(label="truth", visible=False)
+    pictures = FilesBox(file_count="multiple", label="pictures", visible=False)
+    truths = FilesBox(file_count="multiple", label="truths", visible=False)
     task = gr.Radio(names, label="task", visible=False)
     network, left, right = (gr.Textbox(label=label, visible=False) for label in ("network", "left", "right"))
     colors = gr.Number(8, precision=0, label="colors", visible=False)
