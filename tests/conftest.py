@@ -1,9 +1,25 @@
 """What several test files share."""
 
+import shutil
+
 import huggingface_hub
 import pytest
 from huggingface_hub import constants
 from loopback_hub import LoopbackHub
+from playwright.sync_api import sync_playwright
+
+# Nothing but the page under test: no updates, no look-ups at the browser maker's.
+CHROMIUM = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--use-fake-device-for-media-stream",
+    "--use-fake-ui-for-media-stream",
+]
 
 
 @pytest.fixture
@@ -24,3 +40,12 @@ def hub(monkeypatch, tmp_path):
         monkeypatch.setattr("time.sleep", lambda seconds: None)  # the client waits between its attempts
         yield hub
         huggingface_hub.close_session()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=CHROMIUM)
+        yield browser
+        browser.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import struct
 import zlib
@@ -62,10 +63,18 @@ def before_turn(array: np.ndarray, orientation: int) -> np.ndarray:
     }[orientation]
 
 
-def png(width: int, height: int, depth: int, color_type: int, rows: bytes, *extra: tuple[bytes, bytes]) -> bytes:
+def png(
+    width: int,
+    height: int,
+    depth: int,
+    color_type: int,
+    rows: bytes,
+    *extra: tuple[bytes, bytes],
+    interlaced: bool = False,
+) -> bytes:
     """A PNG chunk by chunk, for what Pillow does not write; `rows` are unfiltered, each after its filter byte 0."""
     chunks = [
-        (b"IHDR", struct.pack(">IIBBBBB", width, height, depth, color_type, 0, 0, 0)),
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, depth, color_type, 0, 0, interlaced)),
         *extra,
         (b"IDAT", zlib.compress(rows)),
         (b"IEND", b""),
@@ -77,6 +86,41 @@ def png(width: int, height: int, depth: int, color_type: int, rows: bytes, *extr
 def png_rows(samples: np.ndarray) -> bytes:
     rows = samples.reshape(len(samples), -1)
     return b"".join(b"\0" + row.tobytes() for row in rows)
+
+
+def adam7_rows(samples: np.ndarray) -> bytes:
+    """Rows in the seven passes of an interlaced PNG: (row, column) where each begins, and its steps."""
+    passes = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
+    return b"".join(png_rows(samples[top::down, left::across]) for top, left, down, across in passes)
+
+
+def deep(samples: np.ndarray) -> np.ndarray:
+    """The same brightness in 16 bits, in a PNG's order of bytes."""
+    return (samples.astype(np.uint16) * 257).astype(">u2")
+
+
+def tiff_file(width: int, height: int, bits: int, channels: int, samples: bytes, *, sample_format: int = 1) -> bytes:
+    """A little-endian TIFF without compression, for what Pillow does not write."""
+    header = 8 + 2 + 10 * 12 + 4
+    depths = struct.pack(f"<{channels}H", *[bits] * channels)
+    short, long = 3, 4
+    tags = [
+        (256, long, 1, width), (257, long, 1, height), (258, short, channels, bits if channels == 1 else header),
+        (259, short, 1, 1), (262, short, 1, 1 if channels == 1 else 2), (273, long, 1, header + len(depths)),
+        (277, short, 1, channels), (278, long, 1, height), (279, long, 1, len(samples)), (339, short, 1, sample_format),
+    ]  # fmt: skip
+    directory = b"".join(struct.pack("<HHII", *tag) for tag in tags)
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + directory + bytes(4) + depths + samples
+
+
+def photoshop_jpeg(cmyk: np.ndarray) -> bytes:
+    """A JPEG of uint8 (H, W, 4) as Photoshop writes it: inverted, and as YCCK, which only the Adobe marker tells."""
+    luma_chroma = Image.fromarray(np.ascontiguousarray(cmyk[..., :3])).convert("YCbCr")
+    planes = [Image.fromarray(255 - plane) for plane in np.asarray(luma_chroma).transpose(2, 0, 1)]
+    picture = Image.merge("CMYK", [*planes, Image.fromarray(np.ascontiguousarray(cmyk[..., 3]))])
+    data = bytearray(encoded(picture, "JPEG", quality=98, subsampling=0))
+    data[data.index(b"Adobe") + 11] = 2
+    return bytes(data)
 
 
 def bad_checksum(data: bytes, chunk: bytes) -> bytes:
@@ -116,6 +160,7 @@ def cases() -> list[Case]:
     few_over_white[see_through] = 255
     jpeg, png_file, tiff = encoded(rgb, "JPEG", quality=95), encoded(rgb, "PNG"), encoded(rgb, "TIFF")
     gif = encoded(palette, "GIF")
+    cmyk = np.dstack([rgb // 2, np.full_like(gray, 40)])
     svg = b"<svg xmlns='http://www.w3.org/2000/svg' width='9' height='9'></svg>"
 
     table = [
@@ -125,6 +170,8 @@ def cases() -> list[Case]:
         Case("restart markers.jpg", encoded(rgb, "JPEG", quality=95, restart_marker_blocks=1), rgb, 3),
         Case("gray.jpg", encoded(gray, "JPEG", quality=95), gray3(gray), 3),
         Case("cmyk.jpg", encoded(rgb, "JPEG", "CMYK", quality=95), rgb, 3),
+        Case("photoshop.jpg", photoshop_jpeg(cmyk), np.asarray(Image.fromarray(cmyk, "CMYK").convert("RGB")), 3),
+        Case("rgb inside.jpg", encoded(rgb, "JPEG", quality=95, keep_rgb=True), rgb, 3),
         Case("trailing bytes.jpg", jpeg + b"and a thumbnail" * 9, rgb, 3),
         Case("with preview.mpo", encoded(rgb, "MPO", save_all=True, append_images=[flipped()], quality=95), rgb, 3),
         Case("broken exif.jpg", encoded(rgb, "JPEG", quality=95, exif=b"Exif\0\0II*\0\xff\xff"), rgb, 3),
@@ -151,9 +198,14 @@ def cases() -> list[Case]:
         Case("16 bit black.png", encoded(ramp16 * 0, "PNG"), gray3(gray * 0)),
         Case(
             "16 bit rgb.png",
-            png(width, height, 16, 2, png_rows((rgb.astype(np.uint16) * 257).astype(">u2"))),
+            png(width, height, 16, 2, png_rows(deep(rgb))),
             rgb,
         ),
+        Case("16 bit rgba.png", png(width, height, 16, 6, png_rows(deep(rgba))), over_white(rgba)),
+        Case("16 bit gray alpha.png", png(width, height, 16, 4, png_rows(deep(rgba[..., [0, 3]]))),
+             over_white(rgba[..., [0, 0, 0, 3]])),
+        Case("interlaced.png", png(width, height, 8, 2, adam7_rows(rgb), interlaced=True), rgb),
+        Case("interlaced 16 bit.png", png(width, height, 16, 0, adam7_rows(deep(gray)), interlaced=True), gray3(gray)),
         Case("rgb, one colour transparent.png", png(2, 1, 8, 2, b"\0\1\2\3\7\7\7", (b"tRNS", b"\0\1\0\2\0\3")),
              np.uint8([[[255, 255, 255], [7, 7, 7]]])),
         Case("exif.png", encoded(before_turn(rgb, 6), "PNG", exif=exif(6)), rgb),
@@ -176,12 +228,17 @@ def cases() -> list[Case]:
         Case("transparent.gif", encoded(palette, "GIF", transparency=3), few_over_white),
         Case("rgb.bmp", encoded(rgb, "BMP"), rgb),
         Case("palette.bmp", encoded(palette, "BMP"), few),
+        Case("one bit.bmp", encoded(black_white, "BMP", "1"), gray3(black_white)),
         Case("rgb.ppm", encoded(rgb, "PPM"), rgb),
         Case("gray.pgm", encoded(gray, "PPM"), gray3(gray)),
         Case("16 bit.pgm", encoded(ramp16, "PPM"), ramp8),
         # TIFF
         Case("rgb.tif", tiff, rgb),
         Case("lzw.tif", encoded(rgb, "TIFF", compression="tiff_lzw"), rgb),
+        Case("deflate.tif", encoded(rgb, "TIFF", compression="tiff_adobe_deflate"), rgb),
+        Case("packbits.tif", encoded(rgb, "TIFF", compression="packbits"), rgb),
+        Case("big.tif", encoded(rgb, "TIFF", big_tiff=True), rgb),
+        Case("16 bit rgb.tif", tiff_file(width, height, 16, 3, deep(rgb).astype("<u2").tobytes()), rgb),
         Case("jpeg inside.tif", encoded(rgb, "TIFF", compression="jpeg", quality=95), rgb, 3),
         Case("fax.tif", encoded(black_white, "TIFF", "1", compression="group4"), gray3(black_white)),
         Case("16 bit.tif", encoded(ramp16, "TIFF"), ramp8),
@@ -202,17 +259,26 @@ def cases() -> list[Case]:
         Case("صورة \u202egnp.jpg", jpeg, rgb, 3),
         Case("🏞️ 写真 #1?.webp", encoded(rgb, "WEBP", lossless=True), rgb),
         Case("no ending", png_file, rgb),
+        Case("  spaces  .png", png_file, rgb),
+        Case("<img src=x onerror=alert(1)>&amp;.png", png_file, rgb),
+        Case("-rf %2e%2e%2f 'q' \"Q\" $HOME.png", png_file, rgb),
+        Case("x" * 251 + ".png", png_file, rgb),
         # refused
         Case("empty.jpg", b"", refusal="empty"),
+        Case("<b>bold<∕b>\n \u202egnp.png", b"", refusal="empty"),
         Case("text.png", b"this is a note\n", refusal="text"),
         Case("BMW.bmp", b"BMW X5, a car with a long name and a short life\n", refusal="text"),
         Case("page.jpg", b"<!DOCTYPE html><html><body>404</body></html>", refusal="text"),
         Case("drawing.svg", b"<?xml version='1.0'?>\n<!-- a\ncomment -->" + svg, refusal="SVG"),
         Case("drawing.png", svg, refusal="SVG"),
+        Case("drawing.svgz", gzip.compress(svg), refusal="known kind"),
         Case("paper.pdf", b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n", refusal="PDF"),
         Case("phone.heic", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", refusal="HEIC"),
         Case("film.mp4", b"\0\0\0\x18ftypisom\0\0\2\0isomiso2", refusal="video"),
         Case("archive.png", b"PK\3\4\x14\0\0\0\x08\0" * 9, refusal="known kind"),
+        Case("layers.psd", b"8BPS\0\1" + bytes(20), refusal="known kind"),
+        Case("new.jxl", b"\xff\x0a" + bytes(20), refusal="known kind"),
+        Case("float 64.tif", tiff_file(2, 1, 64, 1, bytes(16), sample_format=3), refusal="unusual kind of TIFF"),
         Case("old.tga", encoded(rgb, "TGA"), refusal="known kind"),
         Case("one byte.png", b"\x89", refusal="known kind"),
         Case("zeros.bin", bytes(4096), refusal="known kind"),
@@ -224,9 +290,16 @@ def cases() -> list[Case]:
         Case("header only.png", png_file[:33], refusal="cut off"),
         Case("wrong checksum.png", bad_checksum(png_file, b"IDAT"), refusal="damaged"),
         Case("wrong checksum of header.png", bad_checksum(png_file, b"IHDR"), refusal="damaged"),
+        Case("profile bomb.png", png(1, 1, 8, 0, b"\0\0", (b"iCCP", b"a\0\0" + zlib.compress(bytes(1 << 26)))),
+             refusal="damaged"),
         Case("text bomb.png", png(1, 1, 8, 0, b"\0\0", (b"zTXt", b"a\0\0" + zlib.compress(bytes(1 << 26)))),
              refusal="damaged"),
         Case("no pixels.png", png(0, 5, 8, 2, b""), refusal="pixels|damaged"),
+        Case("100 million pixels.png", png(10_000, 10_000, 1, 0, (b"\0" + b"\xff" * 1250) * 10_000),
+             refusal="100.0 million pixels"),
+        Case("bomb.tif", tiff_file(60_000, 60_000, 8, 3, b""), refusal="3,600.0 million pixels"),
+        Case("bomb.webp", webp_bomb(encoded(rgb, "WEBP", lossless=True)), refusal="268.4 million pixels"),
+        Case("bomb.avif", avif_bomb(encoded(rgb, "AVIF")), refusal="unusual kind of AVIF"),
         Case("bomb.png", png(50_000, 50_000, 8, 2, b""), refusal="2,500.0 million pixels"),
         Case("bomb one bit.png", png(2**31 - 1, 2**31 - 1, 1, 0, b""), refusal="million pixels"),
         Case("bomb.bmp", bmp_bomb(), refusal="million pixels"),
@@ -247,6 +320,19 @@ def jpeg_bomb(jpeg: bytes) -> bytes:
     """A JPEG whose frame header claims 65,000 x 65,000 pixels."""
     frame = jpeg.index(b"\xff\xc0")
     return jpeg[: frame + 5] + struct.pack(">HH", 65_000, 65_000) + jpeg[frame + 9 :]
+
+
+def webp_bomb(webp: bytes) -> bytes:
+    """A lossless WebP whose header claims the largest size that it can, 16,384 x 16,384: two times 14 bits."""
+    size = webp.index(b"VP8L") + 9
+    (bits,) = struct.unpack("<I", webp[size : size + 4])
+    return webp[:size] + struct.pack("<I", bits | (1 << 28) - 1) + webp[size + 4 :]
+
+
+def avif_bomb(avif: bytes) -> bytes:
+    """An AVIF that claims 60,000 x 60,000 pixels, which its coded picture contradicts."""
+    size = avif.index(b"ispe") + 8
+    return avif[:size] + struct.pack(">II", 60_000, 60_000) + avif[size + 8 :]
 
 
 CASES = cases()

@@ -5,7 +5,6 @@ import io
 import json
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -22,8 +21,9 @@ from axe_playwright_python.sync_playwright import Axe
 from bundles import COLORS, NAMES, photo, small_bundle
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
+from pages import PATIENCE, SIDES, answers, looked_at, saved, shows, size_of_view, upload, wait_for_other_answer
 from PIL import Image
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
 import app
 from page import networks
@@ -35,21 +35,7 @@ from unet.render import pattern_numbers
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "weights" / "nuclei" / "examples"
-SIDES = ("residual-add", "crop-concat")
-# Nothing but the page under test: no updates, no look-ups at the browser maker's.
-CHROMIUM = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--use-fake-device-for-media-stream",
-    "--use-fake-ui-for-media-stream",
-]
 PICTURE = (EXAMPLES / "fluorescence.jpg").read_bytes()
-PATIENCE = 30_000  # milliseconds; for machines that are busy with something else
 
 
 @pytest.fixture(scope="module")
@@ -105,15 +91,6 @@ def address(weights, tmp_path_factory):
         yield url
 
 
-@pytest.fixture(scope="module")
-def browser():
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=CHROMIUM)
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
 def open_page(browser, address):
     """Open the page in a session of its own and wait for the first answer."""
@@ -149,10 +126,6 @@ def client(address):
     return Client(address, verbose=False, download_files=True)
 
 
-def upload(page, path, box="#picture"):
-    page.locator(f"{box} input[type=file]").first.set_input_files(str(path))
-
-
 def drop(page, path, selector, kind="image/png"):
     """Let a file go over an element, as a hand with a mouse does."""
     page.evaluate(
@@ -164,39 +137,6 @@ def drop(page, path, selector, kind="image/png"):
         }""",
         [list(path.read_bytes()), path.name, kind, selector],
     )
-
-
-def shows(page, selector, pattern):
-    expect(page.locator(selector)).to_contain_text(re.compile(pattern), timeout=PATIENCE)
-
-
-def answers(page):
-    """How many answers the viewer has shown so far."""
-    return int(page.locator(".viewer").get_attribute("data-answer"))
-
-
-def wait_for_other_answer(page, before):
-    page.wait_for_function(
-        "before => Number(document.querySelector('.viewer')?.dataset.answer) > before", arg=before, timeout=PATIENCE
-    )
-
-
-def looked_at(page):
-    """How the viewer looks at the picture, and where its panes draw it."""
-    return page.evaluate("unetViewer.state()")
-
-
-def size_of_view(page):
-    return tuple(looked_at(page)[side] for side in ("height", "width"))
-
-
-def saved(page, side, what):
-    """A picture from the viewer's menu: uint8 (H, W, 3), or (H, W) for a label map."""
-    page.locator(".save summary").click()
-    with page.expect_download() as download:
-        page.locator(".save").get_by_role("button", name=f"{side}, {what}").click()
-    picture = Image.open(download.value.path())
-    return np.asarray(picture if picture.mode == "P" else picture.convert("RGB"))
 
 
 def both_saved(page, view):

@@ -1,26 +1,19 @@
 """The public page gives away no file, fetches nothing for a stranger, and forgets what people upload."""
 
-import asyncio
-import gc
-import http.client
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import quote
 
-import httpx
 import pytest
 from bundles import photo, small_bundle
 from gradio.route_utils import delete_files_created_by_app
-from huggingface_hub import constants
+from pages import SIDES, file, served
 
-import app
-from page import networks
 from unet.images import save_png
 
 ROOT = Path(__file__).parent.parent
-SIDES = ("residual-add", "crop-concat")
 HOUR = 3600
 
 # The server's threads work within this process: what its own libraries warn each other of is not ours.
@@ -49,78 +42,16 @@ def listener():
         server.shutdown()
 
 
-class Page:
-    """The page on a free port, with a picture outside its cache that nobody may see."""
-
-    def __init__(self, folder):
-        self.cache, self.secret = folder / "cache", folder / "secret.png"
-        save_png(photo(20, 30), self.secret)
-        self.demo = app.build_demo()
-        _, self.url, _ = app.launch(
-            self.demo, prevent_thread_lock=True, quiet=True, inbrowser=False, server_name="127.0.0.1"
-        )
-        self.client = httpx.Client(base_url=self.url, timeout=120)
-        self.endpoints = self.client.get("gradio_api/info").json()["named_endpoints"]
-
-    def get(self, path):
-        """Body of an answer to exactly this path; httpx would tidy it up."""
-        connection = http.client.HTTPConnection("127.0.0.1", httpx.URL(self.url).port, timeout=60)
-        connection.request("GET", path)
-        body = connection.getresponse().read()
-        connection.close()
-        return body
-
-    def upload(self, name, content):
-        return self.client.post("gradio_api/upload", files={"files": (name, content)}).json()[0]
-
-    def call(self, endpoint, data):
-        """("complete" or "error", what came with it) of an endpoint."""
-        asked = self.client.post(f"gradio_api/call{endpoint}", json={"data": data})
-        if asked.status_code != 200:
-            return "error", asked.text
-        text = self.client.get(f"gradio_api/call{endpoint}/{asked.json()['event_id']}").text
-        event, _, rest = text.strip().rpartition("event: ")[2].partition("\ndata: ")
-        return event, rest
-
-    def arguments(self, endpoint, picture):
-        """Sound arguments of an endpoint, and which of them are files."""
-        values, files = [], []
-        for i, parameter in enumerate(self.endpoints[endpoint]["parameters"]):
-            kind = parameter["type"]
-            if parameter["component"] in ("Image", "File"):
-                files.append(i)
-                values.append([file(picture)] if kind.get("type") == "array" else file(picture))
-            else:
-                choice = kind.get("enum", [SIDES[0]])[0]  # the name of a network is free text
-                values.append(parameter["parameter_default"] if parameter["parameter_has_default"] else choice)
-        return values, files
-
-
-def file(path, **more):
-    return {"path": str(path), "meta": {"_type": "gradio.FileData"}} | more
-
-
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     folder = tmp_path_factory.mktemp("page")
     for seed, side in enumerate(SIDES):
         bundle = small_bundle(side, classes=2, task="nuclei", seed=seed, divisor=16, working_pixels=60 * 60)
         bundle.save(folder / "weights" / "nuclei" / side)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GRADIO_TEMP_DIR", str(folder / "cache"))
-        patch.setattr(networks, "WEIGHTS", str(folder / "weights"))
-        patch.setattr(constants, "HF_HUB_OFFLINE", True)
-        networks.tasks.cache_clear()
-        page = Page(folder)
+    save_png(photo(20, 30), folder / "secret.png")
+    with served(folder) as page:
+        page.secret = folder / "secret.png"  # a picture outside its cache that nobody may see
         yield page
-        page.client.close()
-        page.demo.close(verbose=False)
-        networks.tasks.cache_clear()
-        # Gradio gives this thread event loops that nobody closes. Python complains of each when it is collected: here,
-        # and not in whichever later test that would happen.
-        asyncio.get_event_loop().close()
-        asyncio.set_event_loop(None)
-        gc.collect()
 
 
 def test_no_file_outside_the_cache_is_readable_by_url(page, listener):
