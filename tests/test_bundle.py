@@ -29,6 +29,12 @@ def test_saved_and_loaded_again(name, tmp_path):
         assert torch.equal(loaded.net.state_dict()[key], expected), key
 
 
+def test_weights_may_be_read_by_whoever_may_read_the_config(tmp_path):
+    small_bundle("residual-add").save(tmp_path)
+    modes = {path.stat().st_mode for path in tmp_path.iterdir()}
+    assert len(modes) == 1, "the page may be run by another user than the training"
+
+
 def test_the_hub_s_own_loader_reads_a_bundle_too(tmp_path):
     bundle = small_bundle("residual-add")
     bundle.save(tmp_path)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from PIL import Image
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from .images import MAX_PIXELS
@@ -128,10 +128,8 @@ class Bundle:
         tensors = {name: _half(tensor.detach().cpu()) for name, tensor in self.net.state_dict().items()}
         # Weights first: an interrupted save leaves a bundle without its config, which load refuses by name.
         (folder / CONFIG_FILE).unlink(missing_ok=True)
-        try:
-            save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
-        except SafetensorError as error:
-            raise OSError(f"{folder / WEIGHTS_FILE} could not be written ({error})") from error
+        # Not by save_file, whose files only their owner can read: the page may be run by somebody else.
+        (folder / WEIGHTS_FILE).write_bytes(save(tensors, metadata={"format": "pt"}))
         self.save_config(folder)
         return folder
 
