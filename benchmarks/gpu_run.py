@@ -30,7 +30,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PART = 15 * 2**20  # bytes
 SEEDS = 3
-VALIDATIONS = 20  # a training's, and as many checkpoints: more would keep a GPU waiting
+VALIDATIONS = 12  # a training's, and as many checkpoints: more would keep a GPU waiting
 LAST_WORDS = 2000  # bytes of the log of what failed
 
 
