@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from unet.bundle import AVERAGED, Bundle, BundleError
+from unet.bundle import AVERAGED, Bundle, BundleError, read_config
 from unet.cards import averaged_over
 from unet.charts import draw_confusion, draw_curves, draw_examples
 from unet.data import TASKS, Augmentation, DataError, Dataset, PixelStore, load_dataset
@@ -74,10 +74,11 @@ def main(arguments: list[str] | None = None) -> int:
             accelerator.print(describe(dataset, store))
             for architecture, folder in zip(args.architectures, folders, strict=True):
                 run = args.runs / args.task / architecture
-                if args.resume and is_finished(run) and folder.is_dir():
+                trained = args.resume and is_finished(run) and folder.is_dir()
+                if trained and "val" in read_config(folder)["scores"]:  # a kill may have cut the report off
                     accelerator.print(f"{folder} is finished already")
                     continue
-                if store is not None:
+                if store is not None and not trained:
                     train_network(architecture, dataset, store, folder, run, args)
                 if main_process:
                     report(folder, run, dataset, args)
@@ -254,11 +255,11 @@ def report(folder: Path, run: Path, dataset: Dataset, args: argparse.Namespace) 
         bundle.scores["ancestor"] = {"size": size, "pixel_accuracy": round(accuracy, 4), "earlier": words}
         print(f"pixel accuracy at {size[0]}x{size[1]}: {accuracy:.1%}; the ancestor's: {words}")
     bundle.training["speed"] = speed(segmenter, dataset.val.image(0))
-    bundle.save_config(folder)
     if (run / HISTORY_FILE).exists():
         draw_curves([json.loads(line) for line in (run / HISTORY_FILE).read_text().splitlines()], folder / "curves.png")
     draw_confusion(total.counts, bundle.class_names, folder / "confusion.png")
     draw_examples(best_and_worst(segmenter, each, dataset, args), bundle.palette, folder / "examples.png")
+    bundle.save_config(folder)
     write_card(folder)
     val = bundle.scores["val"]
     width = max(len(name) for name in bundle.class_names)

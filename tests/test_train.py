@@ -260,6 +260,27 @@ def test_a_run_cut_off_in_its_second_network_goes_on(tmp_path, monkeypatch):
         assert weights == (whole / "weights/discs" / architecture / "model.safetensors").read_bytes()
 
 
+def test_a_run_cut_off_in_its_report_makes_it_when_resumed(tmp_path, monkeypatch):
+    data = write_dataset(tmp_path / "discs")
+    arguments = ["--data", str(data), "--architectures", "residual-add", "--epochs", "1"]
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(train, "draw_examples", killed)
+        assert run(tmp_path, *arguments) == 130
+    folder = tmp_path / "weights/discs/residual-add"
+    weights = (folder / "model.safetensors").read_bytes()
+    assert not (folder / "README.md").exists()
+    AcceleratorState._reset_state(reset_partial_state=True)
+    PartialState._reset_state()
+    assert run(tmp_path, *arguments, "--resume") == 0
+    assert (folder / "README.md").exists()
+    assert json.loads((folder / "config.json").read_text())["scores"]["val"]["pictures"]
+    assert (folder / "model.safetensors").read_bytes() == weights, "it was not trained again"
+
+
 def test_help_names_every_task_and_architecture(capsys):
     with pytest.raises(SystemExit):
         train.main(["--help"])
