@@ -19,6 +19,7 @@ import os
 import re
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
@@ -30,10 +31,13 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio i
 import gradio as gr
 import numpy as np
 import spaces  # before torch, which comes with the library: ZeroGPU wants it so
+from fastapi import Request
+from fastapi.responses import JSONResponse
 from gradio import FileData
+from gradio_client.exceptions import AppError
 from PIL import Image
 
-from page import inside, networks, viewer
+from page import inside, networks, viewer, visitors
 from page.networks import Sides
 from unet import render
 from unet.batch import Row, match_truths, pooled, segment_many
@@ -55,6 +59,7 @@ COLOR_SPACES = {"RGB": "rgb", "OKLab": "oklab"}
 PALETTE_FILES = ("PNG", "GPL", "ASE", "JSON", "CSS")
 
 MAX_PIXELS = 40_000_000  # on the page; the library has no limit
+UPLOAD_BYTES = 300_000_000  # so many pixels of three times 16 bits, and a little
 VIEW_PIXELS = 1_000_000  # what a screen shows of it, and what the palette's slider repaints
 MANY_PICTURES, MANY_PIXELS = 50, 100_000_000  # in one run, together
 TICK = 0.5  # seconds between two looks at how far a run is
@@ -64,11 +69,11 @@ HOUR = 3600
 # ---- what there is ---------------------------------------------------------------------------------------------------
 
 
-def choose_side(task: str, name: str) -> networks.Network:
+def choose_side(task: str, name: str | None) -> networks.Network:
     """The task's network of this name, see networks.choose."""
     _check_task(task)
     try:
-        return networks.choose(task, name.strip())
+        return networks.choose(task, (name or "").strip())
     except BundleError as error:
         raise _refusal(str(error)) from error
 
@@ -86,8 +91,8 @@ def choose_sides(task: str, left: str | None = None, right: str | None = None) -
 
 
 def _check_task(task: str) -> None:
-    if task not in networks.tasks():
-        raise _refusal(f"There is no task “{task}”; there are: {', '.join(networks.tasks())}.")
+    if task not in (names := list(networks.tasks())):  # a list also takes what has no hash
+        raise _refusal(f"There is no task “{networks.plain(task)}”; there are: {', '.join(names)}.")
 
 
 @functools.cache
@@ -183,6 +188,13 @@ def needs_what_is_shown(handler: Callable[..., Any]) -> Callable[..., Any]:
     return checked
 
 
+def _known(sides: Sides | None) -> Sides:
+    """The session's networks; a page that was forgotten, or is older than this server, has none."""
+    if sides is None:
+        raise _refusal("This page was left alone for too long, and what it showed is no longer kept: load it again.")
+    return sides
+
+
 def _read(source: str | Path | None, notify: Callable[[str], Any] = gr.Info) -> np.ndarray:
     if source is None:  # a program's question without one
         raise _refusal("There is no picture: give one.")
@@ -208,8 +220,10 @@ def take_upload(path: str | None, picture: Picture) -> tuple[Any, Any, Any]:
     return picture, gr.skip() if drawable else Image.fromarray(picture.view), None
 
 
-def put_back(picture: Picture) -> Any:
+def put_back(picture: Picture | None) -> Any:
     """What could not be read gives way to the picture that the page still answers for -> what the box shows."""
+    if picture is None:  # it is no longer kept
+        return None
     return str(picture.source) if picture.source.exists() else Image.fromarray(picture.view)
 
 
@@ -254,9 +268,9 @@ def open_page(request: gr.Request) -> tuple[Any, ...]:
     return task, *shown, *_example(task, pictures.index(example)), colors, space, quantized
 
 
-def name_example(task: str, picture: Picture) -> str:
+def name_example(task: str, picture: Picture | None) -> str:
     """What a link calls the picture; nothing for a person's own, which is in no link."""
-    return next((path.stem for path, _ in examples(task) if path == picture.source), "")
+    return next((path.stem for path, _ in examples(task) if picture and path == picture.source), "")
 
 
 def _shown_for(task: str, sides: Sides) -> tuple[Any, ...]:
@@ -265,18 +279,20 @@ def _shown_for(task: str, sides: Sides) -> tuple[Any, ...]:
     return gr.Gallery([str(path) for path, _ in examples(task)], selected_index=None), sides, *menus
 
 
-def take_task(task: str, sides: Sides, picture: Picture) -> tuple[Any, ...]:
+def take_task(task: str, sides: Sides | None, picture: Picture | None) -> tuple[Any, ...]:
     """A task was chosen -> (its examples, both networks, their menus, picture, what the box shows, ground truth)."""
-    names = [side.name for side in sides]
+    names = [side.name for side in _known(sides)]
     same_two = set(names) <= set(networks.tasks()[task])  # trained for this task
     shown = _shown_for(task, choose_sides(task, *names) if same_two else choose_sides(task))
-    if any(picture.source == path for name in networks.tasks() for path, _ in examples(name)):
+    own = picture and not any(picture.source == path for name in networks.tasks() for path, _ in examples(name))
+    if not own:
         return *shown, *_example(task, 0)
     return *shown, replace(picture, truth=None), gr.skip(), None  # a person's own picture is asked about again
 
 
-def take_side(task: str, sides: Sides, name: str | None, *, side: int) -> tuple[Sides, str, str]:
+def take_side(task: str, sides: Sides | None, name: str | None, *, side: int) -> tuple[Sides, str, str]:
     """Another network was chosen for a side -> (both networks, what the two menus show)."""
+    sides = _known(sides)
     chosen = choose_side(task, name or "")
     if chosen.location == sides[1 - side].location:  # what the other side shows: they change places
         sides = sides[::-1]
@@ -285,14 +301,16 @@ def take_side(task: str, sides: Sides, name: str | None, *, side: int) -> tuple[
     return sides, *put_back_sides(sides)
 
 
-def put_back_sides(sides: Sides) -> tuple[str, str]:
+def put_back_sides(sides: Sides | None) -> tuple[Any, Any]:
     """What the two menus show, after a choice that was refused too."""
+    if sides is None:
+        return gr.skip(), gr.skip()
     return sides[0].name, sides[1].name
 
 
-def show_card(sides: Sides, *, side: int) -> str:
+def show_card(sides: Sides | None, *, side: int) -> str:
     """The card of a network on this machine, as Markdown."""
-    if sides[side].card:
+    if _known(sides)[side].card:
         raise _refusal(f"The card of {sides[side].name} is on the Hub.")
     try:
         return read_card(sides[side].location)
@@ -356,8 +374,9 @@ def segmentations(sides: Sides, image: np.ndarray) -> tuple[Segmentation, ...]:
 
 
 @needs_what_is_shown
-def answer(picture: Picture, sides: Sides, quantized: bool, colors: int, space: str) -> Answer:
+def answer(picture: Picture, sides: Sides | None, quantized: bool, colors: int, space: str) -> Answer:
     """Ask both networks, about the picture itself or about what ``colors`` colours leave of it."""
+    sides = _known(sides)
     image, view = picture.pixels(), picture.view
     if quantized:
         palette = picture.ladder(space)[colors]
@@ -518,10 +537,10 @@ def take_many(task: str, sides: Sides, pictures: list[FileData] | None, truths: 
 
 
 def begin_many(
-    task: str, sides: Sides, pictures: list[FileData] | None, truths: list[FileData] | None
+    task: str, sides: Sides | None, pictures: list[FileData] | None, truths: list[FileData] | None
 ) -> tuple[Run, str, gr.Button]:
     """The button was pressed -> (what to run, progress, the button, of no use until that is done)."""
-    run = take_many(task, sides, pictures, truths)
+    run = take_many(task, _known(sides), pictures, truths)
     waiting = render.batch_progress(0, len(run.pictures), ["waiting for their turn"], run.remarks)
     return run, waiting, gr.Button(interactive=False)
 
@@ -542,11 +561,22 @@ def answers_of(run: Run, file: BinaryIO) -> Iterator[Row]:
     return segment_many(run.pictures, ask, folders, file, truths=run.truths, max_pixels=MAX_PIXELS)
 
 
+@contextlib.contextmanager
+def new_archive(run: Run) -> Iterator[tuple[Path, BinaryIO]]:
+    """A ZIP to write, and its path. Gradio deletes what it has handed over; what is left unfinished is deleted here."""
+    path = _new_file(f"{run.task}-{len(run.pictures)}-pictures.zip")
+    try:
+        with path.open("wb") as file:
+            yield path, file
+    except BaseException:  # GeneratorExit, where a visitor walks away
+        path.unlink()
+        raise
+
+
 def run_many(run: Run) -> Iterator[tuple[Any, ...]]:
     """Segment them all -> (progress, table, file to save, whether it can be stopped), again and again."""
     bundle = networks.segmenter(run.sides[0].location).bundle
     names = tuple(side.name for side in run.sides)
-    archive = _new_file(f"{run.task}-{len(run.pictures)}-pictures.zip")
     rows: list[Row] = []
     started = time.monotonic()
 
@@ -564,24 +594,20 @@ def run_many(run: Run) -> Iterator[tuple[Any, ...]]:
         return render.batch_table(names, rows, pooled(rows), bundle.class_names, bundle.palette) if rows else ""
 
     yield progress(), "", gr.DownloadButton(visible=False), gr.Button(interactive=True)
-    # Gradio deletes what it has handed over; what a visitor walks away from is deleted here.
-    with contextlib.ExitStack() as unless_finished:
-        unless_finished.callback(archive.unlink)
-        # Closing the answers completes the archive, after a stop too.
-        with archive.open("wb") as file, contextlib.closing(answers_of(run, file)) as answers:
-            try:
-                for row in _with_ticks(answers, run):
-                    if row is None:
-                        yield progress(), gr.skip(), gr.skip(), gr.skip()
-                        continue
-                    rows.append(row)
-                    run.under_way = ""
-                    yield progress(), table(), gr.skip(), gr.skip()
-                    if run.stopped:
-                        break
-            except Stopped:
-                pass
-        unless_finished.pop_all()
+    # Closing the answers completes the archive, after a stop too.
+    with new_archive(run) as (archive, file), contextlib.closing(answers_of(run, file)) as answers:
+        try:
+            for row in _with_ticks(answers, run):
+                if row is None:
+                    yield progress(), gr.skip(), gr.skip(), gr.skip()
+                    continue
+                rows.append(row)
+                run.under_way = ""
+                yield progress(), table(), gr.skip(), gr.skip()
+                if run.stopped:
+                    break
+        except Stopped:
+            pass
     save = gr.DownloadButton(value=str(archive), visible=True)
     yield progress(finished=True), table(), save, gr.Button(interactive=False)
 
@@ -689,6 +715,8 @@ def score_networks(
         does not occur; the boundary's tolerance in pixels, how the ground truth was read, and the share that is void.
     """
     sides = choose_sides(task, left, right)
+    if truth is None:
+        raise _refusal("There is no ground truth: give one, or compare without.")
     found = segmentations(sides, _read(image))
     comparison, read = _scored(compare(*found), found[0].palette, Path(truth))
     return {
@@ -725,8 +753,9 @@ def quantize_picture(image: str, colors: int, space: str) -> str:
     Returns:
         A palette PNG of the picture's size with exactly that many colours, or all of its own if it has fewer.
     """
-    if not 2 <= colors <= 64 or space not in COLOR_SPACES:
-        raise _refusal(f"Colours are 2 to 64 in RGB or OKLab, not {colors} in “{space}”.")
+    if colors not in range(2, 65) or space not in list(COLOR_SPACES):  # whatever a program sends as the two
+        asked = f"{networks.plain(colors)} in “{networks.plain(space)}”"
+        raise _refusal(f"Colours are 2 to 64 in RGB or OKLab, not {asked}.")
     return save_palette(_open(image), int(colors), space, kind="PNG")
 
 
@@ -751,8 +780,7 @@ def segment_many_pictures(
     """
     run = take_many(task, choose_sides(task, left, right), pictures, truths)
     names = [side.name for side in run.sides]
-    archive = _new_file(f"{task}-{len(run.pictures)}-pictures.zip")
-    with archive.open("wb") as file:
+    with new_archive(run) as (archive, file):
         rows = list(answers_of(run, file))
     return str(archive), [
         {
@@ -773,6 +801,11 @@ def as_it_is(box: Any, payload: Any) -> str | None:
     return None if payload is None else payload.path
 
 
+def as_sent(control: Any, payload: Any) -> Any:
+    """What a program sends for a choice or a number: the function knows what it takes, and says what it is not."""
+    return payload
+
+
 def as_they_are(box: Any, payload: Any) -> list[FileData] | None:
     """What a box for many files hands over -> the files, which still know the names that they had with their owner."""
     return None if payload is None else payload.root
@@ -790,7 +823,47 @@ def _handing_over(box: type, preprocess: Callable[[Any, Any], Any]) -> type:
 PictureBox = _handing_over(gr.Image, as_it_is)
 FileBox = _handing_over(gr.File, as_it_is)
 FilesBox = _handing_over(gr.File, as_they_are)
+Choice = _handing_over(gr.Radio, as_sent)
+Number = _handing_over(gr.Number, as_sent)
 
+
+class Page(gr.Blocks):
+    """gr.Blocks that answers in a sentence where Gradio says nothing: what was sent does not fit, or we made a mistake.
+
+    Why a mistake was one is in the log, which nobody is shown: it names files and lines of this machine.
+    """
+
+    async def preprocess_data(self, block_fn: Any, inputs: list[Any], *rest: Any, **options: Any) -> list[Any]:
+        try:
+            return await super().preprocess_data(block_fn, inputs, *rest, **options)
+        except AppError:
+            raise
+        except Exception as error:  # each component has its own for a value of another type
+            names = [block.label or type(block).__name__.lower() for block in block_fn.inputs]
+            raise _refusal(
+                f"This does not fit what was sent: needed are {', '.join(names)}, in this order; a file as "
+                f"{FILE_EXAMPLE}, with the path that its upload returned."
+            ) from error
+
+    async def process_api(self, *inputs: Any, **options: Any) -> dict[str, Any]:
+        try:
+            return await super().process_api(*inputs, **options)
+        except AppError:
+            raise
+        except Exception as error:
+            traceback.print_exc()
+            raise _refusal(OUR_MISTAKE) from error
+
+
+def say_what_there_is(request: Request, error: Exception) -> JSONResponse:
+    """To a request for what is no function of the page, or without what it needs."""
+    return JSONResponse(
+        {"error": "This cannot be asked here: /gradio_api/info lists what can, and what each needs."}, 500
+    )
+
+
+FILE_EXAMPLE = '{"path": "…", "meta": {"_type": "gradio.FileData"}}'
+OUR_MISTAKE = "Something went wrong here that should not have: try it again, or with another picture."
 
 HEADLINE = """
 <h1>Add or concat? <span>Two U-Nets, one picture.</span></h1>
@@ -878,7 +951,7 @@ def build_demo() -> gr.Blocks:
             f"{networks.WEIGHTS} holds no task with two networks. Train them with `python train.py`, or set "
             f"{WEIGHTS_VARIABLE} to a folder or a Hub namespace that has them."
         )
-    with gr.Blocks(
+    with Page(
         title="Add or concat? Two U-Nets, one picture", analytics_enabled=False, delete_cache=(HOUR, HOUR)
     ) as demo:
         picture, found, sides = gr.State(time_to_live=HOUR), gr.State(time_to_live=HOUR), gr.State()
@@ -1091,10 +1164,10 @@ def _add_endpoints(names: list[str]) -> None:
     truth = FileBox(label="truth", visible=False)
     pictures = FilesBox(file_count="multiple", label="pictures", visible=False)
     truths = FilesBox(file_count="multiple", label="truths", visible=False)
-    task = gr.Radio(names, label="task", visible=False)
+    task = Choice(names, label="task", visible=False)
     network, left, right = (gr.Textbox(label=label, visible=False) for label in ("network", "left", "right"))
-    colors = gr.Number(8, precision=0, label="colors", visible=False)
-    space = gr.Radio(list(COLOR_SPACES), value="RGB", label="space", visible=False)
+    colors = Number(8, precision=0, label="colors", visible=False)
+    space = Choice(list(COLOR_SPACES), value="RGB", label="space", visible=False)
     found = gr.JSON(visible=False)
     drawn = gr.Image(format="png", visible=False)
     for name, function, inputs, outputs, group in (
@@ -1129,7 +1202,7 @@ def page_theme() -> gr.themes.Base:
 def launch(demo: gr.Blocks, **options: Any) -> Any:
     """Serve the page as it is meant to be served; options are those of gr.Blocks.launch."""
     # Few threads: torch and numpy bring their own, and more at once only makes everybody wait longer.
-    demo.queue(max_size=32, default_concurrency_limit=2)
+    demo.queue(max_size=32, default_concurrency_limit=2, api_open=False)  # nobody goes past the queue
     return demo.launch(
         theme=page_theme(),
         css_paths=[HERE / "assets" / name for name in ("page.css", "viewer.css", "inside.css")],
@@ -1137,6 +1210,9 @@ def launch(demo: gr.Blocks, **options: Any) -> Any:
         max_threads=8,
         show_error=False,
         run_history=False,
+        max_file_size=UPLOAD_BYTES,
+        state_session_capacity=visitors.SESSIONS,
+        app_kwargs={"lifespan": visitors.upkeep, "exception_handlers": {Exception: say_what_there_is}},
         footer_links=["api"],
         allowed_paths=sorted({str(path.parent) for name in networks.tasks() for path, _ in examples(name)}),
         **options,

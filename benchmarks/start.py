@@ -110,8 +110,8 @@ def imported(log: str) -> Counter[str]:
 class Page:
     """A page that was started for this, and answers."""
 
-    def __init__(self, process: subprocess.Popen, url: str, task: str, log: Path, started: float) -> None:
-        self.process, self.url, self.task, self.log, self.started = process, url, task, log, started
+    def __init__(self, process: subprocess.Popen, url: str, task: str, log: Path, cache: Path, started: float) -> None:
+        self.process, self.url, self.task, self.log, self.cache, self.started = process, url, task, log, cache, started
 
     def seconds(self) -> float:
         """Since its process was started."""
@@ -131,11 +131,11 @@ def serve(weights: Path, *options: str) -> Iterator[Page]:
         port = probe.getsockname()[1]
     url, task = f"http://127.0.0.1:{port}/", min(path.name for path in weights.iterdir() if path.is_dir())
     with tempfile.TemporaryDirectory() as folder:
-        log = Path(folder) / "log"
+        log, cache = Path(folder) / "log", Path(folder) / "cache"
         environment = {
             "UNET_WEIGHTS": str(weights),
             "GRADIO_SERVER_PORT": str(port),
-            "GRADIO_TEMP_DIR": str(Path(folder) / "cache"),
+            "GRADIO_TEMP_DIR": str(cache),
             "HF_HUB_OFFLINE": "1",
             "BROWSER": "true",  # the command: what the page opens itself in does nothing
         }
@@ -157,7 +157,7 @@ def serve(weights: Path, *options: str) -> Iterator[Page]:
                     if process.poll() is not None or time.perf_counter() - started > PATIENCE:
                         raise SystemExit(f"app.py does not answer:\n{log.read_text(errors='replace')}") from None
                     time.sleep(0.02)
-            yield Page(process, url, task, log, started)
+            yield Page(process, url, task, log, cache, started)
         finally:
             process.terminate()
             process.wait(20)

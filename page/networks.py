@@ -21,8 +21,9 @@ from typing import Any, TypeVar
 import gradio as gr
 import numpy as np
 
+from page import visitors
 from unet.bundle import BundleError, read_config
-from unet.hub import WEIGHTS_VARIABLE, card_address, fetch_bundle, find_bundles
+from unet.hub import WEIGHTS_VARIABLE, card_address, fetch_bundle, find_bundles, forget_bundles, visitors_cache
 from unet.predict import Segmentation, Segmenter
 
 WEIGHTS = os.environ.get(WEIGHTS_VARIABLE, str(Path(__file__).parents[1] / "weights"))
@@ -34,10 +35,12 @@ PREFERRED = ("residual-add", "crop-concat")
 
 HUB_NETWORKS = 4  # of a visitor's choice that stay loaded
 HUB_BYTES = 200_000_000  # the paper's network in float32 has 124 million
+HUB_CACHE_BYTES = 2_000_000_000  # on the disk; more of the largest than are ever fetched at once
 HUB_WORKING_PIXELS = 2_000_000  # more than this would keep the machine from everybody else
 KNOWN_ANSWERS, KNOWN_PIXELS = 32, 1_200_000  # answers to pictures up to this size are remembered by content
 
 Result = TypeVar("Result")
+_one_forgets = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -84,13 +87,20 @@ def choose(task: str, name: str) -> Network:
         return Network(name, location, None if Path(location).is_dir() else card_address(location))
     hub_name = re.fullmatch(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", name, re.ASCII)
     if hub_name is None:
-        shown = re.sub(r"[^\w .@/-]", "?", name[:80])
         raise BundleError(
-            f"“{shown}” is no network for {task}: choose {', '.join(here)}, or name a bundle on the Hub as user/name "
-            "or user/name@revision."
+            f"“{plain(name)}” is no network for {task}: choose {', '.join(here)}, or name a bundle on the Hub as "
+            "user/name or user/name@revision."
         )
     repo_id, revision = hub_name.groups()
-    folder = fetch_bundle(repo_id, revision=revision, anonymous=True, max_bytes=HUB_BYTES)
+    folder = _fetch(repo_id, revision)
+    try:
+        _check_stranger(task, name, folder)
+    except BundleError as error:  # where it lies on this machine is nobody's business
+        raise BundleError(str(error).replace(str(folder), name)) from error
+    return Network(name, str(folder), card_address(repo_id, revision))
+
+
+def _check_stranger(task: str, name: str, folder: Path) -> None:
     classes, expected = read_config(folder).get("class_names"), class_names(task)
     if classes != list(expected):
         raise BundleError(
@@ -103,7 +113,23 @@ def choose(task: str, name: str) -> Network:
             f"{name} looks at {pixels / 1e6:,.0f} million pixels of every picture, and this page allows "
             f"{HUB_WORKING_PIXELS // 10**6} million: run it on a machine of your own."
         )
-    return Network(name, str(folder), card_address(repo_id, revision))
+
+
+def plain(value: object) -> str:
+    """What somebody sent, short and harmless enough to be shown in a sentence."""
+    return re.sub(r"[^\w .@/-]", "?", str(value)[:80])
+
+
+def _fetch(repo_id: str, revision: str | None) -> Path:
+    """Of what visitors name, the bundles that were asked for last stay on the disk, in a folder of their own."""
+    cache = visitors_cache()
+    try:
+        folder = fetch_bundle(repo_id, revision=revision, anonymous=True, max_bytes=HUB_BYTES, cache=cache)
+        os.utime(folder)
+        return folder
+    finally:  # what turned out to be no bundle takes its place, too
+        with _one_forgets:
+            forget_bundles(cache, max_bytes=HUB_CACHE_BYTES)
 
 
 def class_names(task: str) -> tuple[str, ...]:
@@ -124,8 +150,14 @@ _load_for_a_while = functools.lru_cache(maxsize=HUB_NETWORKS)(_load)
 
 def segmenter(location: str, device: str | None = None) -> Segmenter:
     """The network at ``location``; those that the page was started with stay loaded, of others the last few."""
-    own = any(location in locations.values() for locations in tasks().values())
-    return (_load_and_keep if own else _load_for_a_while)(location, device)
+    if any(location in locations.values() for locations in tasks().values()):
+        return _load_and_keep(location, device)
+    try:
+        return _load_for_a_while(location, device)
+    except BundleError:
+        if Path(location).is_dir():
+            raise
+        raise BundleError("This network is no longer kept here: choose it again.") from None
 
 
 # ---- run -------------------------------------------------------------------------------------------------------------
@@ -146,6 +178,7 @@ def run(on_gpu: Callable[..., Result], function: Callable[..., Result], *inputs:
 
 
 def _show_progress(number: int, done: int, total: int) -> None:
+    visitors.leave_if_gone()
     if total > 1:  # gr.Progress finds the request that it belongs to; without one it does nothing
         gr.Progress()((done, total), desc=f"Network {number}", unit="tiles")
 

@@ -26,6 +26,7 @@ from huggingface_hub import (
     ModelCard,
     ModelCardData,
     RepoCard,
+    constants,
     get_hf_file_metadata,
     hf_hub_download,
     hf_hub_url,
@@ -86,13 +87,19 @@ class FoundBundle(NamedTuple):
 
 
 def fetch_bundle(
-    repo_id: str, *, revision: str | None = None, anonymous: bool = False, max_bytes: int | None = None
+    repo_id: str,
+    *,
+    revision: str | None = None,
+    anonymous: bool = False,
+    max_bytes: int | None = None,
+    cache: Path | None = None,
 ) -> Path:
     """Download the bundle ``repo_id`` ("user/name") at ``revision`` (branch, tag or commit); returns its folder.
 
     Only config.json, model.safetensors and README.md are fetched. Without a network the copy fetched last is used.
     anonymous: ask without a token, for what everybody may see. max_bytes: what the files may have together, which is
-    known before they are fetched. Raises HubError, a BundleError, where it cannot be had.
+    known before they are fetched. cache: a folder of its own for what is fetched, see `forget_bundles`; None for the
+    Hub's. Raises HubError, a BundleError, where it cannot be had.
     """
     what = f"{repo_id} at revision {revision}" if revision else repo_id
     token = False if anonymous else None
@@ -101,7 +108,9 @@ def fetch_bundle(
         size = _bytes_to_fetch(repo_id, revision, token) if anonymous or max_bytes is not None else 0
         if max_bytes is not None and size > max_bytes:
             raise HubError(f"{what} has {size / 1e6:,.1f} MB, and {max_bytes / 1e6:,.1f} MB are the most here")
-        folder = Path(snapshot_download(repo_id, revision=revision, allow_patterns=_FILES, token=token))
+        folder = Path(
+            snapshot_download(repo_id, revision=revision, allow_patterns=_FILES, token=token, cache_dir=cache)
+        )
     except HFValidationError as error:
         raise HubError(f"{repo_id!r} is neither a folder here nor a name on the Hub (user/name)") from error
     except GatedRepoError as error:
@@ -124,6 +133,31 @@ def fetch_bundle(
             f"{what} is not a bundle of this project: it has no {' and no '.join(missing)}. Only safetensors are read."
         )
     return folder
+
+
+def visitors_cache() -> Path:
+    """Where a public page keeps what strangers name: beside the Hub's cache, which belongs to whoever runs the page."""
+    return Path(constants.HF_HUB_CACHE).with_name("add-or-concat-visitors")
+
+
+def forget_bundles(cache: Path, *, max_bytes: int) -> None:
+    """Delete the revisions in ``cache`` that were touched the longest ago, until the rest has at most ``max_bytes``.
+
+    A folder is touched, as `os.utime` does, by who uses it.
+    """
+    try:
+        found = scan_cache_dir(cache)
+        revisions = [revision for repo in found.repos for revision in repo.revisions]
+        revisions.sort(key=lambda revision: revision.snapshot_path.stat().st_mtime, reverse=True)
+    except (CacheNotFound, FileNotFoundError):  # nothing was fetched yet, or another page is deleting
+        return
+    total, forgotten = 0, []
+    for revision in revisions:
+        total += revision.size_on_disk
+        if total > max_bytes:
+            forgotten.append(revision.commit_hash)
+    if forgotten:
+        found.delete_revisions(*forgotten).execute()
 
 
 def _bytes_to_fetch(repo_id: str, revision: str | None, token: bool | None) -> int:
