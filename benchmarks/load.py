@@ -4,11 +4,11 @@
     python benchmarks/load.py --write                      and into README.md
     python benchmarks/load.py --clients 8 --seconds 5
 
-Each visitor has a picture of a size that nobody else's has, and goes through the page's doors in an order of their own:
-the five functions for programs, an upload that is fetched again, and a visit to the page, with the events that a browser
-sends. Every answer is compared with what the library answers here. One refusal is allowed, that the queue is full; who
-hears it waits a moment. Memory is looked at at rest, after as many visitors have warmed the page up, and again after
-the load.
+Each visitor has a picture of a size that nobody else's has, and goes through the page's doors in an order of their
+own: the five functions for programs, an upload that is fetched again, and a visit to the page, with the events that a
+browser sends. Every answer is compared with what the library answers here. One refusal is allowed, that the queue is
+full; who hears it waits a moment. Memory is looked at at rest, after as many visitors have warmed the page up, and
+again after the load.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     before = machine("torch", "gradio")
     with tempfile.TemporaryDirectory() as folder, serve(args.weights) as page:
-        questions = different_questions(args.weights / page.task, Path(folder), args.clients)
+        questions = different_questions(args.weights / first_task(page), Path(folder), args.clients)
         rush(page, questions, args.seconds / 3)
         memory = [at_rest(page)]
         answers = rush(page, questions, args.seconds)
@@ -98,9 +98,11 @@ def main(arguments: list[str] | None = None) -> int:
 class Question:
     """A picture of its own size, its ground truth, and what the library makes of them.
 
-    labels: of each network, by its name. miou: of each. poster: uint8 (h, w, 3), in ``colors`` colours.
+    task: whose networks are asked. labels: of each network, by its name. miou: of each. poster: uint8 (h, w, 3), in
+    ``colors`` colours.
     """
 
+    task: str
     picture: Path
     truth: Path
     labels: dict[str, np.ndarray]
@@ -116,6 +118,12 @@ class Question:
             raise WrongError(f"{kind}: labels of {labels.shape}, and the picture has {own.shape}")
         if (labels != own).mean() > CLOSE:
             raise WrongError(f"{kind}: {(labels != own).mean():.1%} of the labels are another picture's")
+
+
+def first_task(page: Page) -> str:
+    """With which the page begins."""
+    components = httpx.get(page.url + "config", timeout=60).json()["components"]
+    return next(c["props"]["value"] for c in components if c["props"].get("elem_id") == "task")
 
 
 def different_questions(weights: Path, folder: Path, count: int) -> list[Question]:
@@ -135,6 +143,7 @@ def different_questions(weights: Path, folder: Path, count: int) -> list[Questio
         palette = PaletteLadder(image)[2 + i % 60]
         questions.append(
             Question(
+                weights.name,
                 picture,
                 folder / f"truth-{i}.png",
                 {name: answer.label_map for name, answer in zip(names, found, strict=True)},
@@ -154,7 +163,7 @@ class Visitor:
     """One client of the page; what its methods do is what a row of the table is about."""
 
     def __init__(self, page: Page, question: Question) -> None:
-        self.task, self.question = page.task, question
+        self.task, self.question = question.task, question
         self.names = list(question.labels)
         self.http = httpx.Client(base_url=page.url + "gradio_api/", timeout=600)
         self.events = self.http.get("../config").json()["dependencies"]
@@ -195,7 +204,8 @@ class Visitor:
         opened, taken = self.number("open_page"), self.number("take_upload")
         asked = self.number("answer", after=taken)
         with self.http.stream("GET", f"heartbeat/{session}") as heartbeat:
-            next(heartbeat.iter_bytes())
+            beats = heartbeat.iter_bytes()  # which hangs up when it is let go of
+            next(beats)
             self.event(session, opened)
             self.event(session, taken, self.upload(), None)
             repainted = self.number("show_palette", after=taken)
@@ -298,9 +308,10 @@ def rush(page: Page, questions: Sequence[Question], seconds: float) -> list[Answ
     end = time.perf_counter() + seconds
 
     def live(number: int) -> None:
-        visitor, order = Visitor(page, questions[number]), random.Random(number)
+        visitor, kinds = Visitor(page, questions[number]), list(KINDS)
+        order = random.Random(number)
+        kind = kinds[number % len(kinds)]  # to begin with, there is somebody at every door
         while time.perf_counter() < end:
-            kind = order.choice(list(KINDS))
             start = time.perf_counter()
             busy, failure = False, ""
             try:
@@ -310,6 +321,7 @@ def rush(page: Page, questions: Sequence[Question], seconds: float) -> list[Answ
             except (WrongError, httpx.HTTPError, ValueError, LookupError, OSError) as error:
                 failure = str(error) or repr(error)
             answers.append(Answer(kind, time.perf_counter() - start, busy, failure))
+            kind = order.choice(kinds)
             if busy:
                 time.sleep(PAUSE)
         visitor.http.close()
