@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import zipfile
+from dataclasses import replace
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -35,7 +36,7 @@ def ask(image):
     return tuple(Segmentation(labels, sure, NAMES, COLORS, 0.25, "cpu") for labels in maps)
 
 
-def run(pictures, **options):
+def run(pictures, ask=ask, **options):
     target = io.BytesIO()
     rows = list(segment_many(pictures, ask, NETWORKS, target, **options))
     archive = zipfile.ZipFile(target)
@@ -66,6 +67,15 @@ def test_the_archive_holds_the_exact_answers():
     assert [line["network"] for line in lines] == list(NETWORKS)
     assert float(lines[1]["share tree"]) == pytest.approx(np.mean(second == 2), rel=1e-5)
     assert lines[0]["miou"] == ""
+
+
+def test_what_a_network_has_to_say_stands_in_the_table():
+    def short_of_memory(image):
+        return tuple(replace(answer, note="The CPU answered.") for answer in ask(image))
+
+    (row,), archive = run([("a.png", encoded(photo(9, 9)))], ask=short_of_memory)
+    assert row.note == "The CPU answered."
+    assert [line["note"] for line in table(archive)] == [row.note] * 2
 
 
 def test_a_broken_picture_costs_the_others_nothing():

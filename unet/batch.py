@@ -166,6 +166,7 @@ def _row(
     notes: list[str],
 ) -> Row:
     comparison = compare(*found)
+    notes = [*notes, *dict.fromkeys(segmentation.note for segmentation in found if segmentation.note)]
     if truth is not None:
         try:
             read = read_truth(truth, comparison.class_names, found[0].palette, max_pixels=max_pixels)
