@@ -262,7 +262,7 @@ def test_a_retry_finds_the_memory_of_the_first_try_free():
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("megabytes", [600, 40])
+@pytest.mark.parametrize("megabytes", [200, 8])
 def test_on_a_gpu_with_little_memory_the_labels_are_the_same(megabytes):
     image, total = photo(1200, 1600), torch.cuda.get_device_properties(0).total_memory
     expected = Segmenter(small_bundle("crop-concat", divisor=1), precision="float32")(image)
