@@ -20,7 +20,7 @@ BY_NAME = {case.name: case for case in CASES}
 # On one page, one after the other.
 IN_THE_BROWSER = (
     "photoshop.jpg", "empty.jpg", "exif turn 6.jpg", "text.png", "interlaced 16 bit.png", "cut off.png", "rgba.png",
-    "drawing.svg", "pages.tif", "paper.pdf", "animated.gif", "bomb.png", "photo.avif", "phone.heic",
+    "drawing.svg", "pages.tif", "paper.pdf", "animated.gif", "bomb.png", "photo.avif", "phone.heic", "cut off.heic",
     "with\nnewline.png", "<b>bold<∕b>\n \u202egnp.png", "🏞️ 写真 #1?.webp", "one byte.png", "1x5000.png",
 )  # fmt: skip
 

@@ -652,7 +652,7 @@ def test_what_is_no_picture_among_pictures_is_named_and_notes_are_not(tmp_path):
     for name in ("Thumbs.db", ".DS_Store", "about these.txt", "001.json"):
         (images / name).write_bytes(b"note")
     load_dataset(tmp_path).check()
-    for name in ("photo.heic", "raw.NEF", "array.npy", "no ending"):
+    for name in ("drawing.psd", "raw.NEF", "array.npy", "no ending"):
         (images / name).write_bytes(b"something")
     (images / "more").mkdir()
     head, *lines = problems(tmp_path)

@@ -9,7 +9,7 @@ import warnings
 
 import numpy as np
 import pytest
-from corpus import CASES, before_turn, encoded, exif, gray3, over_white, png, scene
+from corpus import CASES, PHONE_HEIC, before_turn, encoded, exif, gray3, over_white, png, scene
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -30,6 +30,7 @@ SMALL = {
     "gif": encoded(Image.fromarray(scene(12, 17)).quantize(8), "GIF"),
     "webp": encoded(scene(12, 17), "WEBP"),
     "avif": encoded(scene(12, 17), "AVIF"),
+    "heic": PHONE_HEIC,
     "bmp": encoded(scene(12, 17), "BMP"),
     "ppm": encoded(scene(12, 17), "PPM"),
     "tiff": encoded(scene(12, 17), "TIFF"),

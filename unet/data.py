@@ -39,9 +39,10 @@ from .metrics import IGNORE_INDEX
 from .palette import Palette
 
 ANNOTATION_FOLDERS = ("labels", "masks", "annotations")
-PICTURE_ENDINGS = frozenset(
-    (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif", ".ppm", ".pgm", ".pbm", ".jfif")
-)
+PICTURE_ENDINGS = frozenset((
+    ".jpg", ".jpeg", ".jfif", ".png", ".webp", ".avif", ".heic", ".heif", ".tif", ".tiff", ".bmp", ".gif", ".ppm",
+    ".pgm", ".pbm",
+))  # fmt: skip
 #: What may lie among pictures without being one of them. Anything else there was meant to be one.
 NOTE_ENDINGS = frozenset((".txt", ".md", ".json", ".xml", ".csv", ".html", ".yml", ".yaml", ".log", ".ini", ".db"))
 #: Labels as high as this are smoothed edges or object numbers rather than classes, unless the classes have names.

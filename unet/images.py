@@ -25,6 +25,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
+from pi_heif import HeifImageFile
 from PIL import (
     AvifImagePlugin,
     BmpImagePlugin,
@@ -52,6 +53,7 @@ _READERS = (
     ("PNG", rb"\x89PNG\r\n\x1a\n", PngImagePlugin.PngImageFile),
     ("WebP", rb"RIFF....WEBP", WebPImagePlugin.WebPImageFile),
     ("AVIF", rb"....ftyp(?=.{0,60}avi[fs])", AvifImagePlugin.AvifImageFile),
+    ("HEIC", rb"....ftyp(hei[cxms]|hev[cxms]|mif1|msf1)", HeifImageFile),
     ("TIFF", rb"II[*+]\0|MM\0[*+]", TiffImagePlugin.TiffImageFile),
     ("BMP", rb"BM.{12}.\0\0\0", BmpImagePlugin.BmpImageFile),
     ("GIF", rb"GIF8[79]a", GifImagePlugin.GifImageFile),
@@ -61,7 +63,6 @@ _READERS = (
 _NOT_PICTURES = (
     ("a PDF document", rb"\s*%PDF"),
     ("an SVG drawing", rb"[^\0]*<svg"),
-    ("a HEIC photo", rb"....ftyp(hei|hev|mif1|msf1)"),
     ("a video", rb"....ftyp|\x1aE\xdf\xa3"),
     ("text", rb"(?![\x80-\xc1\xf5-\xff])[\t\n\f\r\x20-\x7e\x80-\xff]+\Z"),
 )
@@ -352,12 +353,12 @@ def _decoded(
     picture: Image.Image, source: Source, name: str, max_pixels: int | None, notify: Callable[[str], object] | None
 ) -> Image.Image:
     """The pixels of the first page, turned by their EXIF tag; or a refusal."""
-    width, height = picture.size
-    if max_pixels is not None and width * height > max_pixels:
-        raise ImageError(
-            f"{name} has {width * height / 1e6:,.1f} million pixels ({width} x {height}), "
-            f"and the limit is {max_pixels / 1e6:,.1f} million: make it smaller first."
-        )
+    for width, height in (picture.size, *_coded_sizes(picture)):
+        if max_pixels is not None and width * height > max_pixels:
+            raise ImageError(
+                f"{name} has {width * height / 1e6:,.1f} million pixels ({width} x {height}), "
+                f"and the limit is {max_pixels / 1e6:,.1f} million: make it smaller first."
+            )
     # Before the pixels: PNG may hold a tag behind them, which image_size cannot see and this must not either.
     turn = _TURNS.get(_orientation(picture))
     with _broken_file_is_an_image_error(name, picture.format or "picture"):
@@ -382,6 +383,15 @@ def _check_png(file: BinaryIO) -> None:
     file.seek(0)
     PngImagePlugin.PngImageFile(file).verify()
     file.seek(position)
+
+
+def _coded_sizes(picture: Image.Image) -> list[tuple[int, int]]:
+    """(width, height) of what a HEIC decodes before it crops, which its own size does not tell."""
+    if not isinstance(picture, HeifImageFile) or picture.fp is None:
+        return []
+    picture.fp.seek(0)
+    boxes = re.findall(rb"ispe\0{4}(.{8})", picture.fp.read(), re.DOTALL)  # image spatial extents, ISO/IEC 23008-12
+    return [struct.unpack(">II", box) for box in boxes]
 
 
 # ---- to 8 bits and RGB -----------------------------------------------------------------------------------------------
