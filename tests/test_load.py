@@ -15,7 +15,7 @@ import httpx
 import numpy as np
 import pytest
 from bundles import photo, small_bundle
-from huggingface_hub import constants
+from pages import SIDES, served
 
 import app
 from page import networks, visitors
@@ -25,24 +25,10 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import load  # noqa: E402
 
-SIDES = ("residual-add", "crop-concat")
 PATIENCE = 60  # seconds; for machines that are busy with something else
 
 # The server's threads work within this process: what its own libraries warn each other of is not ours.
 pytestmark = pytest.mark.filterwarnings("ignore")
-
-
-@dataclasses.dataclass
-class Served:
-    """What benchmarks/load.py knows of a page, and the page itself."""
-
-    url: str
-    demo: app.Page
-    cache: Path
-
-    @property
-    def sessions(self):
-        return self.demo.state_holder.session_data
 
 
 @pytest.fixture(scope="module")
@@ -51,17 +37,14 @@ def page(tmp_path_factory):
     for seed, side in enumerate(SIDES):
         bundle = small_bundle(side, classes=2, task="nuclei", seed=seed, divisor=16)
         bundle.save(folder / "weights" / "nuclei" / side)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GRADIO_TEMP_DIR", str(folder / "cache"))
-        patch.setattr(networks, "WEIGHTS", str(folder / "weights"))
-        patch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.MonkeyPatch.context() as patch, served(folder) as page:
         patch.setattr(visitors, "EVERY", 0.1)
-        networks.tasks.cache_clear()
-        demo = app.build_demo()
-        _, url, _ = app.launch(demo, prevent_thread_lock=True, quiet=True, inbrowser=False, server_name="127.0.0.1")
-        yield Served(url, demo, folder / "cache")
-        demo.close(verbose=False)
-        networks.tasks.cache_clear()
+        yield page
+
+
+@pytest.fixture
+def sessions(page):
+    return page.demo.state_holder.session_data
 
 
 @pytest.fixture(scope="module")
@@ -122,22 +105,22 @@ def test_nobody_goes_past_the_queue(visitor):
 # ---- what they leave -------------------------------------------------------------------------------------------------
 
 
-def test_a_call_leaves_no_session_and_a_closed_page_not_for_long(page, visitor, monkeypatch):
+def test_a_call_leaves_no_session_and_a_closed_page_not_for_long(sessions, visitor, monkeypatch):
     visitor.compare()
     visitor.visit()
-    until(lambda: [session.is_closed for session in page.sessions.values()].count(False) == 0)
-    assert page.sessions, "a page that lost its connection may come back"
+    until(lambda: [session.is_closed for session in sessions.values()].count(False) == 0)
+    assert sessions, "a page that lost its connection may come back"
     monkeypatch.setattr(visitors, "CLOSED", 0)
-    until(lambda: not page.sessions)
+    until(lambda: not sessions)
 
 
-def test_what_open_pages_look_at_is_bounded(page, visitor, monkeypatch):
+def test_what_open_pages_look_at_is_bounded(sessions, visitor, monkeypatch):
     visitor.event("older", visitor.number("open_page"))
     visitor.event("newer", visitor.number("open_page"))
-    values = [value for value in page.sessions["newer"].state_data.values() if value is not None]
+    values = [value for value in sessions["newer"].state_data.values() if value is not None]
     monkeypatch.setattr(visitors, "HELD_BYTES", visitors.held_bytes(values) * 3 // 2)
-    until(lambda: "older" not in page.sessions)
-    assert "newer" in page.sessions
+    until(lambda: "older" not in sessions)
+    assert "newer" in sessions
     taken = visitor.number("take_upload")
     visitor.event("older", taken, visitor.upload(), None)
     with pytest.raises(load.WrongError, match=r"left alone for too long.* load it again"):

@@ -1,6 +1,7 @@
 """Which networks the page offers, what it makes of those that a visitor names, and what it remembers."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from bundles import photo, small_bundle
 from page import networks
 from unet import Segmenter
 from unet.bundle import BundleError
-from unet.hub import push_bundles
+from unet.hub import fetch_bundle, push_bundles, visitors_cache
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # the Hub client's own
 
@@ -86,6 +87,43 @@ def test_of_a_visitor_s_networks_only_a_few_stay_loaded(offered, tmp_path):
     assert networks.segmenter(places[-1]) is last
     assert networks.segmenter(places[0]) is not first
     assert networks.segmenter(networks.tasks()["garden"]["crop-concat"]) is own
+
+
+def test_on_the_disk_stay_those_that_were_asked_for_last_and_the_page_s_own(offered, hub, tmp_path, monkeypatch):
+    names = ("first", "second", "third")
+    repos = [push(tmp_path / name, seed=seed, task=name) for seed, name in enumerate(names)]
+    ordinary = fetch_bundle(repos[1])  # by whoever runs the page
+    places = {name: Path(networks.choose("garden", name).location) for name in repos[:2]}
+    assert all(place.is_relative_to(visitors_cache()) for place in places.values())
+    size = sum(path.stat().st_size for path in places[repos[0]].iterdir())
+    monkeypatch.setattr(networks, "HUB_CACHE_BYTES", size * 5 // 2)
+    networks.choose("garden", repos[0])
+    networks.choose("garden", repos[2])
+    assert places[repos[0]].is_dir()
+    assert not places[repos[1]].exists(), "the one that was asked for the longest ago"
+    assert (ordinary / "model.safetensors").is_file(), "what the page has not fetched is not its to delete"
+    networks._load_for_a_while.cache_clear()
+    with pytest.raises(BundleError, match="no longer kept here: choose it again"):
+        networks.segmenter(str(places[repos[1]]))
+    assert networks.segmenter(networks.choose("garden", repos[1]).location).bundle.task == "second"
+
+
+def test_what_turns_out_to_be_no_bundle_is_bounded_too(offered, hub, tmp_path, monkeypatch):
+    monkeypatch.setattr(networks, "HUB_CACHE_BYTES", 0)
+    repo_id = push(tmp_path / "other", class_names=("a", "b", "c", "d", "e"), task="sea")
+    with pytest.raises(BundleError):
+        networks.choose("garden", repo_id)
+    assert not list(visitors_cache().rglob("*.safetensors"))
+
+
+def test_where_a_stranger_s_bundle_lies_is_not_said(offered, hub, tmp_path):
+    repo_id = push(tmp_path / "odd")
+    files = hub.model(repo_id).commits[hub.model(repo_id).refs["main"]]
+    files["config.json"] = (b"{}", False)
+    with pytest.raises(BundleError) as caught:
+        networks.choose("garden", repo_id)
+    assert repo_id in str(caught.value)
+    assert str(tmp_path) not in str(caught.value)
 
 
 def test_only_what_is_not_known_is_asked():

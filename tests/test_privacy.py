@@ -6,11 +6,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import quote
 
+import httpx
 import pytest
 from bundles import photo, small_bundle
 from gradio.route_utils import delete_files_created_by_app
 from pages import SIDES, file, served
 
+import app
 from unet.images import save_png
 
 ROOT = Path(__file__).parent.parent
@@ -141,12 +143,45 @@ def test_broken_inputs_give_sentences_and_never_a_stack_trace(page):
                 assert (json.loads(said)["error"] or "").endswith("."), (endpoint, name, said)
                 assert str(page.cache) not in said
             assert name in said, (endpoint, said)
-        for at in range(len(sound)):
-            for wrong in (None, "none such", {"a": 1}):
-                event, said = page.call(endpoint, [*sound[:at], wrong, *sound[at + 1 :]])
-                assert not any(part in said for part in ("Traceback", 'File "', ".py", "site-packages")), said
-                if wrong is None and page.endpoints[endpoint]["parameters"][at]["label"] in ("image", "pictures"):
-                    assert "no picture" in said, (endpoint, said)
+
+
+@pytest.mark.parametrize("wrong", [None, "none such", {"a": 1}, 7.5, ["a", None], True, "<b>" * 9999])
+def test_whatever_is_sent_for_a_value_the_answer_is_a_sentence(page, wrong):
+    uploaded = page.upload("sound.png", page.secret.read_bytes())
+    for endpoint in page.endpoints:
+        sound, _ = page.arguments(endpoint, uploaded)
+        for at, parameter in enumerate(page.endpoints[endpoint]["parameters"]):
+            event, said = page.call(endpoint, [*sound[:at], wrong, *sound[at + 1 :]])
+            label = parameter["label"]
+            if event == "complete":
+                assert (wrong, label) in [(None, "left"), (None, "right"), (None, "truths")], "may be left out"
+                continue
+            sentence = json.loads(said)["error"]
+            assert sentence, (endpoint, label)
+            assert sentence.endswith("."), sentence
+            assert sentence != app.OUR_MISTAKE, (endpoint, label)
+            assert len(sentence) < 400
+            assert not any(part in said for part in ("Traceback", 'File \\"', ".py", "site-packages", "<b>"))
+            if wrong is None and label in ("image", "pictures"):
+                assert "no picture" in said, (endpoint, said)
+
+
+def test_questions_that_no_client_would_ask_are_answered_in_words(page):
+    picture = file(page.upload("sound.png", page.secret.read_bytes()))
+    event, said = page.call("/quantize", [picture])
+    assert event == "error"
+    assert "needed are image, colors, space, in this order" in json.loads(said)["error"]
+    for path, sent in (
+        ("call/nothing", {"data": []}),
+        ("call/v2/nothing", {}),
+        ("call/v2/quantize", {"image": picture, "colours": 8}),
+        ("call/v2/quantize", {}),
+        ("run/nothing", {"data": []}),
+        ("queue/join", {"data": [], "fn_index": 9999, "session_hash": "a"}),
+    ):
+        answer = httpx.post(f"{page.url}gradio_api/{path}", json=sent)  # the page hangs up after each
+        assert answer.status_code == 500
+        assert answer.json()["error"].startswith("This cannot be asked here: /gradio_api/info lists what can"), path
 
 
 def test_names_of_uploads_lead_nowhere(page):
