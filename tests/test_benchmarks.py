@@ -80,7 +80,7 @@ def test_a_table_is_put_between_its_markers_alone(tmp_path, monkeypatch):
 
 def test_the_readme_has_a_place_for_every_table():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    for script in ("inference", "growth", "training", "start", "users"):
+    for script in ("inference", "growth", "training", "start", "users", "load"):
         for gpu in (False, True) if script in ("inference", "training") else (False,):
             begin, end = measuring.markers(script, gpu=gpu)
             assert 0 < readme.index(begin) < readme.index(end)
