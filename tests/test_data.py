@@ -212,7 +212,15 @@ def test_names_that_are_no_utf_8_and_names_that_two_pictures_share(tmp_path):
         load_dataset(tmp_path)
     assert "000.png has no annotation in labels/" in str(error.value)
     assert "001.png and 001.bmp have one name" in str(error.value)
-    assert "\udcff.png has no picture in images/" in str(error.value)
+    assert r"\udcff.png has no picture in images/" in str(error.value)
+
+
+def test_names_stay_on_their_line_and_leave_the_terminal_alone(tmp_path):
+    write_dataset(tmp_path, train=3, val=1, size=(20, 24))
+    (tmp_path / "train/labels/000.png").rename(tmp_path / "train/labels/a\n\x1b[31m\u202egnp.png")
+    _, *lines = problems(tmp_path)
+    assert len(lines) == 2
+    assert lines[1].endswith(r"a\n\x1b[31m\u202egnp.png has no picture in images/")
 
 
 def test_index_maps_of_16_bits_and_with_alpha_are_index_maps(tmp_path):

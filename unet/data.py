@@ -579,9 +579,11 @@ def _labels_in(annotations: Sequence[Path]) -> tuple[dict[Path, set[int]], bool]
 def _raise_if_any(problems: list[str]) -> None:
     if problems:
         more = len(problems) - MAX_PROBLEMS_SHOWN
+        # A line each, whatever the names of the files do to a terminal.
+        lines = ["".join(c if c.isprintable() else repr(c)[1:-1] for c in text) for text in problems]
         raise DataError(
             f"{len(problems)} problem{'s' * (len(problems) > 1)} in the data; nothing was started:\n  "
-            + "\n  ".join(problems[:MAX_PROBLEMS_SHOWN])
+            + "\n  ".join(lines[:MAX_PROBLEMS_SHOWN])
             + (f"\n  and {more} more" if more > 0 else "")
         )
 
