@@ -222,8 +222,8 @@ class Pairs(Sequence):
             if len(strange):
                 shown = ", ".join(Palette(strange[:3]).hex) + (" and others" if len(strange) > 3 else "")
                 raise DataError(
-                    f"{self.annotations[index].name} has colours that are not in classes.json, {shown}: add them "
-                    "there, or paint them in its colours"
+                    f"{self.annotations[index].name} has colours that are not in classes.json, {shown}: list them "
+                    "there, what means nothing as ignore_index too, or paint them in its colours"
                 )
         return set(np.unique(labels[labels != IGNORE_INDEX]).tolist())
 

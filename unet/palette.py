@@ -256,7 +256,7 @@ class Palette:
         if not exact and strange.mean() <= 1e-3:
             return np.empty((0, 3), np.uint8)
         found, counts = np.unique(codes[strange], return_counts=True)
-        colors, _ = _modes(_colors_of(found).astype(float), counts.astype(float), radius=0 if exact else 14)
+        colors, _ = _modes(_colors_of(found).astype(float), counts.astype(float), radius=0 if exact else 24)
         return np.round(colors).astype(np.uint8)
 
     # Files ---------------------------------------------------------------------------------------------------------
