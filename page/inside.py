@@ -18,7 +18,7 @@ import gradio as gr
 import numpy as np
 import spaces
 
-from page import networks
+from page import networks, visitors
 from unet import diagram, render
 from unet.features import loss, skip_features
 from unet.predict import TILE, Segmenter, Tile
@@ -63,7 +63,11 @@ class Altered:
 def _segment(location: str, image: np.ndarray, each: Sequence[Sequence[int]], device: str | None = None) -> list:
     """Label maps uint8 (H, W), one without each of these sets of skips."""
     network = networks.segmenter(location, device)
-    return [network(image, without_skips=levels).label_map for levels in each]
+    return [network(image, without_skips=levels, progress=_stay).label_map for levels in each]
+
+
+def _stay(done: int, total: int) -> None:
+    visitors.leave_if_gone()
 
 
 def _joins(location: str, image: np.ndarray, level: int, side: int, device: str | None = None) -> str:
