@@ -1202,7 +1202,8 @@ def page_theme() -> gr.themes.Base:
 def launch(demo: gr.Blocks, **options: Any) -> Any:
     """Serve the page as it is meant to be served; options are those of gr.Blocks.launch."""
     # Few threads: torch and numpy bring their own, and more at once only makes everybody wait longer.
-    demo.queue(max_size=32, default_concurrency_limit=2, api_open=False)  # nobody goes past the queue
+    # In the queue fifty visitors fit, and programs beside them; past it goes nobody.
+    demo.queue(max_size=64, default_concurrency_limit=2, api_open=False)
     return demo.launch(
         theme=page_theme(),
         css_paths=[HERE / "assets" / name for name in ("page.css", "viewer.css", "inside.css")],
