@@ -841,7 +841,7 @@ class Page(gr.Blocks):
         except Exception as error:  # each component has its own for a value of another type
             names = [block.label or type(block).__name__.lower() for block in block_fn.inputs]
             raise _refusal(
-                f"This does not fit what was sent: needed are {', '.join(names)}, in this order; a file as "
+                f"What was sent does not fit: needed are {', '.join(names)}, in this order; a file as "
                 f"{FILE_EXAMPLE}, with the path that its upload returned."
             ) from error
 

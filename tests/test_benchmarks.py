@@ -16,6 +16,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import growth  # noqa: E402
 import inference  # noqa: E402
+import load  # noqa: E402
 import measuring  # noqa: E402
 import start  # noqa: E402
 import training  # noqa: E402
@@ -53,7 +54,7 @@ def served(page, monkeypatch):
     def serve(*_):
         yield page
 
-    for script in (start, users):
+    for script in (start, users, load):
         monkeypatch.setattr(script, "serve", serve)
 
 
@@ -174,6 +175,20 @@ def test_users(weights, capsys):
     found = rows(capsys.readouterr().out)
     assert found["answered"] == ["4 of 4"]
     assert float(found["k colours meanwhile"][0].split()[0]) > 0
+
+
+@pytest.mark.usefixtures("served")
+def test_load(weights, capsys, monkeypatch):
+    monkeypatch.setattr(load, "REST", 0.0)
+    monkeypatch.setattr(load, "GROWTH", 9.0)  # so short a load says nothing of memory
+    assert load.main(["--clients", "7", "--seconds", "1", "--weights", str(weights)]) == 0
+    found = rows(capsys.readouterr().out)
+    for kind in load.KINDS:
+        answered, _, errors, wait = found[kind]
+        assert int(answered) > 0
+        assert errors == "0"
+        assert wait.endswith(" s")
+    assert found["memory at rest, before and after"][0].count(" MB") == 2
 
 
 def test_imports_are_added_up_by_package():
