@@ -5,11 +5,11 @@ python benchmarks/gpu_run.py --data DIR --out OUT --minutes 9                 th
 python benchmarks/gpu_run.py --join OUT --write             where the results came to: into runs/, tables into README.md
 python benchmarks/gpu_run.py --data DIR --out OUT --dry-run every job, for an epoch at a sixteenth of the width
 
-DIR holds one folder a task: streets, nuclei, hands. Jobs are done in the order of JOBS. Several networks share the
-card, benchmarks have it alone. When the minutes are over, every training saves its checkpoint and stops; the next call
-goes on with it. Results leave as one archive a call, in parts of at most 15 MiB, as much as --megabytes allows; what
-does not fit leaves with the next call. On a machine that starts empty, runs/gpu/sent, which --join fills, says what
-need not be done again.
+Of requirements.txt the card's machine needs all but gradio and spaces. DIR holds one folder a task: streets, nuclei,
+hands. Jobs are done in the order of JOBS. Several networks share the card, benchmarks have it alone. When the minutes
+are over, every training saves its checkpoint and stops; the next call goes on with it. Results leave as one archive a
+call, in parts of at most 15 MiB, as much as --megabytes allows; what does not fit leaves with the next call. On a
+machine that starts empty, runs/gpu/sent, which --join fills, says what need not be done again.
 """
 
 from __future__ import annotations
