@@ -60,7 +60,6 @@ PALETTE_FILES = ("PNG", "GPL", "ASE", "JSON", "CSS")
 
 MAX_PIXELS = 40_000_000  # on the page; the library has no limit
 UPLOAD_BYTES = 300_000_000  # so many pixels of three times 16 bits, and a little
-VIEW_PIXELS = 1_000_000  # what a screen shows of it, and what the palette's slider repaints
 MANY_PICTURES, MANY_PIXELS = 50, 100_000_000  # in one run, together
 TICK = 0.5  # seconds between two looks at how far a run is
 HOUR = 3600
@@ -206,7 +205,7 @@ def _read(source: str | Path | None, notify: Callable[[str], Any] = gr.Info) -> 
 
 def _open(source: str | Path, truth: Path | None = None) -> Picture:
     image = _read(source)
-    view = render.shrink(image, VIEW_PIXELS)
+    view = render.shrink(image, viewer.PIXELS)
     return Picture(Path(source), view, view is not image, LiveView(view), truth)
 
 

@@ -58,7 +58,6 @@ try:
 except ImportError:  # on a machine where only what runs the networks is installed, its column is left out
     segmentation_models_pytorch = None
 
-VIEW_PIXELS = 1_000_000  # as the page shows them
 
 Answer = tuple[np.ndarray, np.ndarray]
 
@@ -259,7 +258,7 @@ def one_picture(file: bytes, segmenters: Sequence[Segmenter]) -> dict[str, float
     with watch("reading the file"):
         image = read_image(file)
     with watch("shrinking for the screen"):
-        view = render.shrink(image, VIEW_PIXELS)
+        view = render.shrink(image, viewer.PIXELS)
     answers = []
     for segmenter in segmenters:
         net, handles = segmenter.net, []

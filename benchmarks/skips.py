@@ -13,6 +13,7 @@ replaced when its networks are measured anew; the table shows all rows, whicheve
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import math
 import statistics
@@ -23,23 +24,21 @@ from typing import Any
 
 import numpy as np
 import torch
+from measuring import ROOT, markers, put_into_readme, task_folders
 from scipy import stats
 from torch.utils.flop_counter import FlopCounterMode
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-import train  # noqa: E402
-from unet.bundle import Bundle, Preprocessing, read_config  # noqa: E402
-from unet.data import TASKS, Pairs, load_dataset  # noqa: E402
-from unet.download import fetch_dataset  # noqa: E402
-from unet.metrics import ConfusionMatrix  # noqa: E402
-from unet.model import UNet, UNetConfig, count_parameters  # noqa: E402
-from unet.predict import Segmenter  # noqa: E402
-from unet.training import evaluate_each  # noqa: E402
+import train
+from unet.bundle import Bundle, Preprocessing, read_config
+from unet.data import TASKS, Pairs, load_dataset
+from unet.download import fetch_dataset
+from unet.metrics import ConfusionMatrix
+from unet.model import UNet, UNetConfig, count_parameters
+from unet.predict import Segmenter
+from unet.training import evaluate_each
 
 BODIES, SKIPS = ("residual", "crop"), ("add", "concat")
-BEGIN, END = "<!-- skips: python benchmarks/skips.py --write -->", "<!-- end of skips -->"
+BEGIN, END = markers("skips")
 SCORES_FILE = "scores.json"
 SIDE = 256  # multiply-adds are counted for an answer of this many pixels a side
 
@@ -68,10 +67,7 @@ def main(arguments: list[str] | None = None) -> int:
                 args.results.write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
     print(table(measured))
     if args.write:
-        readme = ROOT / "README.md"
-        before, rest = readme.read_text(encoding="utf-8").split(BEGIN)
-        after = rest.split(END)[1]
-        readme.write_text(f"{before}{BEGIN}\n{table(measured)}\n{END}{after}", encoding="utf-8")
+        put_into_readme("skips", table(measured))
     return 0
 
 
@@ -88,7 +84,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     add("--no-train", dest="train", action="store_false", help="measure what is trained already")
     add("--write", action="store_true", help="put the table into README.md")
     args, args.flags = parser.parse_known_args(arguments)  # the rest is train.py's: --epochs, --crop, --width ...
-    args.data = dict(entry.split("=", 1) for entry in args.data)
+    args.data = task_folders(args.data)
     return args
 
 
@@ -117,7 +113,7 @@ def score_one(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
     kept = folder / SCORES_FILE
     if not kept.exists():
         segmenter = Segmenter.load(folder)
-        val = val_of(segmenter.bundle.task, args)
+        val = val_of(segmenter.bundle.task, args.data.get(segmenter.bundle.task))
         each = list(evaluate_each(segmenter, val))
         total = sum(each, ConfusionMatrix(val.num_classes))
         # JSON has no NaN, which a picture without the class scores.
@@ -129,8 +125,9 @@ def score_one(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
     return json.loads(kept.read_text(encoding="utf-8"))
 
 
-def val_of(task: str, args: argparse.Namespace) -> Pairs:
-    return load_dataset(args.data.get(task) or fetch_dataset(task), task=TASKS[task]).val
+@functools.cache  # every annotation is read for it
+def val_of(task: str, folder: str | None) -> Pairs:
+    return load_dataset(folder or fetch_dataset(task), task=TASKS[task]).val
 
 
 def measure(task: str, body: str, args: argparse.Namespace) -> dict[str, Any] | None:
@@ -142,7 +139,7 @@ def measure(task: str, body: str, args: argparse.Namespace) -> dict[str, Any] | 
     ]
     if len(seeds) < 2:
         return None
-    image = val_of(task, args).image(0)
+    image = val_of(task, args.data.get(task)).image(0)
     cells, pictures = {}, {}
     for skip in SKIPS:
         folders = [folder_of(task, f"{body}-{skip}", seed, args) for seed in seeds]

@@ -14,6 +14,8 @@ from PIL import Image
 from unet import render
 from unet.compare import Comparison
 
+PIXELS = 1_000_000  # what a screen shows of a picture, and what the palette's slider repaints
+
 
 def files(
     view: np.ndarray,

@@ -32,6 +32,15 @@ def small_bundle(architecture, *, classes=5, divisor=8, working_pixels=None, see
     )  # fmt: skip
 
 
+def save_nuclei(weights, *, working_pixels=None):
+    """The smallest pair of networks that the page can compare, for nuclei, in the folder ``weights``."""
+    for seed, architecture in enumerate(("residual-add", "crop-concat")):
+        bundle = small_bundle(
+            architecture, classes=2, task="nuclei", seed=seed, divisor=16, working_pixels=working_pixels
+        )
+        bundle.save(weights / "nuclei" / architecture)
+
+
 def photo(height, width, seed=0):
     """uint8 (height, width, 3) with structure at every scale."""
     rng = np.random.default_rng(seed)

@@ -936,10 +936,17 @@ def test_started_as_a_space_it_answers(weights, picture, tmp_path):
     np.testing.assert_array_equal(np.asarray(labels), expected)
 
 
-def test_without_gpu_time_the_networks_run_on_the_cpu(weights, monkeypatch):
-    """What ZeroGPU raises when a visitor's minutes are used up, raised here in its place."""
+@pytest.fixture
+def networks_here(weights, monkeypatch):
+    """The page's networks within this process."""
     monkeypatch.setattr(networks, "WEIGHTS", str(weights))
     networks.tasks.cache_clear()
+    yield
+    networks.tasks.cache_clear()
+
+
+def test_without_gpu_time_the_networks_run_on_the_cpu(networks_here, monkeypatch):
+    """What ZeroGPU raises when a visitor's minutes are used up, raised here in its place."""
     said = []
     monkeypatch.setattr(app.gr, "Info", said.append)
 
@@ -955,12 +962,9 @@ def test_without_gpu_time_the_networks_run_on_the_cpu(weights, monkeypatch):
     title = "ZeroGPU worker error"
     with pytest.raises(app.gr.Error):
         app.run_networks(locations, photo(40, 50))
-    networks.tasks.cache_clear()
 
 
-def test_a_network_that_ran_short_of_memory_says_so(weights, monkeypatch):
-    monkeypatch.setattr(networks, "WEIGHTS", str(weights))
-    networks.tasks.cache_clear()
+def test_a_network_that_ran_short_of_memory_says_so(networks_here, monkeypatch):
     said = []
     monkeypatch.setattr(app.gr, "Warning", said.append)
 
@@ -976,7 +980,6 @@ def test_a_network_that_ran_short_of_memory_says_so(weights, monkeypatch):
     first, second = app.show_headings(answer).split("side-b")
     assert "on the CUDA" in first
     assert "on the CPU" in second
-    networks.tasks.cache_clear()
 
 
 def test_without_bundles_it_says_what_to_do(tmp_path):

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from bundles import small_bundle
+from bundles import save_nuclei
 from corpus import CASES
 from pages import PATIENCE, SIDES, answers, file, saved, served, shows, upload, wait_for_other_answer
 from playwright.sync_api import expect
@@ -28,9 +28,7 @@ IN_THE_BROWSER = (
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     folder = tmp_path_factory.mktemp("page")
-    for seed, side in enumerate(SIDES):
-        bundle = small_bundle(side, classes=2, task="nuclei", seed=seed, divisor=16, working_pixels=60 * 60)
-        bundle.save(folder / "weights" / "nuclei" / side)
+    save_nuclei(folder / "weights", working_pixels=60 * 60)
     with served(folder) as page:
         yield page
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from bundles import photo, small_bundle
-from pages import SIDES, served
+from bundles import photo, save_nuclei
+from pages import served
 
 import app
 from page import networks, visitors
@@ -34,9 +34,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     folder = tmp_path_factory.mktemp("page")
-    for seed, side in enumerate(SIDES):
-        bundle = small_bundle(side, classes=2, task="nuclei", seed=seed, divisor=16)
-        bundle.save(folder / "weights" / "nuclei" / side)
+    save_nuclei(folder / "weights")
     with pytest.MonkeyPatch.context() as patch, served(folder) as page:
         patch.setattr(visitors, "EVERY", 0.1)
         yield page

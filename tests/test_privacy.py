@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import httpx
 import pytest
-from bundles import photo, small_bundle
+from bundles import photo, save_nuclei
 from gradio.route_utils import delete_files_created_by_app
 from pages import SIDES, file, served
 
@@ -47,9 +47,7 @@ def listener():
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     folder = tmp_path_factory.mktemp("page")
-    for seed, side in enumerate(SIDES):
-        bundle = small_bundle(side, classes=2, task="nuclei", seed=seed, divisor=16, working_pixels=60 * 60)
-        bundle.save(folder / "weights" / "nuclei" / side)
+    save_nuclei(folder / "weights", working_pixels=60 * 60)
     save_png(photo(20, 30), folder / "secret.png")
     with served(folder) as page:
         page.secret = folder / "secret.png"  # a picture outside its cache that nobody may see
