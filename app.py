@@ -372,6 +372,11 @@ def segmentations(sides: Sides, image: np.ndarray) -> tuple[Segmentation, ...]:
         raise _refusal(str(error)) from error
 
 
+def _notes(sides: Sides, found: Sequence[Segmentation]) -> list[str]:
+    """What whoever asked is told, beside the answers."""
+    return [f"{side.name}: {answered.note}" for side, answered in zip(sides, found, strict=True) if answered.note]
+
+
 @needs_what_is_shown
 def answer(picture: Picture, sides: Sides | None, quantized: bool, colors: int, space: str) -> Answer:
     """Ask both networks, about the picture itself or about what ``colors`` colours leave of it."""
@@ -381,9 +386,8 @@ def answer(picture: Picture, sides: Sides | None, quantized: bool, colors: int, 
         palette = picture.ladder(space)[colors]
         image, view = (palette.decode(palette.encode(pixels)) for pixels in (image, view))
     first, second = segmentations(sides, image)
-    for side, found in zip(sides, (first, second), strict=True):
-        if found.note:
-            gr.Warning(f"{side.name}: {found.note}")
+    for note in _notes(sides, (first, second)):
+        gr.Warning(note)
     comparison, truth = _scored(compare(first, second), first.palette, picture.truth)
     return Answer(
         sides=sides,
@@ -683,7 +687,8 @@ def compare_networks(image: str, task: str, left: str | None = None, right: str 
         left, right: the two networks, as for segmenting; left out, those that the page begins with
 
     Returns:
-        The share of pixels on which both agree, seconds for each network, and the share each gives to every class.
+        The share of pixels on which both agree, seconds for each network, the share each gives to every class, and
+        notes: sentences about what went otherwise than usual.
     """
     sides = choose_sides(task, left, right)
     found = segmentations(sides, _read(image))
@@ -695,6 +700,7 @@ def compare_networks(image: str, task: str, left: str | None = None, right: str 
             name: dict(zip(names, map(float, shares), strict=True))
             for name, shares in zip(comparison.class_names, comparison.shares.T, strict=True)
         },
+        "notes": _notes(sides, found),
     }
 
 
@@ -711,7 +717,8 @@ def score_networks(
 
     Returns:
         For each network mIoU, Dice, pixel accuracy, boundary F1 and the IoU of every class, 0 to 1, null where a class
-        does not occur; the boundary's tolerance in pixels, how the ground truth was read, and the share that is void.
+        does not occur; the boundary's tolerance in pixels, how the ground truth was read, the share that is void, and
+        notes: sentences about what went otherwise than usual.
     """
     sides = choose_sides(task, left, right)
     if truth is None:
@@ -725,6 +732,7 @@ def score_networks(
         },
         "boundary_tolerance": comparison.scores[0].tolerance,
         "truth": {"read_as": read.how, "void": read.void, "notes": list(read.notes)},
+        "notes": _notes(sides, found),
     }
 
 

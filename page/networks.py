@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 import gradio as gr
 import numpy as np
+import torch
 
 from page import visitors
 from unet.bundle import BundleError, read_config
@@ -164,17 +165,22 @@ def segmenter(location: str, device: str | None = None) -> Segmenter:
 
 
 def run(on_gpu: Callable[..., Result], function: Callable[..., Result], *inputs: Any) -> Result:
-    """``on_gpu(*inputs)``, or ``function(*inputs, device="cpu")`` once ZeroGPU has no time left for this visitor.
+    """``on_gpu(*inputs)``, or ``function(*inputs, device="cpu")`` where the GPU has no memory, or no time, left for it.
 
-    on_gpu: ``spaces.GPU(function)``. On ZeroGPU inputs and result travel to another process and back.
+    on_gpu: ``spaces.GPU(function)``. On ZeroGPU a visitor's time is limited, and inputs and result travel to
+    another process and back.
     """
     try:
         return on_gpu(*inputs)
+    except torch.OutOfMemoryError:
+        why = "The GPU has no memory left for this."
     except gr.Error as error:
         if not str(error.title).startswith("ZeroGPU quota"):
             raise
-        gr.Info("The free GPU time is used up for now. The networks run on the CPU instead: the same answer, later.")
-        return function(*inputs, device="cpu")
+        why = "The free GPU time is used up for now."
+    # Not in the clauses above: an exception holds the frames that it came through, and they hold tensors.
+    gr.Info(f"{why} The networks run on the CPU instead: the same answer, later.")
+    return function(*inputs, device="cpu")
 
 
 def _show_progress(number: int, done: int, total: int) -> None:

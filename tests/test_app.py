@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from axe_playwright_python.sync_playwright import Axe
 from bundles import COLORS, NAMES, photo, small_bundle
 from gradio_client import Client, handle_file
@@ -793,6 +794,7 @@ def test_score_is_what_the_library_counts(client, weights, picture, tmp_path):
     assert result["truth"]["read_as"] == "class numbers, 5 being void"
     assert result["truth"]["void"] == pytest.approx(3 / 61)
     assert "taken for void" in result["truth"]["notes"][0]
+    assert result["notes"] == []
 
 
 def test_batch_is_an_archive_and_a_list(client, picture, tmp_path):
@@ -964,7 +966,21 @@ def test_without_gpu_time_the_networks_run_on_the_cpu(networks_here, monkeypatch
         app.run_networks(locations, photo(40, 50))
 
 
-def test_a_network_that_ran_short_of_memory_says_so(networks_here, monkeypatch):
+def test_without_gpu_memory_the_feature_maps_come_from_the_cpu(networks_here, monkeypatch):
+    """What has no smaller tiles to fall back to: torch's error, raised here in the GPU's place."""
+    said = []
+    monkeypatch.setattr(app.gr, "Info", said.append)
+
+    def refuse(*inputs):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    on_the_cpu = app.inside.joins.args[1]
+    found = networks.run(refuse, on_the_cpu, networks.tasks()["garden"][SIDES[0]], photo(40, 50), 0, 64)
+    assert "<img" in found
+    assert "The GPU has no memory left for this. The networks run on the CPU" in said[0]
+
+
+def test_a_network_that_ran_short_of_memory_says_so(networks_here, monkeypatch, tmp_path):
     said = []
     monkeypatch.setattr(app.gr, "Warning", said.append)
 
@@ -980,6 +996,10 @@ def test_a_network_that_ran_short_of_memory_says_so(networks_here, monkeypatch):
     first, second = app.show_headings(answer).split("side-b")
     assert "on the CUDA" in first
     assert "on the CPU" in second
+
+    save_png(photo(41, 53, seed=1), tmp_path / "photo.png")  # another one: answers are remembered
+    asked = app.compare_networks(str(tmp_path / "photo.png"), "garden")
+    assert asked["notes"] == ["crop-concat: There was too little GPU memory."]
 
 
 def test_without_bundles_it_says_what_to_do(tmp_path):

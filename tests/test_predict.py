@@ -9,7 +9,7 @@ import pytest
 import torch
 from bundles import photo, small_bundle
 
-from unet import ARCHITECTURES, Averaging, Segmenter
+from unet import ARCHITECTURES, Averaging, Segmenter, UNet
 from unet.predict import SMALLEST_TILE, STRIP_PIXELS, mirrored
 
 
@@ -239,6 +239,25 @@ def test_where_no_tile_fits_the_cpu_answers_and_the_next_picture_may_fit_again()
         assert len(segmenter.asked) == 4, "with tiles of 512, 256, 128 and 64"
         assert segmenter.asked.pop() < SMALLEST_TILE + 200
         segmenter.asked.clear()
+
+
+def test_a_network_that_finds_no_room_on_the_card_is_loaded_on_the_cpu(monkeypatch):
+    """Where a device is named, too little memory is an error."""
+    bundle = small_bundle("residual-add", divisor=16)
+
+    def to(net, device, **options):
+        if device.type == "cuda":
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return torch.nn.Module.to(net, device, **options)
+
+    expected = Segmenter(bundle)(photo(40, 50))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(UNet, "to", to)
+    segmenter = Segmenter(bundle)
+    assert segmenter.device.type == "cpu"
+    np.testing.assert_array_equal(segmenter(photo(40, 50)).label_map, expected.label_map)
+    with pytest.raises(torch.OutOfMemoryError):
+        Segmenter(bundle, device="cuda")
 
 
 def test_a_cpu_without_memory_says_so():

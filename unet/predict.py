@@ -76,7 +76,7 @@ class Averaging:
 class Segmenter:
     """Segments pictures with one bundle on one device.
 
-    device: "cpu", "cuda", ... or None for CUDA where there is one.
+    device: "cpu", "cuda", ... or None for CUDA where there is one with room for the network.
     precision: "float32", "bfloat16" or None for what the hardware does natively (bfloat16 emulated is slower).
     averaging: look several times, which takes that many times as long; None looks once.
     """
@@ -92,12 +92,19 @@ class Segmenter:
         self.bundle = bundle
         self.averaging = averaging or Averaging(flip=False, scales=(1.0,))
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        try:
+            bundle.net.to(self.device, memory_format=torch.channels_last).eval()
+        except torch.OutOfMemoryError:
+            if device is not None:
+                raise
+            self.device = torch.device("cpu")
+            bundle.net.to(self.device)  # what had found room already comes back
+        self.net = bundle.net
         self._precision = precision
         precision = precision or ("bfloat16" if has_native_bfloat16(self.device) else "float32")
         if precision not in ("float32", "bfloat16"):
             raise ValueError(f"precision is {precision!r}; it must be 'float32', 'bfloat16' or None")
         self.dtype = getattr(torch, precision)
-        self.net = bundle.net.to(self.device, memory_format=torch.channels_last).eval()
         self._has_run = False
 
     @classmethod
