@@ -18,6 +18,7 @@ import growth  # noqa: E402
 import inference  # noqa: E402
 import load  # noqa: E402
 import measuring  # noqa: E402
+import recipe  # noqa: E402
 import start  # noqa: E402
 import training  # noqa: E402
 import users  # noqa: E402
@@ -81,7 +82,7 @@ def test_a_table_is_put_between_its_markers_alone(tmp_path, monkeypatch):
 
 def test_the_readme_has_a_place_for_every_table():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    for script in ("inference", "growth", "training", "start", "users", "load"):
+    for script in ("inference", "growth", "training", "recipe", "start", "users", "load"):
         for gpu in (False, True) if script in ("inference", "training") else (False,):
             begin, end = measuring.markers(script, gpu=gpu)
             assert 0 < readme.index(begin) < readme.index(end)
@@ -162,6 +163,23 @@ def test_training(pictures, capsys):
 
 
 @pytest.mark.usefixtures("served")
+def test_recipe(pictures, capsys, tmp_path, monkeypatch):
+    variants = {"recipe": {}, "no Dice": {"dice": 0.0}, "no zoom": {"scale": (1.0, 1.0)}}
+    monkeypatch.setattr(recipe, "VARIANTS", variants)
+    command = ["--task", "nuclei", "--data", str(pictures), "--epochs", "1", "--crop", "24", "24"]
+    command += ["--runs", str(tmp_path)]
+    assert recipe.main(command) == 0
+    found = rows(capsys.readouterr().out)
+    assert [*found][-3:] == [*variants]
+    miou, points, _ = found["no Dice"]
+    assert float(points) == pytest.approx(100 * (float(miou) - float(found["recipe"][0])), abs=0.11)
+    assert [found["recipe"][1], float(found["no zoom"][0]) > 0] == ["", True]
+
+    monkeypatch.setattr(recipe, "fit", None)  # nothing is trained again
+    assert recipe.main(command) == 0
+    assert rows(capsys.readouterr().out) == found
+
+
 def test_start(weights, capsys):
     start.main(["--quick", "--weights", str(weights)])
     text = capsys.readouterr().out

@@ -116,6 +116,8 @@ def test_learning_rate_rises_then_falls_to_zero():
     assert rates.index(max(rates)) in (9, 10)
     assert rates[50] == pytest.approx(0.5**0.9)
     assert rates[99] == pytest.approx(0.01**0.9)
+    held = dataclasses.replace(recipe, decay=0.0)
+    assert [held.rate(step, 100) for step in (9, 50, 99)] == [1.0, 1.0, 1.0]
 
 
 def test_two_runs_with_one_seed_give_identical_weights(tmp_path):

@@ -60,7 +60,7 @@ class Recipe:
 
     crop: (h, w) in working pixels of what is labelled in a training crop, rounded up to what the network gives.
     validate_every: epochs between validations.
-    learning_rate: AdamW's, reached after ``warmup`` (a share of the run), then decayed to 0 as (1 - progress)^0.9.
+    learning_rate: AdamW's, reached after ``warmup`` (a share of the run), then lowered to 0 as (1 - progress)^decay.
     ema: the weights' exponential moving average looks back over this share of the run.
     dropout: the network's dropout rates are multiplied by this while it trains.
     dice: weight of the Dice loss beside the cross-entropy. class_weights: let rare classes weigh more in the latter.
@@ -73,6 +73,7 @@ class Recipe:
     learning_rate: float = 2e-3
     weight_decay: float = 1e-2
     warmup: float = 0.05
+    decay: float = 0.9
     ema: float = 0.02
     dropout: float = 0.0
     dice: float = 1.0
@@ -84,7 +85,7 @@ class Recipe:
     def rate(self, step: int, steps: int) -> float:
         """Learning rate of a step: linear warm-up, then polynomial decay (Chen et al. 2017, DeepLab)."""
         warmup = max(1, round(self.warmup * steps))
-        return self.learning_rate * min((step + 1) / warmup, (1 - step / steps) ** 0.9)
+        return self.learning_rate * min((step + 1) / warmup, (1 - step / steps) ** self.decay)
 
 
 class SegmentationLoss(nn.Module):
