@@ -208,7 +208,7 @@ class Visitor:
             next(beats)
             self.event(session, opened)
             self.event(session, taken, self.upload(), None)
-            repainted = self.number("show_palette", after=taken)
+            repainted = self.number("show", after=taken)
             self.check_poster("visit", self.event(session, repainted, None, self.question.colors, "RGB")[0])
             self.event(session, asked, None, None, False, self.question.colors, "RGB")
             handed = self.event(session, self.number("show_answer", after=asked), None)[1]

@@ -19,6 +19,7 @@ import numpy as np
 import spaces
 
 from page import networks, visitors
+from page.boxes import html
 from unet import diagram, render
 from unet.features import loss, skip_features
 from unet.predict import TILE, Segmenter, Tile
@@ -195,7 +196,7 @@ def build(look: Callable[[Any], Subject], answer: gr.State) -> Callable[[Any], N
         with gr.Tab("The skips"):
             gr.Markdown(text["network"], elem_classes="explains")
             with gr.Row(elem_classes="both"):
-                drawings = [_html(f"drawing-{side}") for side in SIDES]
+                drawings = [html(f"drawing-{side}") for side in SIDES]
             gr.Markdown(text["what-if"], elem_classes="explains")
             with gr.Row(elem_id="without-controls"):
                 view = gr.Radio(VIEWS, value=VIEWS[0], label="View", elem_id="without-view")
@@ -211,17 +212,17 @@ def build(look: Callable[[Any], Subject], answer: gr.State) -> Callable[[Any], N
                                 buttons=["download", "fullscreen"], elem_id=f"without-{side}",
                             )
                         )  # fmt: skip
-                        costs.append(_html(f"costs-{side}"))
+                        costs.append(html(f"costs-{side}"))
         with gr.Tab("Feature maps"):
             gr.Markdown(text["carries"], elem_classes="explains")
             level = gr.Radio([("0, full resolution", 0)], value=0, label="Level", elem_id="level")
             with gr.Row(elem_classes="both"):
-                carried = [_html(f"carried-{side}") for side in SIDES]
+                carried = [html(f"carried-{side}") for side in SIDES]
         with gr.Tab("Tiles"):
             gr.Markdown(text["tiles"], elem_classes="explains")
             tile = gr.Radio(TILES, value=TILE, label="Largest side of a tile, in pixels", elem_id="tile")
             with gr.Row(elem_classes="both"):
-                cut = [_html(f"tiles-{side}") for side in SIDES]
+                cut = [html(f"tiles-{side}") for side in SIDES]
         if SKIPS_FILE.exists():
             with gr.Tab("Add versus concat"):
                 gr.Markdown(text["table"], elem_classes="explains")
@@ -256,10 +257,6 @@ def build(look: Callable[[Any], Subject], answer: gr.State) -> Callable[[Any], N
     level.input(seen(show_joins), [answer, level], carried, **heavy)
     tile.input(seen(show_tiles), [answer, tile], cut, **quiet)
     return lambda event: event(None, js="unetPage.lookInside", **private)
-
-
-def _html(name: str) -> gr.HTML:
-    return gr.HTML("", elem_id=name, apply_default_css=False)
 
 
 def _text() -> dict[str, str]:

@@ -15,11 +15,13 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import gradio as gr
 import numpy as np
 import pytest
 import torch
 from axe_playwright_python.sync_playwright import Axe
 from bundles import COLORS, NAMES, photo, small_bundle
+from gradio import FileData
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from pages import PATIENCE, SIDES, answers, looked_at, saved, shows, size_of_view, upload, wait_for_other_answer
@@ -27,7 +29,7 @@ from PIL import Image
 from playwright.sync_api import expect
 
 import app
-from page import networks
+from page import inside, many, networks, programs, session
 from unet import Segmenter, render
 from unet.compare import score
 from unet.hub import find_bundles, write_card
@@ -626,8 +628,8 @@ def test_many_pictures_come_back_as_one_archive(open_page, tmp_path):
 def test_stopping_keeps_what_is_done(open_page):
     page = open_page()
     file = io.BytesIO()
-    save_png(photo(700, 700), file)
-    pictures = [{"name": f"{i}.png", "mimeType": "image/png", "buffer": file.getvalue()} for i in range(6)]
+    save_png(np.zeros((1500, 1500, 3), np.uint8), file)  # small files that take long: the browser may be slower
+    pictures = [{"name": f"{i}.png", "mimeType": "image/png", "buffer": file.getvalue()} for i in range(40)]
     page.locator("#many-pictures input[type=file]").set_input_files(pictures)
     expect(page.locator("#many-pictures .file-preview tr")).to_have_count(len(pictures), timeout=PATIENCE)
     page.get_by_role("button", name="Segment all").click()
@@ -879,16 +881,16 @@ def run_of_large_pictures(tmp_path, monkeypatch):
     save_png(photo(200, 1100), tmp_path / "large.png")
     monkeypatch.setattr(networks, "WEIGHTS", str(tmp_path / "weights"))
     monkeypatch.setattr(networks, "KNOWN_PIXELS", 0)
-    monkeypatch.setattr(app, "TICK", 0.01)
+    monkeypatch.setattr(many, "TICK", 0.01)
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "cache"))
     networks.tasks.cache_clear()
-    large = app.FileData(path=str(tmp_path / "large.png"), orig_name="large.png")
-    yield app.take_many("garden", app.choose_sides("garden"), [large, large], None)
+    large = FileData(path=str(tmp_path / "large.png"), orig_name="large.png")
+    yield many.take("garden", session.choose_sides("garden"), [large, large], None)
     networks.tasks.cache_clear()
 
 
 def test_many_large_pictures_are_counted_in_tiles(run_of_large_pictures):
-    *_, last = said = list(app.run_many(run_of_large_pictures))
+    *_, last = said = list(many.segment_all(run_of_large_pictures))
     assert any(re.search("network [12], tile [123] of 3", progress) for progress, *_ in said)
     assert "<b>2</b> of 2 pictures" in last[0]
     with zipfile.ZipFile(last[2].value["path"]) as archive:
@@ -896,9 +898,9 @@ def test_many_large_pictures_are_counted_in_tiles(run_of_large_pictures):
 
 
 def test_a_large_picture_is_given_up_in_the_middle(run_of_large_pictures):
-    for progress, *_ in (said := app.run_many(run_of_large_pictures)):
+    for progress, *_ in (said := many.segment_all(run_of_large_pictures)):
         if "tile " in progress:
-            app.stop_many(run_of_large_pictures)
+            many.stop(run_of_large_pictures)
             break
     *_, last = said
     assert "<b>0</b> of 2 pictures" in last[0]
@@ -907,7 +909,7 @@ def test_a_large_picture_is_given_up_in_the_middle(run_of_large_pictures):
 
 
 def test_what_a_visitor_walks_away_from_is_deleted(run_of_large_pictures, tmp_path):
-    said = app.run_many(run_of_large_pictures)
+    said = many.segment_all(run_of_large_pictures)
     next(said), next(said)
     said.close()
     assert not list((tmp_path / "cache").rglob("*.zip"))
@@ -950,31 +952,31 @@ def networks_here(weights, monkeypatch):
 def test_without_gpu_time_the_networks_run_on_the_cpu(networks_here, monkeypatch):
     """What ZeroGPU raises when a visitor's minutes are used up, raised here in its place."""
     said = []
-    monkeypatch.setattr(app.gr, "Info", said.append)
+    monkeypatch.setattr(gr, "Info", said.append)
 
     def refuse(locations, image):
-        raise app.gr.Error("try again in 3:00:00", title=title)
+        raise gr.Error("try again in 3:00:00", title=title)
 
-    monkeypatch.setattr(app, "run_on_gpu", refuse)
+    monkeypatch.setattr(session, "run_on_gpu", refuse)
     title = "ZeroGPU quota exceeded"
     locations = tuple(networks.tasks()["garden"][side] for side in SIDES)
-    found = app.run_networks(locations, photo(40, 50))
+    found = session.run_networks(locations, photo(40, 50))
     assert [answer.device for answer in found] == ["cpu", "cpu"]
     assert "on the CPU" in said[0]
     title = "ZeroGPU worker error"
-    with pytest.raises(app.gr.Error):
-        app.run_networks(locations, photo(40, 50))
+    with pytest.raises(gr.Error):
+        session.run_networks(locations, photo(40, 50))
 
 
 def test_without_gpu_memory_the_feature_maps_come_from_the_cpu(networks_here, monkeypatch):
     """What has no smaller tiles to fall back to: torch's error, raised here in the GPU's place."""
     said = []
-    monkeypatch.setattr(app.gr, "Info", said.append)
+    monkeypatch.setattr(gr, "Info", said.append)
 
     def refuse(*inputs):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    on_the_cpu = app.inside.joins.args[1]
+    on_the_cpu = inside.joins.args[1]
     found = networks.run(refuse, on_the_cpu, networks.tasks()["garden"][SIDES[0]], photo(40, 50), 0, 64)
     assert "<img" in found
     assert "The GPU has no memory left for this. The networks run on the CPU" in said[0]
@@ -982,23 +984,23 @@ def test_without_gpu_memory_the_feature_maps_come_from_the_cpu(networks_here, mo
 
 def test_a_network_that_ran_short_of_memory_says_so(networks_here, monkeypatch, tmp_path):
     said = []
-    monkeypatch.setattr(app.gr, "Warning", said.append)
+    monkeypatch.setattr(gr, "Warning", said.append)
 
     def on_gpu(locations, image):
         first, second = networks.segment(locations, image)
         return replace(first, device="cuda"), replace(second, note="There was too little GPU memory.")
 
-    monkeypatch.setattr(app, "run_on_gpu", on_gpu)
+    monkeypatch.setattr(session, "run_on_gpu", on_gpu)
     image = photo(41, 53)
-    picture = app.Picture(Path("photo.png"), image, False, None)
-    answer = app.answer(picture, app.choose_sides("garden"), False, 8, "RGB")
+    picture = session.Picture(Path("photo.png"), image, False, None)
+    answer = app.answer(picture, session.choose_sides("garden"), False, 8, "RGB")
     assert said == ["crop-concat: There was too little GPU memory."]
     first, second = app.show_headings(answer).split("side-b")
     assert "on the CUDA" in first
     assert "on the CPU" in second
 
     save_png(photo(41, 53, seed=1), tmp_path / "photo.png")  # another one: answers are remembered
-    asked = app.compare_networks(str(tmp_path / "photo.png"), "garden")
+    asked = programs.compare_networks(str(tmp_path / "photo.png"), "garden")
     assert asked["notes"] == ["crop-concat: There was too little GPU memory."]
 
 

@@ -9,7 +9,7 @@ from corpus import CASES
 from pages import PATIENCE, SIDES, answers, file, saved, served, shows, upload, wait_for_other_answer
 from playwright.sync_api import expect
 
-import app
+from page import session
 from unet import Segmenter
 from unet.images import ImageError, read_annotation, read_image
 
@@ -53,7 +53,7 @@ def test_programs_get_what_the_library_reads_or_its_refusal(page, label_map, cas
     event, said = page.call("/segment", [file(path), "nuclei", SIDES[0]])
     if case.image is None:
         with pytest.raises(ImageError) as refusal:
-            read_image(path, max_pixels=app.MAX_PIXELS)
+            read_image(path, max_pixels=session.MAX_PIXELS)
         assert event == "error"
         assert json.loads(said)["error"] == str(refusal.value)
         return

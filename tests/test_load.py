@@ -17,8 +17,8 @@ import pytest
 from bundles import photo, save_nuclei
 from pages import served
 
-import app
-from page import networks, visitors
+from page import many, networks, programs, visitors
+from page.refusals import OUR_MISTAKE
 from unet.images import save_png
 
 ROOT = Path(__file__).parent.parent
@@ -127,7 +127,7 @@ def test_what_open_pages_look_at_is_bounded(sessions, visitor, monkeypatch):
 
 def test_arrays_are_counted_once_wherever_they_are():
     array = np.zeros((10, 20, 3), np.uint8)
-    run = app.Run("task", None, [], 0, {"a": array[:5]}, [])
+    run = many.Run("task", None, [], 0, {"a": array[:5]}, [])
     assert visitors.held_bytes([array, (array, {"b": run}), "text", None]) == 600
 
 
@@ -292,8 +292,8 @@ def test_a_mistake_of_ours_is_a_sentence_too(visitor, monkeypatch, capsys):
     def broken(*_):
         raise ZeroDivisionError("in /a/folder")
 
-    monkeypatch.setattr(app, "compare", broken)
+    monkeypatch.setattr(programs, "compare", broken)
     with pytest.raises(load.WrongError) as caught:
         visitor.compare()
-    assert json.loads(str(caught.value).partition("data: ")[2])["error"] == app.OUR_MISTAKE
+    assert json.loads(str(caught.value).partition("data: ")[2])["error"] == OUR_MISTAKE
     assert "ZeroDivisionError: in /a/folder" in capsys.readouterr().err

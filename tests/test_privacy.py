@@ -12,7 +12,7 @@ from bundles import photo, save_nuclei
 from gradio.route_utils import delete_files_created_by_app
 from pages import SIDES, file, served
 
-import app
+from page.refusals import OUR_MISTAKE
 from unet.images import save_png
 
 ROOT = Path(__file__).parent.parent
@@ -157,7 +157,7 @@ def test_whatever_is_sent_for_a_value_the_answer_is_a_sentence(page, wrong):
             sentence = json.loads(said)["error"]
             assert sentence, (endpoint, label)
             assert sentence.endswith("."), sentence
-            assert sentence != app.OUR_MISTAKE, (endpoint, label)
+            assert sentence != OUR_MISTAKE, (endpoint, label)
             assert len(sentence) < 400
             assert not any(part in said for part in ("Traceback", 'File \\"', ".py", "site-packages", "<b>"))
             if wrong is None and label in ("image", "pictures"):

@@ -1,0 +1,245 @@
+"""The page's section "Many pictures at once": from a pile of files to a table and a ZIP, with an end in sight."""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import functools
+import re
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import gradio as gr
+from gradio import FileData
+
+from page import networks
+from page.boxes import TRUTH_FILES, FilesBox, html
+from page.networks import Sides
+from page.refusals import refusal
+from page.session import HOUR, MAX_PIXELS, examples, known, new_file, segmentations
+from unet import render
+from unet.batch import Row, match_truths, pooled, segment_many
+from unet.images import ImageError, image_size
+
+MAX_PICTURES, MAX_TOTAL_PIXELS = 50, 100_000_000  # in one run, together
+TICK = 0.5  # seconds between two looks at how far a run is
+
+TITLE = f"""
+<h2>Many pictures at once</h2>
+<p>Both networks answer one picture after the other; what comes back is a table, and a ZIP with label maps, colour
+masks, overlays and a CSV. Up to {MAX_PICTURES} pictures, together {MAX_TOTAL_PIXELS // 10**6} million pixels.</p>
+"""
+
+
+class Stopped(Exception):
+    """A run was stopped in the middle of a picture."""
+
+
+@dataclass
+class Run:
+    """Pictures on their way through both networks: (name, path) each, and how many pixels they have together.
+
+    truths: paths by the name of their picture. remarks: sentences. under_way: how far a large picture is, in words.
+    stopped: somebody has had enough.
+    """
+
+    task: str
+    sides: Sides
+    pictures: list[tuple[str, str]]
+    pixels: int
+    truths: dict[str, str]
+    remarks: list[str]
+    under_way: str = ""
+    stopped: bool = False
+
+    def count_tile(self, number: int, done: int, total: int) -> None:
+        """See `networks.on_tile`. Raises Stopped."""
+        if self.stopped:
+            raise Stopped
+        self.under_way = f"network {number}, tile {done} of {total}" if total > 1 else ""
+
+
+def take(task: str, sides: Sides, pictures: list[FileData] | None, truths: list[FileData] | None) -> Run:
+    """Check what was uploaded, from the files' headers alone, before anything is computed."""
+    if not pictures:
+        raise refusal("There are no pictures yet: drop some into the box, or try the examples.")
+    if len(pictures) > MAX_PICTURES:
+        raise refusal(f"These are {len(pictures)} pictures, and {MAX_PICTURES} fit into one run: leave some out.")
+    named = [(file.orig_name or Path(file.path).name, file.path) for file in pictures]
+    pixels = sum(_pixels_of(path) for _, path in named)
+    if pixels > MAX_TOTAL_PIXELS:
+        raise refusal(
+            f"Together the pictures have {pixels / 1e6:.0f} million pixels, and {MAX_TOTAL_PIXELS // 10**6} million "
+            "fit into one run: leave some out, or make them smaller."
+        )
+    truth_files = {file.orig_name or Path(file.path).name: file.path for file in truths or ()}
+    by_picture, remarks = match_truths([name for name, _ in named], truth_files)
+    return Run(task, sides, named, pixels, by_picture, remarks)
+
+
+def begin(
+    task: str, sides: Sides | None, pictures: list[FileData] | None, truths: list[FileData] | None
+) -> tuple[Run, str, gr.Button]:
+    """The button was pressed -> (what to run, progress, the button, of no use until that is done)."""
+    run = take(task, known(sides), pictures, truths)
+    waiting = render.batch_progress(0, len(run.pictures), ["waiting for their turn"], run.remarks)
+    return run, waiting, gr.Button(interactive=False)
+
+
+def _pixels_of(path: str) -> int:
+    """From the header; 0 for a file without one, which becomes a row that says so."""
+    try:
+        h, w = image_size(path)
+    except ImageError:
+        return 0
+    return h * w
+
+
+def answers_of(run: Run, file: BinaryIO) -> Iterator[Row]:
+    """A row a picture; everything else goes into the ZIP."""
+    ask = functools.partial(segmentations, run.sides)
+    folders = tuple(re.sub(r"[^\w-]+", "-", side.name) for side in run.sides)
+    return segment_many(run.pictures, ask, folders, file, truths=run.truths, max_pixels=MAX_PIXELS)
+
+
+@contextlib.contextmanager
+def new_archive(run: Run) -> Iterator[tuple[Path, BinaryIO]]:
+    """A ZIP to write, and its path. Gradio deletes what it has handed over; what is left unfinished is deleted here."""
+    path = new_file(f"{run.task}-{len(run.pictures)}-pictures.zip")
+    try:
+        with path.open("wb") as file:
+            yield path, file
+    except BaseException:  # GeneratorExit, where a visitor walks away
+        path.unlink()
+        raise
+
+
+def segment_all(run: Run) -> Iterator[tuple[Any, ...]]:
+    """Segment them all -> (progress, table, file to save, whether it can be stopped), again and again."""
+    bundle = networks.segmenter(run.sides[0].location).bundle
+    names = tuple(side.name for side in run.sides)
+    rows: list[Row] = []
+    started = time.monotonic()
+
+    def progress(*, finished: bool = False) -> str:
+        seconds = time.monotonic() - started
+        done = sum(row.size[0] * row.size[1] for row in rows if row.size)
+        if finished:
+            said = [f"took {render.seconds(seconds)}"]
+        else:
+            left = f"about {render.seconds(seconds * (run.pixels - done) / done)} left" if done else ""
+            said = [words for words in (run.under_way, left) if words]
+        return render.batch_progress(len(rows), len(run.pictures), said, run.remarks)
+
+    def table() -> str:
+        return render.batch_table(names, rows, pooled(rows), bundle.class_names, bundle.palette) if rows else ""
+
+    yield progress(), "", gr.DownloadButton(visible=False), gr.Button(interactive=True)
+    # Closing the answers completes the archive, after a stop too.
+    with new_archive(run) as (archive, file), contextlib.closing(answers_of(run, file)) as answers:
+        try:
+            for row in _with_ticks(answers, run):
+                if row is None:
+                    yield progress(), gr.skip(), gr.skip(), gr.skip()
+                    continue
+                rows.append(row)
+                run.under_way = ""
+                yield progress(), table(), gr.skip(), gr.skip()
+                if run.stopped:
+                    break
+        except Stopped:
+            pass
+    save = gr.DownloadButton(value=str(archive), visible=True)
+    yield progress(finished=True), table(), save, gr.Button(interactive=False)
+
+
+def _with_ticks(answers: Iterator[Row], run: Run) -> Iterator[Row | None]:
+    """The answers, and None again and again while one is being made."""
+    # Gradio finds the visitor, for whom messages are, in the context.
+    context = contextvars.copy_context()
+    context.run(networks.on_tile.set, run.count_tile)
+    with ThreadPoolExecutor(1) as thread:
+        try:
+            while True:
+                coming = thread.submit(context.run, next, answers, None)
+                while not wait([coming], TICK).done:
+                    yield None
+                row = coming.result()
+                if row is None:
+                    return
+                yield row
+        finally:
+            run.stopped = True  # who walks away does not wait for a large picture
+
+
+def example_files(task: str) -> tuple[list[str], list[str]]:
+    """The task's examples -> (pictures, ground truths)."""
+    return [str(path) for path, _ in examples(task)], [str(truth) for _, truth in examples(task) if truth]
+
+
+def stop(run: Run | None) -> Any:
+    """What is done is kept; a large picture under way is given up after its tile -> the button."""
+    if run is not None:
+        run.stopped = True
+    return gr.Button(interactive=False)
+
+
+# ---- the section -----------------------------------------------------------------------------------------------------
+
+
+def build(task: gr.Component, sides: gr.State) -> None:
+    """Draw the section where it is called, inside gr.Blocks, and say what happens when it is touched."""
+    private = {"api_visibility": "private"}
+    quiet = private | {"show_progress": "hidden"}
+    html("many-title", TITLE)
+    with gr.Row(elem_id="many"):
+        with gr.Column(scale=4, min_width=300, elem_id="many-files"):
+            pictures = FilesBox(file_count="multiple", label="Pictures", height=132, elem_id="many-pictures")
+            truths = FilesBox(
+                file_count="multiple",
+                label="Ground truths (optional), called like the pictures",
+                file_types=TRUTH_FILES,
+                height=132,
+                elem_id="many-truths",
+            )
+            with gr.Row(elem_id="many-buttons"):
+                begin_button = gr.Button("Segment all", variant="primary", size="sm", min_width=80)
+                stop_button = gr.Button("Stop", interactive=False, size="sm", min_width=60)
+                try_examples = gr.Button("Try the examples", size="sm", min_width=120)
+        with gr.Column(scale=8, min_width=320, elem_id="many-answers"):
+            progress = html("many-progress", _archive_contents())
+            table = html("many-table")
+            archive = gr.DownloadButton("Save all (ZIP)", visible=False, elem_id="many-save")
+    run = gr.State(time_to_live=HOUR)
+    filled = try_examples.click(example_files, task, [pictures, truths], **quiet)
+    for started in (begin_button.click, filled.success):
+        checked = started(begin, [task, sides, pictures, truths], [run, progress, begin_button], **quiet)
+        done = checked.success(
+            segment_all,
+            run,
+            [progress, table, archive, stop_button],
+            concurrency_id="many",
+            concurrency_limit=1,
+            **quiet,
+        )
+        done.then(lambda: gr.Button(interactive=True), None, begin_button, **quiet)
+    stop_button.click(stop, run, stop_button, queue=False, **quiet)
+
+
+def _archive_contents() -> str:
+    """What the ZIP will hold, where nothing was segmented yet."""
+    first, second = networks.PREFERRED
+    inside = {
+        f"{first}/labels/": "class numbers, as palette PNG",
+        f"{first}/masks/": "the same in colours",
+        f"{first}/overlays/": "laid over the picture",
+        f"{second}/…": "the same from the other network",
+        "scores.csv": "a line for each picture and network",
+        "classes.json": "names and colours of the classes",
+    }
+    lines = "".join(f"<dt>{path}</dt><dd>{what}</dd>" for path, what in inside.items())
+    return f'<div class="contents"><p>What the ZIP will hold</p><dl>{lines}</dl></div>'
