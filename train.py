@@ -36,6 +36,7 @@ from unet.metrics import ConfusionMatrix
 from unet.model import ARCHITECTURES, UNet, count_parameters
 from unet.palette import Palette
 from unet.predict import Averaging, Segmenter
+from unet.scale import spread, suitable_pixels
 from unet.training import (
     HISTORY_FILE,
     Interrupted,
@@ -68,6 +69,10 @@ def main(arguments: list[str] | None = None) -> int:
             dataset.check(train=not args.evaluate)
             store = None
             if not args.evaluate:
+                if args.fit_size:
+                    radius = min(ARCHITECTURES[name].receptive_radius for name in args.architectures)
+                    label_maps = (dataset.train.label_map(i) for i in spread(len(dataset.train)))
+                    args.working_pixels = suitable_pixels(label_maps, radius)
                 cache = args.runs / args.task / args.architectures[0]
                 with accelerator.main_process_first():  # one process writes the pixels that memory does not hold
                     store = PixelStore(dataset.train, args.working_pixels, accelerator.device, cache=cache)
@@ -120,7 +125,13 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     add("--crop", type=int, nargs=2, default=(128, 160), metavar=("H", "W"), help="labelled pixels of a training crop")
     add("--learning-rate", type=float, default=2e-3, help="at its highest (default: %(default)s)")
     add("--width", type=float, default=1.0, help="multiplies every level's channels, 0.25 for a quarter of them")
-    add("--working-pixels", type=int, help="resize every picture to about this many pixels; 0 leaves them as they are")
+    add(
+        "--working-pixels",
+        type=int,
+        metavar="PIXELS",
+        help="resize every picture to about so many; 0 leaves them as they are (default: the known task's, or so that "
+        "what is labelled fits into what the networks see)",
+    )
     add("--validate-every", type=int, default=5, metavar="EPOCHS", help="(default: %(default)s)")
     add("--save-every", type=int, default=1, metavar="EPOCHS", help="what a kill costs at most (default: %(default)s)")
     add("--seed", type=int, default=0)
@@ -161,6 +172,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         )
     if min(args.epochs, args.batch_size, args.validate_every, args.save_every, *args.crop) < 1 or args.width <= 0:
         parser.error("--epochs, --batch-size, --crop, --validate-every, --save-every and --width must be positive")
+    args.fit_size = args.working_pixels is None and args.task not in TASKS
     if args.working_pixels is None and args.task in TASKS:
         args.working_pixels = TASKS[args.task].working_pixels
     args.working_pixels = args.working_pixels or None
@@ -309,8 +321,11 @@ def describe(dataset: Dataset, store: PixelStore | None) -> str:
     shares = store.class_shares(len(dataset.class_names)).tolist()
     counted = f"{len(dataset.train)} pictures to train on, {len(dataset.val)} to validate on"
     where = "their pixels are read from disk, memory does not hold them" if store.on_disk else ""
+    pixels = store.preprocessing.working_pixels
+    size = f"{pixels:,} pixels or so are looked at" if pixels else "all pixels are looked at"
+    size = f"of every picture {size}; --working-pixels says otherwise"
     palette = Palette(dataset.palette, dataset.class_names)
-    return "\n".join(filter(None, [counted, where, dataset.note, palette.table(shares)]))
+    return "\n".join(filter(None, [counted, size, where, dataset.note, palette.table(shares)]))
 
 
 def record_of_the_run(given: list[str]) -> dict[str, object]:

@@ -115,6 +115,25 @@ def test_an_evaluation_reads_no_training_picture_and_tells_averaged_scores_apart
     assert head.count("mean_iou") == 2, "one in the list of metrics, one with the plain score"
 
 
+def test_large_pictures_are_looked_at_where_what_is_labelled_fits_in(tmp_path, capsys):
+    data = write_dataset(tmp_path / "discs", size=(300, 400), train=4)
+    given = ["--data", str(data), "--architectures", "residual-add"]
+
+    def working_pixels():
+        config = json.loads((tmp_path / "weights/discs/residual-add/config.json").read_text())
+        return config["preprocessing"]["working_pixels"]
+
+    assert run(tmp_path, *given) == 0
+    side = (np.pi * 75**2 / (300 * 400) * working_pixels()) ** 0.5  # of the square of a disc's area
+    assert side == pytest.approx(67, rel=0.02), "residual-add sees 33 pixels in every direction"
+    assert f"of every picture {working_pixels():,} pixels or so are looked at" in capsys.readouterr().out
+    assert run(tmp_path, *given, "--working-pixels", "5000") == 0
+    assert working_pixels() == 5000
+    assert run(tmp_path, *given, "--working-pixels", "0") == 0
+    assert working_pixels() is None
+    assert "of every picture all pixels are looked at" in capsys.readouterr().out
+
+
 def test_a_set_larger_than_memory_trains_from_disk_to_the_same_weights(tmp_path, capsys, monkeypatch):
     data = write_dataset(tmp_path / "discs")
     given = ["--data", str(data), "--architectures", "residual-add"]
