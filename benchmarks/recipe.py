@@ -37,7 +37,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "the network's own dropout": {"dropout": 1.0},
     "half the learning rate": {"learning_rate": 1e-3},
     "twice the learning rate": {"learning_rate": 4e-3},
-    "no warm-up": {"warmup": 0.0},
     "no decay of the learning rate": {"decay": 0.0},
     "twice the batch, half the steps": {"batch_size": 12},
     "no colour changes": {"color": 0.0},
