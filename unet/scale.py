@@ -1,8 +1,8 @@
 """At which size should a network look at pictures? Where what is labelled in them fits into what it sees.
 
-residual-add sees 33 pixels in every direction: at full size it would know the streets of CamVid by their texture. Of
-the sizes tried for streets and hands, whose regions are large, those near what comes out here were the best; nuclei and
-blood vessels are small or thin, and stay as they are.
+residual-add sees 33 pixels in every direction: at full size it would know the streets of CamVid by their texture. For
+streets and hands, whose regions are large, trials favour sizes about those that come out here; nuclei and blood vessels
+are small or thin, and stay as they are.
 """
 
 from __future__ import annotations
