@@ -363,14 +363,19 @@ def command_line(given: list[str]) -> str:
 
 
 def _git_commit() -> str | None:
+    """The commit of the code, "-dirty" where the code is not the commit's; what trainings themselves write is none."""
+    here = Path(__file__).parent
     try:
-        done = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-            cwd=Path(__file__).parent, capture_output=True, text=True, check=True,
-        )  # fmt: skip
+        commit, changed = (
+            subprocess.run(["git", *command], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+            for command in (
+                ["rev-parse", "--short=12", "HEAD"],
+                ["status", "--porcelain", "--untracked-files=no", "--", ".", ":!weights", ":!README.md"],
+            )
+        )
     except (OSError, subprocess.CalledProcessError):
         return None  # not a git checkout: a downloaded archive, say
-    return done.stdout.strip()
+    return f"{commit}-dirty" if changed else commit
 
 
 if __name__ == "__main__":

@@ -115,6 +115,27 @@ def test_an_evaluation_reads_no_training_picture_and_tells_averaged_scores_apart
     assert head.count("mean_iou") == 2, "one in the list of metrics, one with the plain score"
 
 
+def test_the_record_names_the_commit_of_the_code(tmp_path, monkeypatch):
+    """Weights that an earlier training left in the tree do not make the code another one."""
+
+    def git(*command):
+        identity = ["-c", "user.name=Ann", "-c", "user.email=ann@example.org"]
+        done = subprocess.run(["git", *identity, *command], cwd=tmp_path, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    monkeypatch.setattr(train, "__file__", str(tmp_path / "train.py"))
+    assert train.record_of_the_run([])["commit"] is None
+    (tmp_path / "weights").mkdir()
+    for name in ("train.py", "weights/config.json"):
+        (tmp_path / name).write_text("1")
+    git("init", "-q"), git("add", "-A"), git("commit", "-qm", "first")
+    (tmp_path / "weights" / "config.json").write_text("2")
+    (tmp_path / "untracked").touch()
+    assert train.record_of_the_run([])["commit"] == git("rev-parse", "--short=12", "HEAD")
+    (tmp_path / "train.py").write_text("2")
+    assert train.record_of_the_run([])["commit"] == git("rev-parse", "--short=12", "HEAD") + "-dirty"
+
+
 def test_large_pictures_are_looked_at_where_what_is_labelled_fits_in(tmp_path, capsys):
     data = write_dataset(tmp_path / "discs", size=(300, 400), train=4)
     given = ["--data", str(data), "--architectures", "residual-add"]
