@@ -28,7 +28,6 @@ from page.networks import Sides
 from page.refusals import Page, refusal, say_what_there_is
 from page.session import (
     COLOR_SPACES,
-    HOUR,
     MAX_PIXELS,
     Answer,
     Picture,
@@ -44,6 +43,7 @@ from page.session import (
     scored,
     segmentations,
 )
+from page.visitors import HOUR
 from unet import render
 from unet.bundle import BundleError
 from unet.cards import read_card

@@ -20,6 +20,7 @@ import spaces
 
 from page import networks, visitors
 from page.boxes import html
+from page.visitors import HOUR
 from unet import diagram, render
 from unet.features import loss, skip_features
 from unet.predict import TILE, Segmenter, Tile
@@ -29,7 +30,6 @@ SKIPS_FILE = ROOT / "benchmarks" / "skips.json"
 SIDES = ("a", "b")
 VIEWS = ("Without", "Changes", "With all")
 TILES = (TILE, TILE // 2, TILE // 4)
-HOUR = 3600
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ from page import networks
 from page.boxes import TRUTH_FILES, FilesBox, html
 from page.networks import Sides
 from page.refusals import refusal
-from page.session import HOUR, MAX_PIXELS, examples, known, new_file, segmentations
+from page.session import MAX_PIXELS, examples, known, new_file, segmentations
+from page.visitors import HOUR
 from unet import render
 from unet.batch import Row, match_truths, pooled, segment_many
 from unet.images import ImageError, image_size

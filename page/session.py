@@ -32,7 +32,6 @@ from unet.truth import Truth, read_truth
 ROOT = Path(__file__).parents[1]
 
 MAX_PIXELS = 40_000_000  # on the page; the library has no limit
-HOUR = 3600  # seconds that a session's things are kept
 
 COLOR_SPACES = {"RGB": "rgb", "OKLab": "oklab"}
 

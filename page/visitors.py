@@ -22,7 +22,7 @@ import gradio as gr
 import numpy as np
 from gradio.context import LocalContext
 
-HOUR = 3600
+HOUR = 3600  # seconds: how long what a visitor looks at is kept
 EVERY = 5.0  # seconds between two looks at what was left behind
 CACHE_BYTES = 4_000_000_000  # of files: uploads, and what came of them
 HELD_BYTES = 1_000_000_000  # of arrays: what the sessions look at

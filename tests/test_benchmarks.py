@@ -162,7 +162,6 @@ def test_training(pictures, capsys):
         assert lines[1].endswith("% |")
 
 
-@pytest.mark.usefixtures("served")
 def test_recipe(pictures, capsys, tmp_path, monkeypatch):
     variants = {"recipe": {}, "no Dice": {"dice": 0.0}, "no zoom": {"scale": (1.0, 1.0)}}
     monkeypatch.setattr(recipe, "VARIANTS", variants)
@@ -180,6 +179,7 @@ def test_recipe(pictures, capsys, tmp_path, monkeypatch):
     assert rows(capsys.readouterr().out) == found
 
 
+@pytest.mark.usefixtures("served")
 def test_start(weights, capsys):
     start.main(["--quick", "--weights", str(weights)])
     text = capsys.readouterr().out

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
-from PIL import Image
 from scipy import ndimage
 
 from .metrics import IGNORE_INDEX
+from .render import sample, view_size
 
 MAPS = 50  # are enough to know a set by
 MAP_PIXELS = 512 * 512  # are enough to know a label map by
@@ -34,7 +34,7 @@ def suitable_pixels(label_maps: Iterable[np.ndarray], receptive_radius: int) -> 
     maps, pixels = [], []
     for label_map in label_maps:
         pixels.append(label_map.size)
-        maps.append(_shrunk(label_map))
+        maps.append(sample(label_map, view_size(label_map.shape, MAP_PIXELS)))
     counts = sum(np.bincount(label_map.reshape(-1), minlength=256) for label_map in maps)[:IGNORE_INDEX]
     things = np.flatnonzero((counts > 0) & (counts <= BACKGROUND * counts.sum()))
     found = [_regions(label_map == thing) for label_map in maps for thing in things]
@@ -46,12 +46,6 @@ def suitable_pixels(label_maps: Iterable[np.ndarray], receptive_radius: int) -> 
     typical = sizes[order][np.searchsorted(covered, covered[-1] / 2)]
     suitable = round(((2 * receptive_radius + 1) / typical) ** 2, -2)
     return int(suitable) if suitable < np.median(pixels) else None
-
-
-def _shrunk(label_map: np.ndarray) -> np.ndarray:
-    scale = min(1.0, (MAP_PIXELS / label_map.size) ** 0.5)
-    size = [max(1, round(scale * length)) for length in reversed(label_map.shape)]
-    return np.asarray(Image.fromarray(label_map).resize(size, Image.Resampling.NEAREST))
 
 
 def _regions(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
