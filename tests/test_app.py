@@ -677,6 +677,19 @@ def test_dropped_anywhere_copied_and_saved(open_page, picture):
             assert colors_of(np.asarray(saved.convert("RGB"))) == 8
 
 
+@pytest.mark.parametrize("width", [1280, 390])
+def test_nothing_jumps_while_it_opens(open_page, width):
+    shift = open_page(width).evaluate(
+        """() => new Promise((resolve) => {
+            const sum = (entries) => entries.reduce((total, entry) => total + entry.value, 0);
+            const observer = new PerformanceObserver((list) => resolve(sum(list.getEntries())));
+            observer.observe({type: "layout-shift", buffered: true});
+            setTimeout(() => resolve(sum(observer.takeRecords())), 2000);
+        })"""
+    )
+    assert shift < 0.1, "what https://web.dev/articles/cls calls good"
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_holds_on_a_phone(open_page, scheme):
     page = open_page(390, 844, color_scheme=scheme, has_touch=True)
