@@ -20,18 +20,20 @@ BEGIN, END = markers("results")
 def table(weights: Path) -> str:
     """A Markdown table, one row a bundle, from the scores stored in it."""
     rows = [
-        "| task | network | parameters | mIoU | Dice | pixel accuracy | trained for |",
-        "|---|---|--:|--:|--:|--:|---|",
+        "| task | network | channels | parameters | mIoU | Dice | pixel accuracy | pictures seen | trained for |",
+        "|---|---|--:|--:|--:|--:|--:|--:|---|",
     ]
     for config in sorted(weights.glob("*/*/config.json")):
         bundle = Bundle.load(config.parent)
         val = bundle.scores["val"]
         # Of two classes the second is the one looked for; its Dice is what papers report.
         dice = val["mean_dice"] if len(bundle.class_names) > 2 else val["dice"][bundle.class_names[1]]
-        minutes = bundle.training["seconds"] / 60
+        training, widths = bundle.training, bundle.net.config.widths
         rows.append(
-            f"| {bundle.task} | {bundle.architecture} | {count_parameters(bundle.net) / 1e6:.2f} M | {val['miou']:.3f} "
-            f"| {dice:.3f} | {val['pixel_accuracy']:.3f} | {minutes:.0f} min on {bundle.training['hardware']} |"
+            f"| {bundle.task} | {bundle.architecture} | {widths[0]} to {widths[-1]} "
+            f"| {count_parameters(bundle.net) / 1e6:.2f} M | {val['miou']:.3f} | {dice:.3f} "
+            f"| {val['pixel_accuracy']:.3f} | {training['pictures_seen']:,} "
+            f"| {training['seconds'] / 60:.0f} min on {training['hardware']} |"
         )
     return "\n".join(rows)
 
