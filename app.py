@@ -271,7 +271,7 @@ def save_labels(answer: Answer, *, side: int) -> str:
 def look_inside(answer: Answer) -> inside.Subject:
     """What the section about the networks looks into: the picture as they saw it, and what they answered."""
     truth = answer.truth.labels if answer.truth else None
-    return inside.Subject(answer.image(), answer.view, answer.sides, answer.comparison.label_maps, truth)
+    return inside.Subject(answer.image, answer.view, answer.sides, answer.comparison.label_maps, truth)
 
 
 # ---- the page --------------------------------------------------------------------------------------------------------

@@ -36,15 +36,20 @@ TILES = (TILE, TILE // 2, TILE // 4)
 class Subject:
     """What the section looks into.
 
-    image: uint8 (H, W, 3), which both networks answered. view: uint8 (h, w, 3), what is shown of it. sides: the two
+    read: gives the picture that both networks answered. view: uint8 (h, w, 3), what is shown of it. sides: the two
     networks. label_maps: two uint8 (H, W), their answers. truth: uint8 (H, W), None where there is none.
     """
 
-    image: np.ndarray
+    read: Callable[[], np.ndarray]
     view: np.ndarray
     sides: networks.Sides
     label_maps: tuple[np.ndarray, np.ndarray]
     truth: np.ndarray | None
+
+    @functools.cached_property
+    def image(self) -> np.ndarray:
+        """uint8 (H, W, 3), read when somebody asks: most of what is shown does without, and it may be large."""
+        return self.read()
 
     def network(self, side: int) -> Segmenter:
         return networks.segmenter(self.sides[side].location)
@@ -104,16 +109,21 @@ def show_networks(subject: Subject, first: list[int], second: list[int], level: 
     return *choices, gr.Radio(levels, value=min(level, depth - 1))
 
 
-def show_without(subject: Subject, view: str, levels: list[int], *, side: int) -> tuple[Any, ...]:
-    """Skips were left out on one side -> (drawing, answer, its picture, what it lost)."""
-    network, full = subject.network(side), subject.label_maps[side]
+def show_drawing(subject: Subject, levels: list[int], *, side: int) -> str:
+    """One side's drawing, without the skips that are left out; no network runs."""
+    network = subject.network(side)
     size = _middle_tile(network, subject).input_size
-    drawing = diagram.network(network.net.config, size, name=subject.sides[side].name, without_skips=levels)
+    return _side(side, diagram.network(network.net.config, size, name=subject.sides[side].name, without_skips=levels))
+
+
+def show_without(subject: Subject, view: str, levels: list[int], *, side: int) -> tuple[Any, ...]:
+    """Skips were left out on one side -> (answer, its picture, what it lost)."""
+    network, full = subject.network(side), subject.label_maps[side]
     (label_map,) = segment(subject.sides[side].location, subject.image, [levels]) if levels else [full]
     shown = subject.view.shape[:2]
     altered = Altered(render.sample(label_map, shown), render.sample(full, shown))
     facts = _facts(subject, network, side, [(levels, label_map)]) if levels else HINT
-    return _side(side, drawing), altered, show_altered(subject, altered, view, side=side), _side(side, facts)
+    return altered, show_altered(subject, altered, view, side=side), _side(side, facts)
 
 
 def show_each(subject: Subject, *, side: int) -> str:
@@ -156,7 +166,7 @@ def show_tiles(subject: Subject, tile: int) -> tuple[str, ...]:
     shown = []
     for side in (0, 1):
         network = subject.network(side)
-        layout, middle = network.layout(subject.image.shape[:2], tile=tile), _middle_tile(network, subject, tile)
+        layout, middle = network.layout(subject.label_maps[side].shape, tile=tile), _middle_tile(network, subject, tile)
         drawing = diagram.tiling(layout, middle, network.working_picture(subject.image))
         facts = diagram.tiling_facts(layout, middle, network.net.config)
         name = escape(subject.sides[side].name)
@@ -168,7 +178,7 @@ HINT = '<p class="quiet">Tick a level, or try each in turn.</p>'
 
 
 def _middle_tile(network: Segmenter, subject: Subject, tile: int = TILE) -> Tile:
-    h, w = subject.image.shape[:2]
+    h, w = subject.label_maps[0].shape
     return network.layout((h, w), tile=tile).tile_at(h // 2, w // 2)
 
 
@@ -239,17 +249,23 @@ def build(look: Callable[[Any], Subject], answer: gr.State) -> Callable[[Any], N
     quiet = private | {"show_progress": "hidden", "trigger_mode": "always_last"}
     heavy = {"concurrency_id": "networks", "concurrency_limit": 1, "trigger_mode": "always_last"} | private
 
+    def draw(event: Callable[..., Any], i: int) -> None:
+        event(seen(functools.partial(show_drawing, side=i)), [answer, cuts[i]], drawings[i], **quiet)
+
     def without(event: Callable[..., Any], i: int) -> Any:
-        outputs = [drawings[i], altered[i], pictures[i], costs[i]]
+        outputs = [altered[i], pictures[i], costs[i]]
         show = seen(functools.partial(show_without, side=i))
         return event(show, [answer, view, cuts[i]], outputs, show_progress_on=[pictures[i]], **heavy)
 
     for event in (section.expand, opened.click):
         step = event(seen(show_networks), [answer, *cuts, level], [*cuts, level], **quiet)
         step.success(seen(show_tiles), [answer, tile], cut, **quiet)
+        for i in range(len(SIDES)):  # at once: they do not wait for networks that others keep busy
+            draw(step.success, i)
         step = without(without(step.success, 0).success, 1)
         step.success(seen(show_joins), [answer, level], carried, **heavy)
     for i in range(len(SIDES)):
+        draw(cuts[i].input, i)
         without(cuts[i].input, i)
         change = seen(functools.partial(show_altered, side=i))
         view.input(change, [answer, altered[i], view], pictures[i], **quiet)

@@ -995,6 +995,22 @@ def test_without_gpu_memory_the_feature_maps_come_from_the_cpu(networks_here, mo
     assert "The GPU has no memory left for this. The networks run on the CPU" in said[0]
 
 
+def test_drawings_are_there_before_the_picture_is_read(networks_here):
+    """A picture may take seconds to read; what shows nothing of it does not wait."""
+
+    def read():
+        raise AssertionError("the picture was read")
+
+    label_map = np.zeros((41, 53), np.uint8)
+    subject = inside.Subject(read, photo(41, 53), session.choose_sides("garden"), (label_map, label_map), None)
+    for side in (0, 1):
+        assert inside.show_drawing(subject, [0], side=side).count('class="cross"') == 1
+        assert 'class="cross"' not in inside.show_drawing(subject, [], side=side)
+        inside.show_without(subject, "Changes", [], side=side)
+    with pytest.raises(AssertionError):
+        inside.show_tiles(subject, 64)
+
+
 def test_a_network_that_ran_short_of_memory_says_so(networks_here, monkeypatch, tmp_path):
     said = []
     monkeypatch.setattr(gr, "Warning", said.append)
