@@ -49,6 +49,7 @@ RECORD = {
         "seconds": 4000,
         "seed": 1000,
         "steps": 30000,
+        "best_step": 28000,
     },
     "scores": {"val": SCORES},
 }
@@ -105,6 +106,7 @@ def test_card_says_what_the_bundle_records():
         "python train.py --task streets",
         "- Seed: 1000",
         "- Steps: 30,000",
+        "- Weights kept: those of step 28,000, the best on val",
         "- Time: 1 h 7 min",
         "- Versions: torch 2.11.0",
         "Research use.",

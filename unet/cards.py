@@ -261,6 +261,11 @@ def _training(bundle: Bundle) -> Iterator[str]:
             value = record[key]
             shown = f"{value:,}" if isinstance(value, int) and key != "seed" else _line(value)
             lines.append(f"- {title}: {shown}")
+    if _is_number(record.get("best_step")):
+        lines.append(
+            f"- Weights kept: those of step {record['best_step']:,}, the best on val of all that were scored, so that "
+            "other pictures may score lower"
+        )
     if _is_number(record.get("seconds")):
         minutes = round(record["seconds"] / 60)
         lines.append(
