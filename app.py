@@ -113,6 +113,8 @@ def open_page(request: gr.Request) -> tuple[Any, ...]:
         gr.Warning(
             f"The link asks for what this page does not have; the page’s own is shown for: {', '.join(left_out)}."
         )
+    if "example" not in asked:
+        _offer_the_camera(task)
     shown = _shown_for(task, sides)
     return task, *shown, *_example(task, pictures.index(example)), colors, space, quantized
 
@@ -135,8 +137,15 @@ def take_task(task: str, sides: Sides | None, picture: Picture | None) -> tuple[
     shown = _shown_for(task, choose_sides(task, *names) if same_two else choose_sides(task))
     own = picture and not any(picture.source == path for name in networks.tasks() for path, _ in examples(name))
     if not own:
+        _offer_the_camera(task)
         return *shown, *_example(task, 0)
     return *shown, replace(picture, truth=None), gr.skip(), None  # a person's own picture is asked about again
+
+
+def _offer_the_camera(task: str) -> None:
+    """Not every set's pictures may be shown: what is first seen of such a task is not what it is about."""
+    if not any(truth for _, truth in examples(task)):
+        gr.Info(f"No picture of {task} comes with this page: drop one of your own, or take one with the camera.")
 
 
 def take_side(task: str, sides: Sides | None, name: str | None, *, side: int) -> tuple[Sides, str, str]:

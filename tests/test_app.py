@@ -438,6 +438,7 @@ def test_examples_and_tasks(open_page):
     expect(page.locator("#scores")).not_to_have_text(scores, timeout=PATIENCE)
     shows(page, "#scores", "Dice")
     page.get_by_role("radio", name="Garden").check()
+    shows(page, ".toast-body", "No picture of garden comes with this page: drop one of your own")
     expect(page.locator("#legend li")).to_have_count(5, timeout=PATIENCE)
     expect(page.locator("#examples button")).to_have_count(2, timeout=PATIENCE)
     shows(page, "#scores", "No ground truth")
