@@ -153,13 +153,13 @@ def measure(task: str, body: str, args: argparse.Namespace) -> dict[str, Any] | 
             "multiply_adds": multiply_adds(segmenter.net),
             "seconds": round(statistics.median(seconds), 4),
         }
-    training = segmenter.bundle.training
     return {
         "task": task,
         "body": body,
+        "widths": segmenter.net.config.widths,
         "metric": "Dice" if len(segmenter.bundle.class_names) == 2 else "mIoU",
         "seeds": len(seeds),
-        "epochs": training["epochs"],
+        "epochs": segmenter.bundle.training["epochs"],
         "hardware": train.hardware(),
         "picture": list(image.shape[:2]),
         **cells,
@@ -214,8 +214,8 @@ def multiply_adds(net: UNet) -> int:
 def table(measured: Sequence[dict[str, Any]]) -> str:
     """Two Markdown tables: each network, and each difference with its tests."""
     networks = [
-        "| task | body | skip | score | parameters | multiply-adds | a picture |",
-        "|---|---|---|--:|--:|--:|--:|",
+        "| task | body | channels | skip | epochs | score | parameters | multiply-adds | a picture |",
+        "|---|---|--:|---|--:|--:|--:|--:|--:|",
     ]
     differences = [
         "| task | body | concat − add | 95 % interval, over seeds | p, over seeds | p, over pictures |",
@@ -226,8 +226,9 @@ def table(measured: Sequence[dict[str, Any]]) -> str:
             cell = row[skip]
             spread = statistics.stdev(cell["scores"])
             networks.append(
-                f"| {row['task']} | {row['body']} | {skip} | {row['metric']} {statistics.mean(cell['scores']):.4f} "
-                f"± {spread:.4f} | {cell['parameters'] / 1e6:.2f} M | {cell['multiply_adds'] / 1e9:.1f} G "
+                f"| {row['task']} | {row['body']} | {row['widths'][0]} to {row['widths'][-1]} | {skip} "
+                f"| {row['epochs']} | {row['metric']} {statistics.mean(cell['scores']):.4f} ± {spread:.4f} "
+                f"| {cell['parameters'] / 1e6:.2f} M | {cell['multiply_adds'] / 1e9:.1f} G "
                 f"| {1000 * cell['seconds']:.0f} ms on {row['hardware']} |"
             )
         paired = row["paired"]

@@ -190,8 +190,9 @@ def test_losses_in_a_table():
 def test_the_table_of_both_skips():
     cells = {"add": {"scores": [0.5, 0.7]}, "concat": {"scores": [0.6, 0.9]}}
     paired = {"difference": 0.15, "interval": [-0.4853, 0.7853]}
-    row = {"task": "nuclei", "body": "crop", "metric": "Dice", "seeds": 2, **cells, "paired": paired}
-    html = diagram.skips_table([row])
+    made = {"task": "nuclei", "body": "crop", "widths": [8, 16, 32], "epochs": 4, "metric": "Dice", "seeds": 2}
+    html = diagram.skips_table([{**made, **cells, "paired": paired}])
+    assert '<th scope="row">nuclei, crop <small>8 to 32 channels, 4 epochs</small></th>' in html
     assert "<td>60.0 %</td><td>75.0 %</td><td>+15.0 points</td><td>-48.5 to +78.5</td><td>2</td>" in html
 
 

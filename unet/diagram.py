@@ -420,8 +420,10 @@ def skips_table(measured: Sequence[Mapping[str, Any]]) -> str:
     for row in measured:
         add, concat = (sum(row[skip]["scores"]) / len(row[skip]["scores"]) for skip in ("add", "concat"))
         low, high = row["paired"]["interval"]
+        name = f"{escape(row['task'])}, {escape(row['body'])}"
+        size = f"{row['widths'][0]} to {row['widths'][-1]} channels, {row['epochs']} epochs"
         rows.append(
-            f'<tr><th scope="row">{escape(row["task"])}, {escape(row["body"])}</th><td>{escape(row["metric"])}</td>'
+            f'<tr><th scope="row">{name} <small>{size}</small></th><td>{escape(row["metric"])}</td>'
             f"<td>{percent(add)}</td><td>{percent(concat)}</td><td>{100 * row['paired']['difference']:+.1f} points</td>"
             f"<td>{100 * low:+.1f} to {100 * high:+.1f}</td><td>{row['seeds']}</td></tr>"
         )
