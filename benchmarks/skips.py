@@ -139,6 +139,7 @@ def measure(task: str, body: str, args: argparse.Namespace) -> dict[str, Any] | 
     ]
     if len(seeds) < 2:
         return None
+    check_alike([folder_of(task, f"{body}-{skip}", seed, args) for seed in seeds for skip in SKIPS])
     image = val_of(task, args.data.get(task)).image(0)
     cells, pictures = {}, {}
     for skip in SKIPS:
@@ -165,6 +166,19 @@ def measure(task: str, body: str, args: argparse.Namespace) -> dict[str, Any] | 
         **cells,
         "paired": paired_tests(cells["add"]["scores"], cells["concat"]["scores"], pictures["add"], pictures["concat"]),
     }
+
+
+def check_alike(folders: Sequence[Path]) -> None:
+    """Raises SystemExit where networks of one row differ in more than skip and seed, after runs with other flags."""
+    found: dict[str, Path] = {}
+    for folder in folders:
+        config = read_config(folder)
+        found.setdefault(f"widths {config['config']['widths']}, {config['training']['epochs']} epochs", folder)
+    if len(found) > 1:
+        raise SystemExit(
+            f"Only equals are compared. {'; '.join(f'{folder}: {what}' for what, folder in found.items())}. Delete the "
+            "networks that you do not want, or train the others with another folder as --runs."
+        )
 
 
 def untrained(folder: Path) -> Bundle:

@@ -78,6 +78,13 @@ def test_the_whole_way_and_again_without_training(tmp_path, capsys, monkeypatch)
     (again,) = json.loads((tmp_path / "skips.json").read_text())
     assert again["paired"] == row["paired"]
 
+    config = tmp_path / "runs/seed1/weights/nuclei/residual-add/config.json"
+    record = json.loads(config.read_text())
+    record["training"]["epochs"] = 3
+    config.write_text(json.dumps(record))
+    with pytest.raises(SystemExit, match=r"Only equals .*, 1 epochs; .*seed1.*, 3 epochs\. Delete"):
+        skips.main(given)
+
     assert skips.main(["--cell", "nuclei", "crop-add", "1", "--data", f"nuclei={data}", *where, *QUICK]) == 0
     cell = tmp_path / "runs/seed1/weights/nuclei/crop-add"
     assert 0 <= json.loads((cell / "scores.json").read_text())["score"] <= 1
