@@ -467,7 +467,7 @@ def test_either_side_can_be_any_network(open_page):
         ("ann/u", "could not be fetched from the Hub"),
     ):
         choose(page, "Left", name)
-        shows(page, ".toast-body", reason)
+        shows(page, ".toast-body.error", reason)
         expect(left).to_have_value("residual-concat", timeout=PATIENCE)
 
     page.get_by_role("button", name="Card of residual-add").click()
