@@ -23,7 +23,7 @@ from page.boxes import html
 from page.visitors import HOUR
 from unet import diagram, render
 from unet.features import loss, skip_features
-from unet.predict import TILE, Segmenter, Tile
+from unet.predict import TILE, Segmenter
 
 ROOT = Path(__file__).parents[1]
 SKIPS_FILE = ROOT / "benchmarks" / "skips.json"
@@ -79,7 +79,7 @@ def _stay(done: int, total: int) -> None:
 def _joins(location: str, image: np.ndarray, level: int, side: int, device: str | None = None) -> str:
     """The maps at one join, drawn where they are: they may be hundreds of megabytes."""
     network = networks.segmenter(location, device)
-    tile = network.layout(image.shape[:2], tile=side).tile_at(image.shape[0] // 2, image.shape[1] // 2)
+    tile = network.layout(image.shape[:2], tile=side).middle
     return diagram.joins(skip_features(network, image, level, tile))
 
 
@@ -112,7 +112,7 @@ def show_networks(subject: Subject, first: list[int], second: list[int], level: 
 def show_drawing(subject: Subject, levels: list[int], *, side: int) -> str:
     """One side's drawing, without the skips that are left out; no network runs."""
     network = subject.network(side)
-    size = _middle_tile(network, subject).input_size
+    size = network.layout(subject.label_maps[side].shape).middle.input_size
     return _side(side, diagram.network(network.net.config, size, name=subject.sides[side].name, without_skips=levels))
 
 
@@ -166,20 +166,15 @@ def show_tiles(subject: Subject, tile: int) -> tuple[str, ...]:
     shown = []
     for side in (0, 1):
         network = subject.network(side)
-        layout, middle = network.layout(subject.label_maps[side].shape, tile=tile), _middle_tile(network, subject, tile)
-        drawing = diagram.tiling(layout, middle, network.working_picture(subject.image))
-        facts = diagram.tiling_facts(layout, middle, network.net.config)
+        layout = network.layout(subject.label_maps[side].shape, tile=tile)
+        drawing = diagram.tiling(layout, layout.middle, network.working_picture(subject.image))
+        facts = diagram.tiling_facts(layout, layout.middle, network.net.config)
         name = escape(subject.sides[side].name)
         shown.append(_side(side, f"<h4><i></i>{name}</h4>{drawing}<p>{facts}</p>"))
     return tuple(shown)
 
 
 HINT = '<p class="quiet">Tick a level, or try each in turn.</p>'
-
-
-def _middle_tile(network: Segmenter, subject: Subject, tile: int = TILE) -> Tile:
-    h, w = subject.label_maps[0].shape
-    return network.layout((h, w), tile=tile).tile_at(h // 2, w // 2)
 
 
 def _facts(subject: Subject, network: Segmenter, side: int, each: Sequence[tuple[Sequence[int], np.ndarray]]) -> str:

@@ -53,7 +53,7 @@ def skip_features(segmenter: Segmenter, image: np.ndarray, level: int, tile: Til
     """
     segmenter.net.config.check_skips([level])
     working = segmenter.working_picture(image)
-    tile = tile or segmenter.layout(image.shape[:2]).tile_at(image.shape[0] // 2, image.shape[1] // 2)
+    tile = tile or segmenter.layout(image.shape[:2]).middle
     met: dict[int, Join] = {}
 
     def keep(join: Join) -> None:

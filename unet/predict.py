@@ -366,6 +366,11 @@ class Layout:
         """The tile that answers this pixel of the picture."""
         return next(t for t in self.tiles if row < t.rows.pixels.stop and column < t.columns.pixels.stop)
 
+    @property
+    def middle(self) -> Tile:
+        """The tile that answers the middle of the picture."""
+        return self.tile_at(self.size[0] // 2, self.size[1] // 2)
+
 
 @dataclass(frozen=True)
 class _Look:
