@@ -23,6 +23,7 @@ from page.boxes import html
 from page.visitors import HOUR
 from unet import diagram, render
 from unet.features import loss, skip_features
+from unet.overlay import overlay, unpainted_classes
 from unet.predict import TILE, Segmenter
 
 ROOT = Path(__file__).parents[1]
@@ -138,13 +139,13 @@ def show_each(subject: Subject, *, side: int) -> str:
 def show_altered(subject: Subject, altered: Altered, view: str, *, side: int) -> np.ndarray:
     """One side's answer without the skips, looked at in one way; no network runs."""
     bundle = subject.network(side).bundle
-    unpainted = render.unpainted_classes(bundle.class_names)
+    unpainted = unpainted_classes(bundle.class_names)
     if view == "Changes":
         return render.disagreement_view(
             subject.view, altered.label_map, altered.unaltered, bundle.palette, unpainted=unpainted
         )
     label_map = altered.unaltered if view == "With all" else altered.label_map
-    return render.overlay(subject.view, label_map, bundle.palette, unpainted=unpainted)
+    return overlay(subject.view, label_map, bundle.palette, unpainted=unpainted)
 
 
 def show_joins(subject: Subject, level: int) -> tuple[str, ...]:

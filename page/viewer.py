@@ -13,6 +13,7 @@ from PIL import Image
 
 from unet import render
 from unet.compare import Comparison
+from unet.overlay import unpainted_classes
 
 PIXELS = 1_000_000  # what a screen shows of a picture, and what the palette's slider repaints
 
@@ -40,7 +41,7 @@ def files(
         *(np.rint(255 * confidence).astype(np.uint8) for confidence in confidences),
         *([] if truth is None else [render.sample(truth, size)]),
     ]
-    unpainted = render.unpainted_classes(comparison.class_names)
+    unpainted = unpainted_classes(comparison.class_names)
     patterns = render.pattern_numbers(palette)
     facts = {
         "picture_key": zlib.crc32(view),

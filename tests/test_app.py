@@ -30,10 +30,11 @@ from playwright.sync_api import expect
 
 import app
 from page import inside, many, networks, programs, session
-from unet import Segmenter, render
+from unet import Segmenter
 from unet.compare import score
 from unet.hub import find_bundles, write_card
 from unet.images import read_annotation, read_image, save_png
+from unet.overlay import overlay
 from unet.render import pattern_numbers
 
 ROOT = Path(__file__).parent.parent
@@ -231,7 +232,7 @@ def test_every_view_is_drawn_of_the_exact_label_maps(garden):
     for labels, drawn in zip((first, second), view("Masks"), strict=True):
         np.testing.assert_array_equal(drawn, COLORS[labels])
 
-    expected = [render.overlay(image, labels, COLORS, opacity=0.55, unpainted=(0,)) for labels in (first, second)]
+    expected = [overlay(image, labels, COLORS, opacity=0.55, unpainted=(0,)) for labels in (first, second)]
     for mixed, drawn in zip(expected, view("Overlay"), strict=True):
         assert np.abs(mixed.astype(int) - drawn).max() <= 2
     page.get_by_label("Opacity").fill("0")

@@ -26,8 +26,8 @@ from PIL import Image
 from .compare import Scores, compare
 from .images import MAX_PIXELS, ImageError, Source, read_image, save_png
 from .metrics import IGNORE_INDEX, ConfusionMatrix
+from .overlay import overlay, unpainted_classes
 from .predict import Segmentation
-from .render import overlay, unpainted_classes
 from .truth import read_truth
 
 #: Both networks asked about one picture, uint8 (H, W, 3).

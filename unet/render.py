@@ -17,12 +17,10 @@ from PIL import Image
 from .compare import Comparison, disagreement
 from .metrics import ConfusionMatrix
 from .model import UNetConfig
+from .overlay import overlay, unpainted_classes
 
 if TYPE_CHECKING:  # batch draws overlays with this module
     from .batch import Row
-
-#: The class that stands for "nothing here": overlays leave it as it is in the picture.
-BACKGROUND = "background"
 
 # Below zero, zero, above zero: two hues that colour-blind eyes keep apart, on a ground that is dark on any page.
 _SIGNED_RAMP = np.array([(84, 214, 200), (20, 22, 28), (255, 196, 77)], np.float32)
@@ -87,28 +85,6 @@ def paint(label_map: np.ndarray, palette: np.ndarray) -> Image.Image:
     return picture
 
 
-def overlay(
-    image: np.ndarray,
-    label_map: np.ndarray,
-    palette: np.ndarray,
-    *,
-    opacity: float = 0.55,
-    unpainted: Collection[int] = (),
-) -> np.ndarray:
-    """Class colours laid over the picture.
-
-    image: uint8 (H, W, 3). label_map: uint8 (H, W). opacity: 0 (picture) to 1 (colours). unpainted: classes left as
-    they are. Returns uint8 (H, W, 3). Raises ValueError for two sizes.
-    """
-    _check_one_size(image, label_map)
-    weights = np.full(len(palette), round(256 * min(max(opacity, 0.0), 1.0)), np.uint16)
-    weights[list(unpainted)] = 0
-    # Integers, in one pass a term: this runs while a finger is on the opacity slider.
-    weight = weights[label_map][..., None]
-    tint = (palette.astype(np.uint16) * weights[:, None])[label_map]
-    return ((image * (256 - weight) + tint + 128) >> 8).astype(np.uint8)
-
-
 def disagreement_view(
     image: np.ndarray,
     label_map: np.ndarray,
@@ -122,7 +98,6 @@ def disagreement_view(
     image: uint8 (H, W, 3). label_map, other: uint8 (H, W). unpainted: classes drawn as the clear picture. Returns uint8
     (H, W, 3). Raises ValueError for two sizes.
     """
-    _check_one_size(image, label_map)
     differs = disagreement(label_map, other)
     grey = image.astype(np.float32) @ _LUMA
     fog = np.rint(grey * (1 - _FOG) + _FOG * _FOG_LEVEL).astype(np.uint8)
@@ -137,11 +112,6 @@ def signed_view(values: np.ndarray, scale: float) -> np.ndarray:
     return np.rint(zero + np.maximum(share, 0) * (above - zero) + np.maximum(-share, 0) * (below - zero)).astype(
         np.uint8
     )
-
-
-def unpainted_classes(class_names: Sequence[str]) -> tuple[int, ...]:
-    """Indices of the classes that an overlay leaves as they are."""
-    return tuple(i for i, name in enumerate(class_names) if name == BACKGROUND)
 
 
 def perceived_distances(palette: np.ndarray) -> np.ndarray:
@@ -166,11 +136,6 @@ def pattern_numbers(palette: np.ndarray) -> list[int]:
         taken = {number for j, number in enumerate(numbers) if alike[i, j]}
         numbers.append(next(n for n in range(len(palette)) if n not in taken))
     return numbers
-
-
-def _check_one_size(image: np.ndarray, label_map: np.ndarray) -> None:
-    if image.shape[:2] != label_map.shape:
-        raise ValueError(f"the picture is {image.shape[:2]} and its label map {label_map.shape}; they must be one size")
 
 
 # ---- words and numbers -----------------------------------------------------------------------------------------------
