@@ -25,18 +25,19 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from training.augment import Augmentation, PixelStore
+from training.dataset import DataError, Dataset, load_dataset
+from training.datasets import TASKS, DownloadError, fetch_dataset
+from training.working_size import sample_indices, suitable_pixels
 from unet.bundle import AVERAGED, Bundle, BundleError, read_config
 from unet.cards import averaged_over
 from unet.charts import draw_confusion, draw_curves, draw_examples
-from unet.data import TASKS, Augmentation, DataError, Dataset, PixelStore, load_dataset
-from unet.download import DownloadError, fetch_dataset
 from unet.hub import push_bundles, push_space, write_card
 from unet.images import ImageError
 from unet.metrics import ConfusionMatrix
 from unet.model import ARCHITECTURES, UNet, count_parameters
 from unet.palette import Palette
 from unet.predict import Averaging, Segmenter
-from unet.scale import spread, suitable_pixels
 from unet.training import (
     HISTORY_FILE,
     Interrupted,
@@ -71,7 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
             if not args.evaluate:
                 if args.fit_size:
                     radius = min(ARCHITECTURES[name].receptive_radius for name in args.architectures)
-                    label_maps = (dataset.train.label_map(i) for i in spread(len(dataset.train)))
+                    label_maps = (dataset.train.label_map(i) for i in sample_indices(len(dataset.train)))
                     args.working_pixels = suitable_pixels(label_maps, radius)
                 cache = args.runs / args.task / args.architectures[0]
                 with accelerator.main_process_first():  # one process writes the pixels that memory does not hold
@@ -208,7 +209,7 @@ def train_network(
         learning_rate=args.learning_rate,
         validate_every=args.validate_every,
         seed=args.seed,
-        augmentation=Augmentation(turn=args.task in TASKS and TASKS[args.task].turn),
+        augmentation=Augmentation(rotate=args.task in TASKS and TASKS[args.task].rotate),
     )
 
     def as_bundle(net: UNet, training: dict | None = None) -> Bundle:
@@ -261,11 +262,11 @@ def report(folder: Path, run: Path, dataset: Dataset, args: argparse.Namespace) 
         settings = {"averaging": dataclasses.asdict(averaging)}
         bundle.scores["val" + AVERAGED] = scores(several, bundle.class_names, len(each)) | settings
     task = TASKS.get(args.task)
-    if task and task.ancestor:
-        words, size = task.ancestor
+    if task and task.prior_result:
+        words, size = task.prior_result
         accuracy = evaluate(segmenter, dataset.val, size=size).pixel_accuracy()
-        bundle.scores["ancestor"] = {"size": size, "pixel_accuracy": round(accuracy, 4), "earlier": words}
-        print(f"pixel accuracy at {size[0]}x{size[1]}: {accuracy:.1%}; the ancestor's: {words}")
+        bundle.scores["prior_result"] = {"size": size, "pixel_accuracy": round(accuracy, 4), "earlier": words}
+        print(f"pixel accuracy at {size[0]}x{size[1]}: {accuracy:.1%}; an earlier result: {words}")
     bundle.training["speed"] = speed(segmenter, dataset.val.image(0))
     if (run / HISTORY_FILE).exists():
         draw_curves([json.loads(line) for line in (run / HISTORY_FILE).read_text().splitlines()], folder / "curves.png")
@@ -306,7 +307,7 @@ def best_and_worst(
     for i in dict.fromkeys([*order[:2], *order[-2:]]):
         image, truth = dataset.val[i]
         # A card may become public: a person's own pictures appear in it only if they say so.
-        shown = image if args.show_pictures or (args.task in TASKS and TASKS[args.task].may_be_shown) else None
+        shown = image if args.show_pictures or (args.task in TASKS and TASKS[args.task].redistributable) else None
         rows.append((f"mIoU {each[i].miou():.2f}", shown, truth, segmenter(image).label_map))
     return rows
 

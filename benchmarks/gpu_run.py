@@ -240,10 +240,10 @@ def plan(jobs: Sequence[Job], args: argparse.Namespace) -> None:
     Each has its share of --plan, in the ratio of the jobs' own minutes. A run that was begun needs the plan it began
     with.
     """
-    from training import Bench, torch
-
     import train
-    from unet.data import TASKS, load_dataset
+    from training import Bench, torch
+    from training.dataset import load_dataset
+    from training.datasets import TASKS
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     to_train = [job for job in jobs if isinstance(job, Training) and not is_done(job, args)]

@@ -43,11 +43,11 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from page import viewer
+from training.dataset import Pairs, load_dataset
+from training.datasets import TASKS, DownloadError, fetch_dataset
 from unet import render
 from unet.bundle import Bundle
 from unet.compare import compare
-from unet.data import TASKS, Pairs, load_dataset
-from unet.download import DownloadError, fetch_dataset
 from unet.images import read_image
 from unet.metrics import ConfusionMatrix
 from unet.model import UNet, count_parameters

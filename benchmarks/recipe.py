@@ -19,9 +19,10 @@ from typing import Any
 import torch
 from measuring import ROOT, put_into_readme
 
+from training.augment import Augmentation, PixelStore
+from training.dataset import Dataset, load_dataset
+from training.datasets import TASKS, fetch_dataset
 from unet.bundle import Bundle
-from unet.data import TASKS, Augmentation, Dataset, PixelStore, load_dataset
-from unet.download import fetch_dataset
 from unet.model import ARCHITECTURES, UNet
 from unet.predict import Segmenter
 from unet.training import Interrupted, Recipe, TrainingError, evaluate, fit, make_accelerator, scores
@@ -82,7 +83,7 @@ def train_and_score(
     task, classes = TASKS[args.task], len(dataset.class_names)
     accelerator = make_accelerator()  # a new one each time: a checkpoint holds all that it has ever prepared
     recipe = Recipe(
-        args.epochs, 6, tuple(args.crop), validate_every=args.epochs, augmentation=Augmentation(turn=task.turn)
+        args.epochs, 6, tuple(args.crop), validate_every=args.epochs, augmentation=Augmentation(rotate=task.rotate)
     )
     recipe = changed(recipe, {name: value for name, value in changes.items() if name != "working_pixels"})
     working_pixels = task.working_pixels and round(task.working_pixels * changes.get("working_pixels", 1))

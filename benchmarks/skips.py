@@ -29,9 +29,9 @@ from scipy import stats
 from torch.utils.flop_counter import FlopCounterMode
 
 import train
+from training.dataset import Pairs, load_dataset
+from training.datasets import TASKS, fetch_dataset
 from unet.bundle import Bundle, Preprocessing, read_config
-from unet.data import TASKS, Pairs, load_dataset
-from unet.download import fetch_dataset
 from unet.metrics import ConfusionMatrix
 from unet.model import UNet, UNetConfig, count_parameters
 from unet.predict import Segmenter

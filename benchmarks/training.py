@@ -31,9 +31,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.transforms import ColorJitter
 
 import train
+from training.augment import PixelStore
+from training.dataset import Dataset, load_dataset
+from training.datasets import TASKS, fetch_dataset
 from unet.bundle import Bundle
-from unet.data import TASKS, Dataset, PixelStore, load_dataset
-from unet.download import fetch_dataset
 from unet.metrics import IGNORE_INDEX
 from unet.model import ARCHITECTURES, UNet
 from unet.predict import Segmenter

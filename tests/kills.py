@@ -19,7 +19,7 @@ import torch
 from folders import disc
 from test_training import RECIPE, train
 
-from unet.data import PixelStore
+from training.augment import PixelStore
 
 SHORT = dataclasses.replace(RECIPE, epochs=2, batch_size=3)
 TOUCHES = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir")  # audit events

@@ -20,8 +20,9 @@ import load  # noqa: E402
 import measuring  # noqa: E402
 import recipe  # noqa: E402
 import start  # noqa: E402
-import training  # noqa: E402
 import users  # noqa: E402
+
+import training  # noqa: E402
 
 SIDES = ("residual-add", "crop-concat")
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import yaml
 
+from training.datasets import TASKS
 from unet import ARCHITECTURES
-from unet.data import TASKS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

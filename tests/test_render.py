@@ -5,10 +5,10 @@ import re
 import numpy as np
 import pytest
 
+from training.datasets import TASKS
 from unet import render
 from unet.batch import Row, pooled
 from unet.compare import compare
-from unet.data import TASKS
 from unet.predict import Segmentation
 from unet.render import pattern_numbers, perceived_distances
 

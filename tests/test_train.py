@@ -14,8 +14,8 @@ from accelerate.state import AcceleratorState, PartialState
 from folders import disc, write_dataset, write_pairs, write_side_by_side
 
 import train
+from training.dataset import load_dataset
 from unet import Averaging, Segmenter
-from unet.data import load_dataset
 from unet.training import evaluate, scores
 
 ROOT = Path(__file__).parents[1]
@@ -160,7 +160,7 @@ def test_a_set_larger_than_memory_trains_from_disk_to_the_same_weights(tmp_path,
     given = ["--data", str(data), "--architectures", "residual-add"]
     assert run(tmp_path / "memory", *given) == 0
     assert "read from disk" not in capsys.readouterr().out
-    monkeypatch.setattr("unet.data._free_memory", lambda device: 1000)
+    monkeypatch.setattr("training.augment._free_memory", lambda device: 1000)
     assert run(tmp_path / "disk", *given) == 0
     assert "read from disk" in capsys.readouterr().out
     memory, disk = (tmp_path / name / "weights/discs/residual-add/model.safetensors" for name in ("memory", "disk"))
@@ -210,7 +210,7 @@ def test_a_bundle_that_cannot_be_written_costs_no_training(tmp_path, capsys):
     assert Segmenter.load(tmp_path / "weights/discs/residual-add")
 
 
-def test_colour_pairs_are_scored_beside_their_ancestor(tmp_path, capsys):
+def test_colour_pairs_are_scored_beside_the_earlier_result(tmp_path, capsys):
     write_side_by_side(tmp_path / "pairs")
     given = ["--task", "cityscapes", "--data", str(tmp_path / "pairs"), "--architectures", "residual-add"]
     assert run(tmp_path, *given) == 0
@@ -218,11 +218,11 @@ def test_colour_pairs_are_scored_beside_their_ancestor(tmp_path, capsys):
     assert "found 4 classes" in printed
     assert "vegetation" in printed
     folder = tmp_path / "weights/cityscapes/residual-add"
-    ancestor = json.loads((folder / "config.json").read_text())["scores"]["ancestor"]
-    assert ancestor["size"] == [96, 128]
-    assert f"{ancestor['pixel_accuracy']:.1%}; the ancestor's: 84.2 %" in printed
+    prior = json.loads((folder / "config.json").read_text())["scores"]["prior_result"]
+    assert prior["size"] == [96, 128]
+    assert f"{prior['pixel_accuracy']:.1%}; an earlier result: 84.2 %" in printed
     assert set(Segmenter.load(folder).bundle.class_names) == {"road", "sky", "vegetation", "car"}
-    assert "ancestor" not in (folder / "README.md").read_text(), "it is no split with scores of its own"
+    assert "prior_result" not in (folder / "README.md").read_text(), "it is no split with scores of its own"
 
 
 def test_an_unknown_task_needs_data(tmp_path, capsys):

@@ -16,8 +16,8 @@ from accelerate.tracking import GeneralTracker
 from bundles import small_bundle
 from folders import disc
 
+from training.augment import PixelStore
 from unet import ARCHITECTURES, Segmenter, UNet
-from unet.data import PixelStore
 from unet.metrics import IGNORE_INDEX
 from unet.training import (
     Recipe,

@@ -34,7 +34,8 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from .data import Augmentation, PixelStore
+from training.augment import Augmentation, PixelStore
+
 from .metrics import IGNORE_INDEX, ConfusionMatrix
 from .model import BATCH_NORM_MOMENTUM, UNet
 from .predict import Segmenter, has_native_bfloat16

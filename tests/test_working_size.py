@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from training.working_size import sample_indices, suitable_pixels
 from unet.metrics import IGNORE_INDEX
-from unet.scale import spread, suitable_pixels
 
 
 def discs(size, radius, n=1, label=1):
@@ -24,8 +24,8 @@ def test_a_disc_becomes_as_large_as_what_the_network_sees(radius):
 
 
 def test_a_large_set_is_known_by_some_of_it():
-    assert spread(3) == [0, 1, 2]
-    some = spread(1000)
+    assert sample_indices(3) == [0, 1, 2]
+    some = sample_indices(1000)
     assert (len(some), some[0], some[-1]) == (50, 0, 999)
 
 

@@ -1,26 +1,17 @@
-"""Folders are read as laid out, or refused with all that is wrong; pictures and labels are augmented as one."""
+"""Folders are read as laid out, or refused with all that is wrong."""
 
-import dataclasses
 import json
 import os
-import resource
 import shutil
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 from folders import CLASS_COLORS, colour_scene, disc, write_dataset, write_pairs, write_side_by_side
 from PIL import Image
 
-from unet.data import TASKS, Augmentation, DataError, PixelStore, load_dataset
+from training.dataset import DataError, load_dataset
+from training.datasets import TASKS
 from unet.metrics import IGNORE_INDEX
-
-UNCHANGED = Augmentation(scale=(1, 1), flip=False, color=0)
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 @pytest.mark.parametrize("annotations", ["labels", "masks", "annotations"])
@@ -249,193 +240,6 @@ def test_every_known_task_is_complete():
         assert len(task.class_names) == len(task.palette) == len(set(task.palette)) >= 2
         assert task.record()["terms"]
     assert json.dumps([task.record() for task in TASKS.values()])
-
-
-SIZES = [(24, 30), (40, 20), (33, 33)]
-
-
-def store(sizes=SIZES, working_pixels=None):
-    return PixelStore([disc(h, w, i) for i, (h, w) in enumerate(sizes)], working_pixels, "cpu")
-
-
-@pytest.mark.parametrize("index", range(len(SIZES)))
-def test_unchanged_and_whole_it_is_the_picture(index):
-    image, labels = disc(*SIZES[index], index)
-    images, label_maps = store().batch(
-        torch.tensor([index]), SIZES[index], augmentation=UNCHANGED, generator=generator()
-    )
-    np.testing.assert_allclose(images[0].permute(1, 2, 0), image, atol=1e-3)
-    assert (label_maps[0].numpy() == labels).all()
-
-
-def test_the_margin_is_mirrored_and_what_is_outside_is_void():
-    image, labels = disc(24, 30, 0)
-    images, label_maps = store().batch(
-        torch.tensor([0]), (28, 36), margin=40, augmentation=UNCHANGED, generator=generator()
-    )
-    assert images.shape == (1, 3, 108, 116)
-    padded = np.pad(image, ((42, 42), (43, 43), (0, 0)), mode="reflect")
-    np.testing.assert_allclose(images[0].permute(1, 2, 0), padded, atol=1e-3)
-    expected = np.pad(labels, ((2, 2), (3, 3)), constant_values=IGNORE_INDEX)
-    assert (label_maps[0].numpy() == expected).all()
-
-
-@pytest.mark.parametrize("turn", [False, True])
-def test_picture_and_labels_move_together(turn):
-    """Paint the labels into the picture: whatever the augmentation, a label still lies on its colour."""
-    pairs = []
-    for h, w in SIZES:
-        labels = (np.add.outer(np.arange(h) // 8, np.arange(w) // 8) % 3).astype(np.uint8)
-        pairs.append((np.repeat(labels[..., None] * 100, 3, axis=2), labels))
-    flat = PixelStore(pairs, None, "cpu")
-    augmentation = Augmentation(scale=(1.5, 2.5), turn=turn, color=0)
-    images, labels = flat.batch(torch.arange(3).repeat(4), (20, 20), augmentation=augmentation, generator=generator(5))
-    pure = (images[:, 0] % 100 == 0) & (labels != IGNORE_INDEX)  # between two squares colours are blended
-    assert pure.float().mean() > 0.5
-    assert (images[:, 0][pure] / 100 == labels[pure]).all()
-
-
-def test_every_way_to_turn_and_flip_occurs():
-    image = np.zeros((20, 20, 3), np.uint8)
-    image[:10, :5] = 255
-    one = PixelStore([(image, np.zeros((20, 20), np.uint8))], None, "cpu")
-    augmentation = Augmentation(scale=(1, 1), turn=True, color=0)
-    images, _ = one.batch(
-        torch.zeros(200, dtype=torch.long), (20, 20), augmentation=augmentation, generator=generator()
-    )
-    assert len({(image > 128).numpy().tobytes() for image in images}) == 8
-
-
-def test_batches_follow_from_the_generator_alone():
-    arguments = (torch.arange(3), (16, 16))
-    first, again, other = (
-        store().batch(*arguments, augmentation=Augmentation(), generator=generator(seed)) for seed in (1, 1, 2)
-    )
-    assert torch.equal(first[0], again[0])
-    assert torch.equal(first[1], again[1])
-    assert not torch.equal(first[0], other[0])
-
-
-def test_colours_stay_within_bounds():
-    images, _ = store().batch(torch.arange(3), (16, 16), augmentation=Augmentation(color=0.9), generator=generator())
-    assert images.min() >= 0
-    assert images.max() <= 255
-
-
-def test_statistics_and_shares_count_pixels_not_pictures():
-    pairs = [(np.full((1, 3, 3), 30, np.uint8), np.array([[0, 0, 1]], np.uint8)),
-             (np.full((1, 1, 3), 70, np.uint8), np.array([[IGNORE_INDEX]], np.uint8))]  # fmt: skip
-    tiny = PixelStore(pairs, None, "cpu")
-    assert tiny.preprocessing.mean == pytest.approx((40, 40, 40))
-    assert tiny.preprocessing.std == pytest.approx((20, 20, 20))
-    assert tiny.class_shares(3).tolist() == pytest.approx([2 / 3, 1 / 3, 0])
-
-
-def test_pictures_are_stored_at_their_working_size():
-    resized = store(working_pixels=400)
-    assert resized.sizes.tolist() == [[18, 22], [28, 14], [20, 20]]
-    assert resized.preprocessing.working_pixels == 400
-
-
-def pairs_on_disk(root):
-    """Pictures of several sizes in a folder, as the trainer sees them."""
-    write_pairs(root / "train", SIZES)
-    write_pairs(root / "val", SIZES[:1])
-    return load_dataset(root).train
-
-
-@pytest.mark.parametrize("working_pixels", [None, 400])
-@pytest.mark.parametrize(
-    "augmentation", [Augmentation(), Augmentation(scale=(0.2, 0.3), turn=True), Augmentation(scale=(4, 5), turn=True)]
-)
-def test_pixels_on_disk_give_the_same_batches_bit_for_bit(tmp_path, working_pixels, augmentation):
-    pairs = pairs_on_disk(tmp_path)
-    memory = PixelStore(pairs, working_pixels, "cpu")
-    disk = PixelStore(pairs, working_pixels, "cpu", cache=tmp_path / "run", limit=0)
-    assert (memory.on_disk, disk.on_disk) == (False, True)
-    assert disk.preprocessing == memory.preprocessing
-    assert disk.class_shares(2).equal(memory.class_shares(2))
-    indices = torch.tensor([2, 0, 1, 1, 0, 2] * 4)
-    for margin in (0, 30):
-        batches = [
-            which.batch(indices, (17, 20), margin=margin, augmentation=augmentation, generator=generator(3))
-            for which in (memory, disk)
-        ]
-        assert all(one.equal(other) for one, other in zip(*batches, strict=True))
-
-
-def test_a_batch_reads_only_rows_that_its_crops_need(tmp_path, monkeypatch):
-    write_pairs(tmp_path / "train", [(400, 50)])
-    write_pairs(tmp_path / "val", [(20, 20)])
-    disk = PixelStore(load_dataset(tmp_path).train, None, "cpu", cache=tmp_path / "run", limit=0)
-    read, cat = [], torch.cat
-    monkeypatch.setattr(torch, "cat", lambda parts: read.append(sum(map(len, parts))) or cat(parts))
-    disk.batch(torch.zeros(8, dtype=torch.long), (20, 20), augmentation=UNCHANGED, generator=generator())
-    (pixels,) = read
-    assert 8 * 20 * 50 <= pixels <= 8 * 22 * 50
-
-
-def test_only_what_memory_does_not_hold_goes_to_disk(tmp_path):
-    pairs = pairs_on_disk(tmp_path)
-    pixels = sum(h * w for h, w in SIZES)
-    assert not PixelStore(pairs, None, "cpu", cache=tmp_path / "run", limit=4 * pixels).on_disk
-    assert not PixelStore(pairs, None, "cpu", cache=tmp_path / "run").on_disk
-    assert not (tmp_path / "run").exists()
-    assert PixelStore(pairs, None, "cpu", cache=tmp_path / "run", limit=4 * pixels - 1).on_disk
-    (file,) = (tmp_path / "run").iterdir()
-    assert file.stat().st_size == 4 * pixels
-
-
-def test_the_file_of_pixels_is_built_once_and_anew_when_anything_changes(tmp_path):
-    pairs, cache = pairs_on_disk(tmp_path), tmp_path / "run"
-
-    def file(pairs=pairs, working_pixels=None):
-        store = PixelStore(pairs, working_pixels, "cpu", cache=cache, limit=0)
-        (path,) = cache.iterdir()
-        return path.name, path.stat().st_mtime_ns, store.pixels.clone()
-
-    first, again = file(), file()
-    assert first[:2] == again[:2]
-    (cache / "pixels-left.partial").write_bytes(b"by a killed run")
-    names = {first[0], file(working_pixels=400)[0], file(dataclasses.replace(pairs, void=1))[0]}
-    image = np.asarray(Image.open(pairs.images[0])).copy()
-    image[0, 0] = 255 - image[0, 0]
-    Image.fromarray(image).save(pairs.images[0])
-    changed = file()
-    assert len(names | {changed[0]}) == 4
-    assert not changed[2].equal(first[2])
-
-
-def test_a_build_that_is_cut_off_leaves_nothing_that_is_taken_for_whole(tmp_path):
-    pairs, cache = pairs_on_disk(tmp_path), tmp_path / "run"
-    sound = pairs.annotations[2].read_bytes()
-    pairs.annotations[2].write_bytes(sound[:40])
-    with pytest.raises(ValueError, match=r"002\.png"):
-        PixelStore(pairs, None, "cpu", cache=cache, limit=0)
-    assert not list(cache.iterdir())
-    pairs.annotations[2].write_bytes(sound)
-    assert PixelStore(pairs, None, "cpu", cache=cache, limit=0).pixels.equal(PixelStore(pairs, None, "cpu").pixels)
-
-
-def test_a_full_disk_is_told_in_a_sentence_and_leaves_no_half_file(tmp_path):
-    """The limit on the size of a file stands for a disk that fills up while the file is written."""
-    pairs, cache = pairs_on_disk(tmp_path), tmp_path / "run"
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, limits[1]))
-    try:
-        with pytest.raises(DataError, match=r"could not be written to .*run .*; free some space there"):
-            PixelStore(pairs, None, "cpu", cache=cache, limit=0)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert not list(cache.iterdir())
-
-
-def test_a_disk_too_small_is_seen_before_any_picture_is_read(tmp_path, monkeypatch):
-    pairs = pairs_on_disk(tmp_path)
-    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=100))
-    monkeypatch.setattr(type(pairs), "image", None)
-    with pytest.raises(DataError, match="No space left"):
-        PixelStore(pairs, None, "cpu", cache=tmp_path / "run", limit=0)
 
 
 def test_photo_and_colours_side_by_side_in_jpegs(tmp_path):

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unet import download
-from unet.data import TASKS, load_dataset
-from unet.download import Download, DownloadError, fetch_dataset, label_digest
+from training import datasets
+from training.dataset import load_dataset
+from training.datasets import TASKS, Download, DownloadError, fetch_dataset, label_digest
 
 
 def png(array):
@@ -75,8 +75,8 @@ def cache(tmp_path, monkeypatch):
 @pytest.fixture
 def known_set(monkeypatch):
     def register(url, digest):
-        source = Download(url, download.DOWNLOADS["streets"].arrange, digest)
-        monkeypatch.setitem(download.DOWNLOADS, "streets", source)
+        source = Download(url, datasets.DOWNLOADS["streets"].arrange, digest)
+        monkeypatch.setitem(datasets.DOWNLOADS, "streets", source)
 
     return register
 
@@ -151,7 +151,7 @@ def test_nuclei_masks_are_united_into_one_map(tmp_path, cache, monkeypatch):
             archive.writestr(f"{folder}/masks/{i}.png", png(mask))
         archive.writestr("fixes-master/stage1_train/unlisted/images/unlisted.png", b"")
     with serve(packed.getvalue()) as (url, _):
-        monkeypatch.setitem(download.DOWNLOADS, "nuclei", Download(url, download.DOWNLOADS["nuclei"].arrange, None))
+        monkeypatch.setitem(datasets.DOWNLOADS, "nuclei", Download(url, datasets.DOWNLOADS["nuclei"].arrange, None))
         folder = fetch_dataset("nuclei")
     (label,) = (folder / "train/labels").iterdir()
     assert label.name == "00071198d059.png"

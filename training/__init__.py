@@ -1,0 +1,1 @@
+"""What only train.py needs: data sets, augmentation, and the training loop."""
