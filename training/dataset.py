@@ -96,7 +96,9 @@ class Pairs(Sequence):
             if index not in self._known:
                 mask = _read_mask(self.images[index], path)
                 packed = io.BytesIO()
-                save_png(self.palette.encode_mask(mask, ambiguous=self.ambiguous), packed)
+                encoded = self.palette.encode_mask(mask, ambiguous=self.ambiguous)
+                encoded[encoded >= self.num_classes] = IGNORE_INDEX
+                save_png(encoded, packed)
                 self._known[index] = packed.getvalue()
             labels = read_annotation(self._known[index])
         else:
@@ -222,15 +224,16 @@ def _with_classes(
     void = listed.get("ignore_index")
     if colored or splits[0][0][0] == splits[0][0][1]:
         palette = _mask_palette(splits[0], listed, task, classes)
-        complete = bool(listed.get("palette"))
+        complete = bool(listed.get("palette") or (task and task.void_colors))
+        num_classes = len(palette) - (len(task.void_colors) if task and not listed else 0)
         train, val = (
-            Pairs(*zip(*split, strict=True), len(palette), False, void, palette, ambiguous, complete)
+            Pairs(*zip(*split, strict=True), num_classes, False, void, palette, ambiguous, complete)
             # A wrong label on a blurred edge teaches a wrong outline; in a score every pixel counts.
             for split, ambiguous in zip(splits, ("ignore", "nearest"), strict=True)
         )
-        names = palette.names or tuple(f"class {i}" for i in range(len(palette)))
+        names = (palette.names or tuple(f"class {i}" for i in range(len(palette))))[:num_classes]
         _check_two_classes(names)
-        return Dataset(train, val, names, palette.colors, record, palette.reason)
+        return Dataset(train, val, names, palette.colors[:num_classes], record, palette.reason)
     values = set().union(*labels.values())
     # 0 and 255 alone is a black-and-white mask; with further labels, 255 is void.
     binary = values == {0, IGNORE_INDEX} and void != IGNORE_INDEX
@@ -299,6 +302,10 @@ def _mask_palette(
         return Palette(np.array(listed["palette"]), tuple(listed["class_names"]), reason="the colours of classes.json")
     if listed.get("class_names"):
         raise DataError("classes.json names the classes of masks in colours, but not the colours: add them as palette")
+    if task and task.void_colors:
+        colors = (*task.palette, *task.void_colors)
+        names = (*task.class_names, *(f"void {i}" for i in range(len(task.void_colors))))
+        return Palette(np.array(colors), names, reason=f"the colours of {task.title}; those of no class are void")
     names = dict(zip(task.class_names, task.palette, strict=True)) if task else None
 
     def masks() -> Iterator[np.ndarray]:

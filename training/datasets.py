@@ -35,11 +35,13 @@ class DownloadError(ValueError):
 
 @dataclass(frozen=True)
 class Task:
-    """A data set the project knows: what it is, whose it is, and at which size its pictures are looked at.
+    """A known data set: its licence, its classes and how it is trained on.
 
-    rotate: its pictures have no up. redistributable: its terms let a card show pictures of it.
-    class_names, palette: of colour masks, the colours that are looked for.
-    prior_result: an earlier result, in words, and the (h, w) at which to measure ours to stand beside it.
+    class_names, palette: of the classes. void_colors: where masks are in these colours, those that are no class; then
+    the table decides which classes there are, not what the masks hold.
+    working_pixels: the size at which pictures are looked at. rotate: pictures have no up.
+    redistributable: the terms allow pictures in a card.
+    prior_result: an earlier result in words, and the (h, w) at which ours is measured for comparison.
     """
 
     title: str
@@ -54,12 +56,30 @@ class Task:
     license_name: str | None = None
     url: str | None = None
     prior_result: tuple[str, tuple[int, int]] | None = None
+    void_colors: tuple[tuple[int, int, int], ...] = ()
 
     def record(self) -> dict[str, Any]:
         """What a bundle and its card say of the data."""
         fields = {name: getattr(self, name) for name in ("source", "license", "license_name", "terms", "url")}
         return {"name": self.title} | {name: value for name, value in fields.items() if value is not None}
 
+
+#: The classes of Cityscapes that are scored, in the order of their train ids: label id, name, colour
+#: (github.com/mcordts/cityscapesScripts, helpers/labels.py).
+CITYSCAPES_CLASSES = (
+    (7, "road", (128, 64, 128)), (8, "sidewalk", (244, 35, 232)), (11, "building", (70, 70, 70)),
+    (12, "wall", (102, 102, 156)), (13, "fence", (190, 153, 153)), (17, "pole", (153, 153, 153)),
+    (19, "traffic light", (250, 170, 30)), (20, "traffic sign", (220, 220, 0)), (21, "vegetation", (107, 142, 35)),
+    (22, "terrain", (152, 251, 152)), (23, "sky", (70, 130, 180)), (24, "person", (220, 20, 60)),
+    (25, "rider", (255, 0, 0)), (26, "car", (0, 0, 142)), (27, "truck", (0, 0, 70)), (28, "bus", (0, 60, 100)),
+    (31, "train", (0, 80, 100)), (32, "motorcycle", (0, 0, 230)), (33, "bicycle", (119, 11, 32)),
+)  # fmt: skip
+#: Colours of its labels that are void: static, dynamic, ground, parking, rail track, guard rail, bridge, tunnel.
+#: Caravan (0, 0, 90) and trailer (0, 0, 110) are left out: in a JPEG they cannot be told from the edges of cars.
+CITYSCAPES_VOID = (
+    (0, 0, 0), (111, 74, 0), (81, 0, 81), (250, 170, 160), (230, 150, 140), (180, 165, 180), (150, 100, 100),
+    (150, 120, 90),
+)  # fmt: skip
 
 #: Every known task by name. The menu, the command line, the tests and the README iterate this table.
 TASKS: dict[str, Task] = {
@@ -109,15 +129,9 @@ TASKS: dict[str, Task] = {
         license="other",
         license_name="cityscapes",
         terms="Research use, see cityscapes-dataset.com/license; the pictures must not be redistributed.",
-        class_names=(
-            "void", "road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign",
-            "vegetation", "terrain", "sky", "person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle",
-        ),
-        palette=(
-            (0, 0, 0), (128, 64, 128), (244, 35, 232), (70, 70, 70), (102, 102, 156), (190, 153, 153), (153, 153, 153),
-            (250, 170, 30), (220, 220, 0), (107, 142, 35), (152, 251, 152), (70, 130, 180), (220, 20, 60), (255, 0, 0),
-            (0, 0, 142), (0, 0, 70), (0, 60, 100), (0, 80, 100), (0, 0, 230), (119, 11, 32),
-        ),
+        class_names=tuple(name for _, name, _ in CITYSCAPES_CLASSES),
+        palette=tuple(color for _, _, color in CITYSCAPES_CLASSES),
+        void_colors=CITYSCAPES_VOID,
         working_pixels=128 * 128,
         url="https://www.cityscapes-dataset.com",
         prior_result=("84.2 % with 10 colour classes", (96, 128)),
