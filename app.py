@@ -22,7 +22,9 @@ import gradio as gr
 import spaces  # noqa: F401 - before torch, which comes with the library: ZeroGPU wants it so
 from PIL import Image
 
+from page import answer as answer_html
 from page import inside, many, networks, palettes, programs, viewer, visitors
+from page import scores as scores_html
 from page.boxes import TRUTH_FILES, PictureBox, html
 from page.networks import Sides
 from page.refusals import Page, refusal, say_what_there_is
@@ -44,13 +46,13 @@ from page.session import (
     segmentations,
 )
 from page.visitors import HOUR
-from unet import render
 from unet.bundle import BundleError
 from unet.cards import read_card
 from unet.compare import compare
 from unet.hub import WEIGHTS_VARIABLE
 from unet.images import save_png
 from unet.model import count_parameters
+from unet.resize import sample
 
 HERE = Path(__file__).parent
 UPLOAD_BYTES = 300_000_000  # so many pixels of three times 16 bits, and a little
@@ -192,9 +194,9 @@ def take_truth(picture: Picture, answer: Answer, path: str | None) -> tuple[Pict
 
 def show_scores(answer: Answer) -> tuple[str, str]:
     """Who is right -> (table of scores with how the ground truth was read, bars class by class)."""
-    read = render.truth_line(answer.truth.how, answer.truth.void) if answer.truth else ""
-    bars = render.iou_bars(answer.names, answer.comparison, answer.palette)
-    return read + render.score_table(answer.names, answer.comparison), bars
+    read = scores_html.truth_line(answer.truth.how, answer.truth.void) if answer.truth else ""
+    bars = scores_html.iou_bars(answer.names, answer.comparison, answer.palette)
+    return read + scores_html.score_table(answer.names, answer.comparison), bars
 
 
 # ---- the two networks ------------------------------------------------------------------------------------------------
@@ -218,7 +220,7 @@ def answer(picture: Picture, sides: Sides | None, quantized: bool, colors: int, 
         view=view,
         comparison=comparison,
         truth=truth,
-        confidences=(render.sample(first.confidence, view.shape[:2]), render.sample(second.confidence, view.shape[:2])),
+        confidences=(sample(first.confidence, view.shape[:2]), sample(second.confidence, view.shape[:2])),
         palette=first.palette,
         seconds=(first.seconds, second.seconds),
         devices=(first.device.upper(), second.device.upper()),
@@ -230,9 +232,9 @@ def answer(picture: Picture, sides: Sides | None, quantized: bool, colors: int, 
 def show_headings(answer: Answer) -> str:
     """What the two networks are."""
     nets = [networks.segmenter(side.location).net for side in answer.sides]
-    return render.network_headings(
+    return answer_html.network_headings(
         answer.names,
-        [render.tagline(net.config) for net in nets],
+        [answer_html.tagline(net.config) for net in nets],
         [count_parameters(net) for net in nets],
         answer.seconds,
         answer.devices,
@@ -246,8 +248,8 @@ def show_answer(answer: Answer) -> tuple[Any, ...]:
     return (
         show_headings(answer),
         hand_over(answer),
-        render.agreement_bar(answer.comparison.agreement, answer.colors),
-        render.legend(answer.names, answer.comparison, answer.palette),
+        answer_html.agreement_bar(answer.comparison.agreement, answer.colors),
+        answer_html.legend(answer.names, answer.comparison, answer.palette),
         *show_scores(answer),
     )
 

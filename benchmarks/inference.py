@@ -43,15 +43,16 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from page import viewer
+from page.formatting import parameters as parameters_text
 from training.dataset import Pairs, load_dataset
 from training.datasets import TASKS, DownloadError, fetch_dataset
-from unet import render
 from unet.bundle import Bundle
 from unet.compare import compare
 from unet.images import read_image
 from unet.metrics import ConfusionMatrix
 from unet.model import UNet, count_parameters
 from unet.predict import Segmenter, has_native_bfloat16
+from unet.resize import sample, shrink
 
 try:
     import segmentation_models_pytorch
@@ -175,7 +176,7 @@ def speed(bundles: Sequence[Bundle], args: argparse.Namespace, device: torch.dev
             shown(t) + (f" · **{common / statistics.median(t):.1f}×**" if name in precisions else "")
             for name, t in times.items()
         ]
-        parameters = render.parameters(count_parameters(bundle.net))
+        parameters = parameters_text(count_parameters(bundle.net))
         name = f"{bundle.architecture}, {bundle.task}"
         rows.append(f"| {name} | {parameters} | {size[0]}x{size[1]} | {' | '.join(cells)} |")
     return "A picture to labels and confidences: median (range), and how many times faster.\n\n" + "\n".join(rows)
@@ -258,7 +259,7 @@ def one_picture(file: bytes, segmenters: Sequence[Segmenter]) -> dict[str, float
     with watch("reading the file"):
         image = read_image(file)
     with watch("shrinking for the screen"):
-        view = render.shrink(image, viewer.PIXELS)
+        view = shrink(image, viewer.PIXELS)
     answers = []
     for segmenter in segmenters:
         net, handles = segmenter.net, []
@@ -271,7 +272,7 @@ def one_picture(file: bytes, segmenters: Sequence[Segmenter]) -> dict[str, float
     with watch("comparing"):
         comparison = compare(*answers)
     with watch("packing both answers and the picture for the viewer"):
-        confidences = [render.sample(answer.confidence, view.shape[:2]) for answer in answers]
+        confidences = [sample(answer.confidence, view.shape[:2]) for answer in answers]
         viewer.files(view, comparison, confidences, answers[0].palette, [s.bundle.architecture for s in segmenters])
     return watch.seconds
 

@@ -18,13 +18,14 @@ import gradio as gr
 import numpy as np
 import spaces
 
-from page import networks, visitors
+from page import diagram, networks, visitors
 from page.boxes import html
+from page.features import loss, skip_features
+from page.overlay import disagreement_view
 from page.visitors import HOUR
-from unet import diagram, render
-from unet.features import loss, skip_features
 from unet.overlay import overlay, unpainted_classes
 from unet.predict import TILE, Segmenter
+from unet.resize import sample
 
 ROOT = Path(__file__).parents[1]
 SKIPS_FILE = ROOT / "benchmarks" / "skips.json"
@@ -122,7 +123,7 @@ def show_without(subject: Subject, view: str, levels: list[int], *, side: int) -
     network, full = subject.network(side), subject.label_maps[side]
     (label_map,) = segment(subject.sides[side].location, subject.image, [levels]) if levels else [full]
     shown = subject.view.shape[:2]
-    altered = Altered(render.sample(label_map, shown), render.sample(full, shown))
+    altered = Altered(sample(label_map, shown), sample(full, shown))
     facts = _facts(subject, network, side, [(levels, label_map)]) if levels else HINT
     return altered, show_altered(subject, altered, view, side=side), _side(side, facts)
 
@@ -141,7 +142,7 @@ def show_altered(subject: Subject, altered: Altered, view: str, *, side: int) ->
     bundle = subject.network(side).bundle
     unpainted = unpainted_classes(bundle.class_names)
     if view == "Changes":
-        return render.disagreement_view(
+        return disagreement_view(
             subject.view, altered.label_map, altered.unaltered, bundle.palette, unpainted=unpainted
         )
     label_map = altered.unaltered if view == "With all" else altered.label_map

@@ -5,26 +5,33 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import functools
+import math
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import gradio as gr
+import numpy as np
 from gradio import FileData
 
 from page import networks
 from page.boxes import TRUTH_FILES, FilesBox, html
+from page.formatting import hex_code, percent
+from page.formatting import seconds as seconds_text
 from page.networks import Sides
 from page.refusals import refusal
+from page.scores import score_cells, side_headers
 from page.session import MAX_PIXELS, examples, known, new_file, segmentations
 from page.visitors import HOUR
-from unet import render
 from unet.batch import Row, match_truths, pooled, segment_many
 from unet.images import ImageError, image_size
+from unet.metrics import ConfusionMatrix
+from unet.overlay import unpainted_classes
 
 MAX_PICTURES, MAX_TOTAL_PIXELS = 50, 100_000_000  # in one run, together
 TICK = 0.5  # seconds between two looks at how far a run is
@@ -87,7 +94,7 @@ def begin(
 ) -> tuple[Run, str, gr.Button]:
     """The button was pressed -> (what to run, progress, the button, of no use until that is done)."""
     run = take(task, known(sides), pictures, truths)
-    waiting = render.batch_progress(0, len(run.pictures), ["waiting for their turn"], run.remarks)
+    waiting = batch_progress(0, len(run.pictures), ["waiting for their turn"], run.remarks)
     return run, waiting, gr.Button(interactive=False)
 
 
@@ -130,14 +137,14 @@ def segment_all(run: Run) -> Iterator[tuple[Any, ...]]:
         seconds = time.monotonic() - started
         done = sum(row.size[0] * row.size[1] for row in rows if row.size)
         if finished:
-            said = [f"took {render.seconds(seconds)}"]
+            said = [f"took {seconds_text(seconds)}"]
         else:
-            left = f"about {render.seconds(seconds * (run.pixels - done) / done)} left" if done else ""
+            left = f"about {seconds_text(seconds * (run.pixels - done) / done)} left" if done else ""
             said = [words for words in (run.under_way, left) if words]
-        return render.batch_progress(len(rows), len(run.pictures), said, run.remarks)
+        return batch_progress(len(rows), len(run.pictures), said, run.remarks)
 
     def table() -> str:
-        return render.batch_table(names, rows, pooled(rows), bundle.class_names, bundle.palette) if rows else ""
+        return batch_table(names, rows, pooled(rows), bundle.class_names, bundle.palette) if rows else ""
 
     yield progress(), "", gr.DownloadButton(visible=False), gr.Button(interactive=True)
     # Closing the answers completes the archive, after a stop too.
@@ -187,6 +194,66 @@ def stop(run: Run | None) -> Any:
     if run is not None:
         run.stopped = True
     return gr.Button(interactive=False)
+
+
+def batch_progress(done: int, total: int, said: Sequence[str], remarks: Sequence[str]) -> str:
+    """How far many pictures are; said: what goes on the same line, such as "about 8 s left"."""
+    line = " · ".join([f"<b>{done}</b> of {total} pictures", *map(escape, said)])
+    below = "".join(f"<p>{escape(remark)}</p>" for remark in remarks)
+    return (
+        f'<div class="progress"><p role="status">{line}</p>'
+        f'<progress max="{total}" value="{done}">{done} of {total}</progress>{below}</div>'
+    )
+
+
+def batch_table(
+    names: Sequence[str],
+    rows: Sequence[Row],
+    totals: tuple[ConfusionMatrix, ConfusionMatrix] | None,
+    class_names: Sequence[str],
+    palette: np.ndarray,
+) -> str:
+    """Many pictures, a line each: agreement, mIoU where there is a truth, and what each network sees, as two strips.
+
+    totals: the counts of all that have a ground truth, see `pooled`.
+    """
+    sides = side_headers([f"mIoU {name}" for name in names])
+    head = f'<th scope="col">Picture</th><th scope="col">Agreement</th>{sides}<th scope="col">Classes, by network</th>'
+    foot = ""
+    if totals:
+        label = f"All {sum(row.scores is not None for row in rows)} with a ground truth, counted as one picture"
+        cells = score_cells([total.miou() for total in totals])
+        foot = f'<tfoot><tr><th scope="row">{label}</th><td></td>{cells}<td></td></tr></tfoot>'
+    body = "".join(_batch_row(names, row, class_names, palette) for row in rows)
+    return f'<table class="scores many"><thead><tr>{head}</tr></thead><tbody>{body}</tbody>{foot}</table>'
+
+
+def _batch_row(names: Sequence[str], row: Row, class_names: Sequence[str], palette: np.ndarray) -> str:
+    name, note = escape(row.name), f"<small>{escape(row.note)}</small>" if row.note else ""
+    if row.size is None:
+        return f'<tr class="failed"><th scope="row">{name}{note}</th><td colspan="4">left out</td></tr>'
+    h, w = row.size
+    cells = score_cells([scores.miou for scores in row.scores] if row.scores else [math.nan] * 2)
+    strips = "".join(
+        _share_strip(network, shares, class_names, palette) for network, shares in zip(names, row.shares, strict=True)
+    )
+    return (
+        f'<tr><th scope="row">{name}<small>{w} × {h}</small>{note}</th><td>{percent(row.agreement)}</td>{cells}'
+        f'<td class="strips">{strips}</td></tr>'
+    )
+
+
+def _share_strip(network: str, shares: np.ndarray, class_names: Sequence[str], palette: np.ndarray) -> str:
+    """A strip divided among the classes, with their names for those who hear or point."""
+    seen = np.flatnonzero(shares)
+    said = escape(f"{network}: " + ", ".join(f"{class_names[i]} {percent(shares[i])}" for i in seen))
+    unpainted = unpainted_classes(class_names)
+    parts = "".join(
+        f'<i class="{"clear" if i in unpainted else ""}" '
+        f'style="flex-grow:{shares[i]:.6f};--c:{hex_code(palette[i])}"></i>'
+        for i in seen
+    )
+    return f'<span class="share-strip" role="img" title="{said}" aria-label="{said}">{parts}</span>'
 
 
 # ---- the section -----------------------------------------------------------------------------------------------------

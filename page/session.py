@@ -21,13 +21,13 @@ import spaces
 from page import networks, viewer
 from page.networks import Sides
 from page.refusals import refusal
-from unet import render
 from unet.bundle import BundleError
 from unet.compare import Comparison
+from unet.ground_truth import Truth, read_truth
 from unet.images import ImageError, read_image
 from unet.palette import LiveView, PaletteLadder
 from unet.predict import Segmentation
-from unet.truth import Truth, read_truth
+from unet.resize import shrink
 
 ROOT = Path(__file__).parents[1]
 
@@ -171,7 +171,7 @@ def read_picture(source: str | Path | None, notify: Callable[[str], Any] = gr.In
 def open_picture(source: str | Path, truth: Path | None = None) -> Picture:
     """Read a picture for the page. Raises as `read_picture`."""
     image = read_picture(source)
-    view = render.shrink(image, viewer.PIXELS)
+    view = shrink(image, viewer.PIXELS)
     return Picture(Path(source), view, view is not image, LiveView(view), truth)
 
 

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from unet import render
+from page.patterns import pattern_numbers
 from unet.compare import Comparison
 from unet.overlay import unpainted_classes
+from unet.resize import sample
 
 PIXELS = 1_000_000  # what a screen shows of a picture, and what the palette's slider repaints
 
@@ -37,12 +38,12 @@ def files(
     """
     size = view.shape[:2]
     planes = [
-        *(render.sample(label_map, size) for label_map in comparison.label_maps),
+        *(sample(label_map, size) for label_map in comparison.label_maps),
         *(np.rint(255 * confidence).astype(np.uint8) for confidence in confidences),
-        *([] if truth is None else [render.sample(truth, size)]),
+        *([] if truth is None else [sample(truth, size)]),
     ]
     unpainted = unpainted_classes(comparison.class_names)
-    patterns = render.pattern_numbers(palette)
+    patterns = pattern_numbers(palette)
     facts = {
         "picture_key": zlib.crc32(view),
         "size": size,

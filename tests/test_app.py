@@ -30,12 +30,12 @@ from playwright.sync_api import expect
 
 import app
 from page import inside, many, networks, programs, session
+from page.patterns import pattern_numbers
 from unet import Segmenter
 from unet.compare import score
 from unet.hub import find_bundles, write_card
 from unet.images import read_annotation, read_image, save_png
 from unet.overlay import overlay
-from unet.render import pattern_numbers
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "weights" / "nuclei" / "examples"

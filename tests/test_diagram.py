@@ -11,8 +11,9 @@ import pytest
 from bundles import photo, small_bundle
 from PIL import Image
 
-from unet import ARCHITECTURES, Segmenter, UNetConfig, diagram
-from unet.features import Loss, SkipFeatures
+from page import diagram
+from page.features import Loss, SkipFeatures
+from unet import ARCHITECTURES, Segmenter, UNetConfig
 
 PAPER = dataclasses.replace(ARCHITECTURES["crop-concat"], num_outputs=12)
 

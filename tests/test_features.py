@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from bundles import photo, small_bundle
 
+from page.features import SkipFeatures, loss, skip_features
 from unet import ARCHITECTURES, Segmenter
-from unet.features import SkipFeatures, loss, skip_features
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

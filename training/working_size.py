@@ -13,7 +13,7 @@ import numpy as np
 from scipy import ndimage
 
 from unet.metrics import IGNORE_INDEX
-from unet.render import sample, view_size
+from unet.resize import sample, view_size
 
 MAX_MAPS = 50  # label maps sampled
 MAP_PIXELS = 512 * 512  # to which a label map is sampled

@@ -24,11 +24,11 @@ import numpy as np
 from PIL import Image
 
 from .compare import Scores, compare
+from .ground_truth import read_truth
 from .images import MAX_PIXELS, ImageError, Source, read_image, save_png
 from .metrics import IGNORE_INDEX, ConfusionMatrix
 from .overlay import overlay, unpainted_classes
 from .predict import Segmentation
-from .truth import read_truth
 
 #: Both networks asked about one picture, uint8 (H, W, 3).
 Ask = Callable[[np.ndarray], tuple[Segmentation, Segmentation]]

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .compare import disagreement, score
-from .model import Join, center_crop
-from .predict import Segmenter, Tile
+from unet.compare import disagreement, score
+from unet.model import Join, center_crop
+from unet.predict import Segmenter, Tile
 
 
 @dataclass(frozen=True)

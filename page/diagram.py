@@ -18,10 +18,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from .features import Loss, SkipFeatures
-from .model import LevelShapes, UNetConfig
-from .predict import Layout, Tile, mirrored
-from .render import percent, shrink, signed_view
+from page.features import Loss, SkipFeatures
+from page.formatting import percent
+from page.overlay import signed_view
+from unet.model import LevelShapes, UNetConfig
+from unet.predict import Layout, Tile, mirrored
+from unet.resize import shrink
 
 Shape = tuple[int, int, int]
 Point = tuple[float, float]

@@ -1,16 +1,17 @@
-"""What is drawn, worked by hand; and that a stranger's names are only ever text."""
+"""What the page says and draws on the server, worked by hand; names from a bundle are text."""
 
 import re
 
 import numpy as np
 import pytest
 
+from page import answer as answer_section
+from page import formatting, many, overlay, palettes, scores
+from page.patterns import pattern_numbers, perceived_distances
 from training.datasets import TASKS
-from unet import render
 from unet.batch import Row, pooled
 from unet.compare import compare
 from unet.predict import Segmentation
-from unet.render import pattern_numbers, perceived_distances
 
 PALETTE = np.array([(0, 0, 0), (200, 100, 0), (0, 100, 200)], np.uint8)
 
@@ -26,114 +27,53 @@ def comparison(first, second, names, truth=None):
     )
 
 
-# ---- pictures --------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "size", [(3000, 4000), (4000, 3000), (1, 5_000_000), (5_000_000, 1), (2, 3_000_000), (999, 1001)]
-)
-def test_a_view_stays_within_its_limit_and_keeps_its_shape(size):
-    h, w = render.view_size(size, 1_000_000)
-    assert 1 <= h * w <= 1_000_000
-    assert h <= size[0]
-    assert w <= size[1]
-    if min(size) > 100:
-        assert w / h == pytest.approx(size[1] / size[0], rel=0.01)
-
-
-def test_a_small_picture_is_its_own_view():
-    image = np.zeros((10, 12, 3), np.uint8)
-    assert render.view_size((10, 12), 120) == (10, 12)
-    assert render.shrink(image, 120) is image
-
-
-def test_shrinking_takes_means_and_sampling_takes_pixels():
-    image = np.zeros((2, 4, 3), np.uint8)
-    image[:, ::2] = 200
-    np.testing.assert_array_equal(render.shrink(image, 2), np.full((1, 2, 3), 100))
-    labels = np.array([[0, 0, 7, 7], [0, 0, 7, 7], [3, 3, 9, 9], [3, 3, 9, 9]], np.uint8)
-    np.testing.assert_array_equal(render.sample(labels, (2, 2)), [[0, 7], [3, 9]])
-    np.testing.assert_array_equal(render.sample(labels, (4, 4)), labels)
-
-
-def test_paint_has_the_palettes_colours_and_keeps_the_labels():
-    labels = np.array([[0, 1], [2, 1]], np.uint8)
-    picture = render.paint(labels, PALETTE)
-    np.testing.assert_array_equal(np.asarray(picture), labels)
-    np.testing.assert_array_equal(np.asarray(picture.convert("RGB")), PALETTE[labels])
-
-
-def test_disagreement_shows_each_sides_class_and_fog_elsewhere():
-    image = np.full((1, 3, 3), (10, 20, 30), np.uint8)
-    first, second = np.array([[1, 1, 0]], np.uint8), np.array([[1, 2, 1]], np.uint8)
-    left = render.disagreement_view(image, first, second, PALETTE, unpainted=(0,))
-    right = render.disagreement_view(image, second, first, PALETTE, unpainted=(0,))
-    fog = left[0, 0]
-    assert fog[0] == fog[1] == fog[2] > 150
-    np.testing.assert_array_equal(right[0, 0], fog)
-    np.testing.assert_array_equal(left[0, 1], PALETTE[1])
-    np.testing.assert_array_equal(right[0, 1], PALETTE[2])
-    np.testing.assert_array_equal(left[0, 2], image[0, 2])  # background says nothing: the clear picture
-    np.testing.assert_array_equal(right[0, 2], PALETTE[1])
-
-
-def test_inputs_are_not_changed():
-    image, labels = np.full((2, 2, 3), 9, np.uint8), np.ones((2, 2), np.uint8)
-    render.disagreement_view(image, labels, labels, PALETTE)
-    assert (image == 9).all()
-    assert (labels == 1).all()
-
-
-# ---- words and HTML --------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("share", "text"),
     [(0, "0.0 %"), (0.0001, "< 0.1 %"), (0.306, "30.6 %"), (0.99951, "> 99.9 %"), (1, "100.0 %")],
 )
 def test_percent(share, text):
-    assert render.percent(share) == text
+    assert formatting.percent(share) == text
 
 
 @pytest.mark.parametrize(("duration", "text"), [(0.071, "0.07 s"), (0.996, "1.0 s"), (1.44, "1.4 s"), (37.8, "38 s")])
 def test_seconds(duration, text):
-    assert render.seconds(duration) == text
+    assert formatting.seconds(duration) == text
 
 
 def test_parameters():
-    assert render.parameters(662_305) == "0.66 M"
-    assert render.parameters(31_032_460) == "31.0 M"
+    assert formatting.parameters(662_305) == "0.66 M"
+    assert formatting.parameters(31_032_460) == "31.0 M"
 
 
 def test_swatches_are_buttons_largest_share_first():
-    html = render.swatches(np.array([(255, 0, 16), (1, 2, 3)], np.uint8), np.array([0.25, 0.75]))
+    html = palettes.swatches(np.array([(255, 0, 16), (1, 2, 3)], np.uint8), np.array([0.25, 0.75]))
     assert re.findall(r'<button[^>]*data-hex="(#\w+)"', html) == ["#010203", "#ff0010"]
     assert "Copy #ff0010, 25.0 % of the picture" in html
 
 
 def test_palette_facts():
     # 12 levels of squared distance over three channels are 4 a channel: 10 log10(255^2 / 4) = 42.1 dB.
-    facts = render.palette_facts(8, 35_120, 12.0)
+    facts = palettes.palette_facts(8, 35_120, 12.0)
     assert "<b>8</b> of 35,120 colours" in facts
     assert "<b>4.0</b>" in facts
     assert "<b>42.1 dB</b>" in facts
-    assert "every pixel exact" in render.palette_facts(3, 3, 0.0)
+    assert "every pixel exact" in palettes.palette_facts(3, 3, 0.0)
 
 
 def test_scores_name_the_better_one_and_say_so_where_there_is_no_truth():
     truth = np.array([[0, 1, 1, 1]], np.uint8)
-    table = render.score_table(("a", "b"), comparison([[0, 1, 1, 1]], [[0, 0, 0, 1]], ("background", "leaf"), truth))
+    table = scores.score_table(("a", "b"), comparison([[0, 1, 1, 1]], [[0, 0, 0, 1]], ("background", "leaf"), truth))
     assert "<td><b>100.0 %</b></td><td>50.0 %</td>" in table  # Dice and pixel accuracy of b are both one half
     assert table.count("<b>") == 4
     assert "of “leaf”" in table
     assert "give or take 1 pixel<" in table
-    assert "No ground truth" in render.score_table(("a", "b"), comparison([[0]], [[0]], ("x", "y")))
+    assert "No ground truth" in scores.score_table(("a", "b"), comparison([[0]], [[0]], ("x", "y")))
 
 
 def test_bars_are_as_long_as_the_iou_and_a_class_in_neither_has_none():
     truth = np.array([[0, 0, 1, 1]], np.uint8)
     answer = comparison([[0, 0, 1, 1]], [[0, 0, 0, 1]], ("sky", "leaf", "car"), truth)
-    bars = render.iou_bars(("one", "other"), answer, PALETTE)
+    bars = scores.iou_bars(("one", "other"), answer, PALETTE)
     rows = re.findall(r"<tr.*?</tr>", bars)[1:]
     assert [re.findall(r"width:([\d.]+)%", row) for row in rows] == [
         ["100.00", "66.67"],
@@ -143,7 +83,7 @@ def test_bars_are_as_long_as_the_iou_and_a_class_in_neither_has_none():
     assert "50.0 % of the truth" in rows[0]
     assert "absent" in rows[2]
     assert rows[2].count("–") == 2
-    assert render.iou_bars(("one", "other"), comparison([[0]], [[0]], ("x", "y")), PALETTE) == ""
+    assert scores.iou_bars(("one", "other"), comparison([[0]], [[0]], ("x", "y")), PALETTE) == ""
 
 
 def test_many_pictures_are_a_table_with_a_sum():
@@ -151,7 +91,7 @@ def test_many_pictures_are_a_table_with_a_sum():
     answer = comparison([[0, 0, 1, 1]], [[0, 0, 0, 1]], ("sky", "<b>"), truth)
     row = Row("<i>.png", "i", (1, 4), answer.agreement, answer.shares, (0.1, 0.1), answer.scores)
     broken = Row("broken.png", note="It is <damaged>.")
-    table = render.batch_table(("one", "other"), [row, broken], pooled([row, broken]), ("sky", "<b>"), PALETTE)
+    table = many.batch_table(("one", "other"), [row, broken], pooled([row, broken]), ("sky", "<b>"), PALETTE)
     assert "&lt;i&gt;.png<small>4 × 1</small></th><td>75.0 %</td><td><b>100.0 %</b></td><td>58.3 %</td>" in table
     assert 'aria-label="other: sky 75.0 %, &lt;b&gt; 25.0 %"' in table
     assert "It is &lt;damaged&gt;." in table
@@ -162,11 +102,11 @@ def test_names_from_a_bundle_are_text():
     name = "<img src=x onerror=alert(1)>"
     answer = comparison([[0, 1]], [[1, 1]], (name, "b"), np.array([[0, 1]], np.uint8))
     for html in (
-        render.legend((name, name), answer, PALETTE),
-        render.score_table((name, name), answer),
-        render.iou_bars((name, name), answer, PALETTE),
-        render.truth_line(name, 0.5),
-        render.network_headings((name, name), (name, name), (1, 1), (1, 1), (name, name), (name, None)),
+        answer_section.legend((name, name), answer, PALETTE),
+        scores.score_table((name, name), answer),
+        scores.iou_bars((name, name), answer, PALETTE),
+        scores.truth_line(name, 0.5),
+        answer_section.network_headings((name, name), (name, name), (1, 1), (1, 1), (name, name), (name, None)),
     ):
         assert "<img" not in html
         assert "&lt;img" in html
@@ -192,3 +132,24 @@ def test_every_known_palette_needs_few_patterns(task):
     same = numbers[:, None] == numbers
     assert not (same & alike & ~np.eye(len(palette), dtype=bool)).any()
     assert numbers.max() <= 6
+
+
+def test_disagreement_shows_each_sides_class_and_fog_elsewhere():
+    image = np.full((1, 3, 3), (10, 20, 30), np.uint8)
+    first, second = np.array([[1, 1, 0]], np.uint8), np.array([[1, 2, 1]], np.uint8)
+    left = overlay.disagreement_view(image, first, second, PALETTE, unpainted=(0,))
+    right = overlay.disagreement_view(image, second, first, PALETTE, unpainted=(0,))
+    fog = left[0, 0]
+    assert fog[0] == fog[1] == fog[2] > 150
+    np.testing.assert_array_equal(right[0, 0], fog)
+    np.testing.assert_array_equal(left[0, 1], PALETTE[1])
+    np.testing.assert_array_equal(right[0, 1], PALETTE[2])
+    np.testing.assert_array_equal(left[0, 2], image[0, 2])  # background says nothing: the clear picture
+    np.testing.assert_array_equal(right[0, 2], PALETTE[1])
+
+
+def test_paint_has_the_palettes_colours_and_keeps_the_labels():
+    labels = np.array([[0, 1], [2, 1]], np.uint8)
+    picture = palettes.paint(labels, PALETTE)
+    np.testing.assert_array_equal(np.asarray(picture), labels)
+    np.testing.assert_array_equal(np.asarray(picture.convert("RGB")), PALETTE[labels])

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from unet.ground_truth import TruthError, read_truth
 from unet.images import ImageError, save_png
 from unet.metrics import IGNORE_INDEX
-from unet.truth import TruthError, read_truth
 
 CLASSES = len(NAMES)
 VOID = IGNORE_INDEX

@@ -1,0 +1,46 @@
+"""Pictures that the page draws on the server."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import numpy as np
+
+from unet.compare import disagreement
+from unet.overlay import overlay
+
+# Below zero, zero, above zero: two hues that colour-blind eyes keep apart, on a ground that is dark on any page.
+_SIGNED_RAMP = np.array([(84, 214, 200), (20, 22, 28), (255, 196, 77)], np.float32)
+# Agreement is shown as a fog over the picture: grey, pulled this far towards this level.
+_FOG, _FOG_LEVEL = 0.72, 236
+# Rec. 601 luma, as Pillow's "L".
+_LUMA = np.array((0.299, 0.587, 0.114), np.float32)
+
+
+def disagreement_view(
+    image: np.ndarray,
+    label_map: np.ndarray,
+    other: np.ndarray,
+    palette: np.ndarray,
+    *,
+    unpainted: Collection[int] = (),
+) -> np.ndarray:
+    """What one network says where the other says something else; fog where they agree.
+
+    image: uint8 (H, W, 3). label_map, other: uint8 (H, W). unpainted: classes drawn as the clear picture. Returns uint8
+    (H, W, 3). Raises ValueError for two sizes.
+    """
+    differs = disagreement(label_map, other)
+    grey = image.astype(np.float32) @ _LUMA
+    fog = np.rint(grey * (1 - _FOG) + _FOG * _FOG_LEVEL).astype(np.uint8)
+    said = overlay(image, label_map, palette, opacity=1.0, unpainted=unpainted)
+    return np.where(differs[..., None], said, fog[..., None])
+
+
+def signed_view(values: np.ndarray, scale: float) -> np.ndarray:
+    """float (H, W) -> uint8 (H, W, 3): black where zero, teal below and amber above, brightest from ``scale`` on."""
+    share = np.clip(values / (scale or 1.0), -1, 1)[..., None]
+    below, zero, above = _SIGNED_RAMP
+    return np.rint(zero + np.maximum(share, 0) * (above - zero) + np.maximum(-share, 0) * (below - zero)).astype(
+        np.uint8
+    )
