@@ -311,7 +311,8 @@ class Stopwatch:
 def limits(args: argparse.Namespace, device: torch.device, repeats: int) -> str:
     """Both networks alone: what share of the device's measured matrix product and copy speeds do they reach?"""
     dtype = torch.bfloat16 if has_native_bfloat16(device) else torch.float32
-    peak, bandwidth = matmul_peak(device, dtype), copy_bandwidth(device)
+    peaks = {kind: matmul_peak(device, kind, quick=args.quick) for kind in {dtype, torch.float32}}
+    peak, plain, bandwidth = peaks[dtype], peaks[torch.float32], copy_bandwidth(device)
     rows = [
         "| network | input | batch | a batch | pictures a second | of the matrix product | of the copy |",
         "|---|---|--:|--:|--:|--:|--:|",
@@ -341,13 +342,13 @@ def limits(args: argparse.Namespace, device: torch.device, repeats: int) -> str:
                 f"| {name}, {kind} | {size[0]}x{size[1]} | {batch} | {shown(seconds)} | {rate:,.0f} "
                 f"| {rate * flops / peak:.0%} | {rate * moved / bandwidth:.0%} |"
             )
-    plain = matmul_peak(device, torch.float32)
+    products = f"{plain / 1e12:.2f} TFLOP/s in float32"
+    if dtype != torch.float32:
+        products = f"{peak / 1e12:.2f} TFLOP/s in bfloat16, {products}"
     return (
-        f"How near to the device's limits, measured in this run: {peak / 1e12:.2f} TFLOP/s in a matrix product of "
-        f"{str(dtype).removeprefix('torch.')}, {plain / 1e12:.2f} in one of float32, {bandwidth / 1e9:,.0f} GB/s in a "
-        "copy. Where a network is near the first, the two products' ratio is about what its precision can give. Of the "
-        "copy: as if every "
-        "convolution read its input and wrote its output once, and nothing else were moved.\n\n" + "\n".join(rows)
+        f"How near to the device's limits, measured in this run: matrix products reach {products}; a copy reaches "
+        f'{bandwidth / 1e9:,.0f} GB/s. "Of the copy" counts as if every convolution read its input and wrote its '
+        "output once, and nothing else were moved.\n\n" + "\n".join(rows)
     )
 
 

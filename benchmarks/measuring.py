@@ -81,9 +81,12 @@ def machine(*packages: str) -> str:
     return f"{', '.join(parts)}; Python {platform.python_version()}, {versions}"
 
 
-def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
-    """FLOP/s of a large matrix product, the best of ten: what the device reaches where nothing stands in the way."""
-    n = 8192 if device.type == "cuda" else 2048
+def matmul_peak(device: torch.device, dtype: torch.dtype, *, quick: bool = False) -> float:
+    """FLOP/s of a large matrix product, the best of ten.
+
+    Only for a dtype that the device multiplies natively: a large emulated product takes minutes.
+    """
+    n = 128 if quick else 8192 if device.type == "cuda" else 2048
     a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
     return 2 * n**3 / min(interleaved({"": lambda: a @ b}, 10, device)[""])
 

@@ -52,9 +52,10 @@ def main(arguments: list[str] | None = None) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     batch_size = 2 if args.quick else args.batch_size or (48 if device.type == "cuda" else 6)
     steps = 2 if args.quick else 30 if device.type == "cuda" else 4
-    peak, plain = (matmul_peak(device, dtype) for dtype in (torch.bfloat16, torch.float32))
+    precision = "float32" if make_accelerator().mixed_precision == "no" else "bfloat16"  # of fit
+    peaks = {name: matmul_peak(device, getattr(torch, name), quick=args.quick) for name in {precision, "float32"}}
     rates = [
-        "| network | fit | the usual loop | times faster | fit, of a bfloat16 matrix product "
+        f"| network | fit | the usual loop | times faster | fit, of a {precision} matrix product "
         "| the usual loop, of a float32 one | augmenting |",
         "|---|--:|--:|--:|--:|--:|--:|",
     ]
@@ -69,7 +70,8 @@ def main(arguments: list[str] | None = None) -> None:
             runs.append(bench.fit_once())
             usual.append(bench.usual_loop())
         ours, theirs = ([run[which] for run in runs] for which in ("rate", "augmenting"))
-        shares = (statistics.median(rate) * bench.flops() / of for rate, of in ((ours, peak), (usual, plain)))
+        pairs = ((ours, precision), (usual, "float32"))
+        shares = (statistics.median(rate) * bench.flops() / peaks[name] for rate, name in pairs)
         rates.append(
             f"| {architecture} | {shown_rate(ours)} | {shown_rate(usual)} "
             f"| **{statistics.median(ours) / statistics.median(usual):.1f}×** "
@@ -84,12 +86,12 @@ def main(arguments: list[str] | None = None) -> None:
             f"| {architecture} | {epoch:.1f} s | {validation:.1f} s | {checkpoint:.2f} s "
             f"| {overhead / (overhead + epoch):.1%} |"
         )
-    precision = make_accelerator().mixed_precision.replace("no", "float32")
     text = "\n\n".join(
         [
             f"{before}. fit in {precision}; batches of {batch_size}, crops of "
-            f"{args.crop[0]}x{args.crop[1]}, {workers()} DataLoader workers; a bfloat16 matrix product reaches "
-            f"{peak / 1e12:.2f} TFLOP/s, a float32 one {plain / 1e12:.2f}.",
+            f"{args.crop[0]}x{args.crop[1]}, {workers()} DataLoader workers; matrix products reach "
+            + ", ".join(f"{peak / 1e12:.2f} TFLOP/s in {name}" for name, peak in sorted(peaks.items()))
+            + ".",
             "\n".join(rates),
             f"Validated every {DEFAULTS.validate_every} epochs, saved after each: {len(dataset.train)} pictures an "
             f"epoch, {len(dataset.val)} to validate on.",

@@ -4,6 +4,8 @@ import shutil
 
 import huggingface_hub
 import pytest
+import torch
+from accelerate.state import AcceleratorState, PartialState
 from huggingface_hub import constants
 from loopback_hub import LoopbackHub
 from playwright.sync_api import sync_playwright
@@ -20,6 +22,20 @@ CHROMIUM = [
     "--use-fake-device-for-media-stream",
     "--use-fake-ui-for-media-stream",
 ]
+
+NATIVE = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+@pytest.fixture(params=[False, True] if NATIVE else [False], ids=lambda native: "bfloat16" if native else "float32")
+def bfloat16(request, monkeypatch):
+    """Whether the processor multiplies bfloat16 natively; where it does, the test also runs as if it did not.
+
+    A whole process without: ONEDNN_MAX_CPU_ISA=AVX2.
+    """
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: request.param)
+    for state in (AcceleratorState, PartialState):  # a precision that an earlier test chose
+        state._reset_state()
+    return request.param
 
 
 @pytest.fixture

@@ -101,13 +101,23 @@ def test_the_common_way_gives_the_same_answer(architecture, working_pixels):
     np.testing.assert_allclose(confidence, ours.confidence, atol=1e-3)
 
 
-def test_inference(weights, pictures, capsys):
+def tables(text):
+    """Every Markdown table, as lists of cells."""
+    blocks = [[line for line in block.splitlines() if line.startswith("|")] for block in text.split("\n\n")]
+    return [[[cell.strip() for cell in line.strip("|").split("|")] for line in block] for block in blocks if block]
+
+
+def test_inference(weights, pictures, capsys, bfloat16):
     inference.main(["--quick", "--weights", str(weights), "--data", f"nuclei={pictures}", "--width", "0.0625"])
-    found = rows(capsys.readouterr().out)
+    text = capsys.readouterr().out
+    speeds, *_, limits = tables(text)
+    assert ("Segmenter, bfloat16" in speeds[0]) == ("TFLOP/s in bfloat16" in text) == bfloat16
+    assert {len(cells) for cells in speeds} == {len(speeds[0])}
+    found = rows(text)
     for side in SIDES:
-        assert len(found[f"{side}, nuclei"]) == len(found["network"])
-        assert "×" in found[f"{side}, nuclei"][2]
+        assert "×" in found[f"{side}, nuclei"][speeds[0].index("Segmenter, float32") - 1]
         assert "%" in found[f"{side}, eager"][-1]
+        assert len(found[f"{side}, eager"]) == len(limits[0]) - 1
     assert found["both networks"][0].endswith("%")
     assert [cell.split(", ")[-1] for cell in found["**all**"]] == ["100%"] * len(found["**all**"])
 
@@ -151,11 +161,13 @@ def test_the_line_through_exact_times_is_exact():
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # DataLoader's workers, from Python 3.12 on
-def test_training(pictures, capsys):
+def test_training(pictures, capsys, bfloat16):
     training.main(
         ["--quick", "--task", "nuclei", "--data", f"nuclei={pictures}", "--width", "0.0625", "--crop", "32", "32"]
     )
     text = capsys.readouterr().out
+    assert f"fit in {'bfloat16' if bfloat16 else 'float32'};" in text
+    assert (" bfloat16 matrix product |" in text) == ("TFLOP/s in bfloat16" in text) == bfloat16
     for side in SIDES:
         lines = [line for line in text.splitlines() if line.startswith(f"| {side} |")]
         assert len(lines) == 2

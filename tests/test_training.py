@@ -66,6 +66,11 @@ def same_weights(a, b):
     return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
 
 
+def test_fit_runs_in_the_precision_that_the_processor_multiplies_natively(bfloat16, tmp_path):
+    fitted = train(tmp_path, recipe=dataclasses.replace(RECIPE, epochs=1))
+    assert fitted.record["precision"] == ("bf16" if bfloat16 else "no")
+
+
 @pytest.mark.parametrize("outputs", [1, 3])
 def test_void_pixels_do_not_count(outputs):
     torch.manual_seed(0)
