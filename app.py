@@ -25,7 +25,7 @@ from PIL import Image
 from page import answer as answer_html
 from page import inside, many, networks, palettes, programs, viewer, visitors
 from page import scores as scores_html
-from page.boxes import TRUTH_FILES, PictureBox, html
+from page.boxes import TRUTH_FILES, FileBox, PictureBox, html
 from page.networks import Sides
 from page.refusals import Page, refusal, say_what_there_is
 from page.session import (
@@ -394,7 +394,7 @@ def build_demo() -> gr.Blocks:
         html("score-title", SCORE_TITLE)
         with gr.Row(elem_id="score"):
             with gr.Column(scale=4, min_width=300, elem_id="truth"):
-                truth = gr.File(label="Ground truth", file_types=TRUTH_FILES, height=132, elem_id="truth-file")
+                truth = FileBox(label="Ground truth", file_types=TRUTH_FILES, height=132, elem_id="truth-file")
                 html("truth-info", f"<p>{TRUTH_INFO}</p>")
                 scores = html("scores")
             with gr.Column(scale=8, min_width=320):

@@ -1,45 +1,38 @@
-"""Gradio's components as the page wants them: what was sent comes as it is, for the library to read or to refuse."""
+"""Gradio's components, handing on what was sent as it is: the library reads it, or says why it does not."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
-from gradio import FileData
+from gradio.data_classes import FileData, GradioRootModel, ImageData
 
 TRUTH_FILES = [".png", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".jpg", ".jpeg"]
 
 
-def as_it_is(box: Any, payload: Any) -> str | None:
-    """What a box hands over -> the file's path. The library reads more formats, and says why it refuses one."""
-    return None if payload is None else payload.path
+def raw(component: Any, payload: Any) -> Any:
+    """What was sent: a file as its path, several as FileData, other values unchanged.
 
-
-def as_sent(control: Any, payload: Any) -> Any:
-    """What a program sends for a choice or a number: the function knows what it takes, and says what it is not."""
-    return payload
-
-
-def as_they_are(box: Any, payload: Any) -> list[FileData] | None:
-    """What a box for many files hands over -> the files, which still know the names that they had with their owner."""
-    return None if payload is None else payload.root
-
-
-def _handing_over(box: type, preprocess: Callable[[Any, Any], Any]) -> type:
-    """A kind of box that leaves the reading of files to the library.
-
-    It has to be a class, since Gradio makes a session's box anew after each update, but no class statement: for one,
-    Gradio writes a stub beside this file.
+    Gradio's own reading knows fewer formats and refuses in fewer words. `refusals.check_files` has seen every path.
     """
-    return type.__new__(type(box), box.__name__, (box,), {"preprocess": preprocess})
+    if isinstance(payload, (FileData, ImageData)):
+        return payload.path
+    return payload.root if isinstance(payload, GradioRootModel) else payload
 
 
-PictureBox = _handing_over(gr.Image, as_it_is)
-FileBox = _handing_over(gr.File, as_it_is)
-FilesBox = _handing_over(gr.File, as_they_are)
-Choice = _handing_over(gr.Radio, as_sent)
-Number = _handing_over(gr.Number, as_sent)
+def _raw(component: type) -> type:
+    """A subclass of a component whose preprocess is `raw`.
+
+    It has to be a class, since Gradio makes a session's component anew after each update, but no class statement: for
+    one, Gradio writes a stub beside this file.
+    """
+    return type.__new__(type(component), component.__name__, (component,), {"preprocess": raw})
+
+
+PictureBox = _raw(gr.Image)
+FileBox = _raw(gr.File)
+Choice = _raw(gr.Radio)
+Number = _raw(gr.Number)
 
 
 def html(name: str, value: str = "") -> gr.HTML:

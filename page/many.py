@@ -20,7 +20,7 @@ import numpy as np
 from gradio import FileData
 
 from page import networks
-from page.boxes import TRUTH_FILES, FilesBox, html
+from page.boxes import TRUTH_FILES, FileBox, html
 from page.formatting import hex_code, percent
 from page.formatting import seconds as seconds_text
 from page.networks import Sides
@@ -266,8 +266,8 @@ def build(task: gr.Component, sides: gr.State) -> None:
     html("many-title", TITLE)
     with gr.Row(elem_id="many"):
         with gr.Column(scale=4, min_width=300, elem_id="many-files"):
-            pictures = FilesBox(file_count="multiple", label="Pictures", height=132, elem_id="many-pictures")
-            truths = FilesBox(
+            pictures = FileBox(file_count="multiple", label="Pictures", height=132, elem_id="many-pictures")
+            truths = FileBox(
                 file_count="multiple",
                 label="Ground truths (optional), called like the pictures",
                 file_types=TRUTH_FILES,

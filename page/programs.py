@@ -11,7 +11,7 @@ import gradio as gr
 from gradio import FileData
 
 from page import many, networks, palettes
-from page.boxes import Choice, FileBox, FilesBox, Number, PictureBox
+from page.boxes import Choice, FileBox, Number, PictureBox
 from page.refusals import refusal
 from page.session import (
     COLOR_SPACES,
@@ -173,8 +173,8 @@ def add_endpoints(names: list[str]) -> None:
     """The page's doors for programs: what its controls do, without a session. They are not drawn."""
     picture = PictureBox(type="filepath", label="image", visible=False)
     truth = FileBox(label="truth", visible=False)
-    pictures = FilesBox(file_count="multiple", label="pictures", visible=False)
-    truths = FilesBox(file_count="multiple", label="truths", visible=False)
+    pictures = FileBox(file_count="multiple", label="pictures", visible=False)
+    truths = FileBox(file_count="multiple", label="truths", visible=False)
     task = Choice(names, label="task", visible=False)
     network, left, right = (gr.Textbox(label=label, visible=False) for label in ("network", "left", "right"))
     colors = Number(8, precision=0, label="colors", visible=False)

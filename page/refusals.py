@@ -1,8 +1,10 @@
-"""Whatever cannot be done is refused in a sentence; what goes wrong here is in the log, which no visitor is shown."""
+"""Expected errors are shown to the visitor in a sentence; unexpected ones are only logged."""
 
 from __future__ import annotations
 
+import os
 import traceback
+from collections.abc import Iterator
 from typing import Any
 
 import gradio as gr
@@ -11,22 +13,55 @@ from fastapi.responses import JSONResponse
 from gradio_client.exceptions import AppError
 
 FILE_EXAMPLE = '{"path": "…", "meta": {"_type": "gradio.FileData"}}'
+NOT_UPLOADED = f"Files are uploaded first: send the path that the upload returned, as {FILE_EXAMPLE}."
 OUR_MISTAKE = "Something went wrong here that should not have: try it again, or with another picture."
 
 
 def refusal(sentence: str) -> gr.Error:
-    """What a person reads; the log stays free of it."""
+    """An expected error: the visitor reads the sentence, and the log stays free of it."""
     begins_with_a_name = "/" in sentence.partition(" ")[0]
     return gr.Error(sentence if begins_with_a_name else sentence[:1].upper() + sentence[1:], print_exception=False)
 
 
-class Page(gr.Blocks):
-    """gr.Blocks that answers in a sentence where Gradio says nothing: what was sent does not fit, or we made a mistake.
+def check_files(inputs: Any) -> None:
+    """Raise unless every file in a request's JSON was uploaded here.
 
-    Why a mistake was one is in the log, which nobody is shown: it names files and lines of this machine.
+    Gradio checks only what says of itself that it is a file, and an image is read without saying so. Here every "path"
+    counts, wherever it stands. It must be a regular file whose real path lies in the upload cache, where names hold a
+    salted hash: nobody guesses another visitor's. Any other path gets the same answer, whether it exists or not.
+    """
+    cache = os.path.realpath(gr.utils.get_upload_folder())
+    for path in _paths(inputs):
+        try:
+            real = os.path.realpath(path)
+            if os.path.commonpath([cache, real]) == cache and os.path.isfile(real):
+                continue
+        except (TypeError, ValueError, OSError):  # not a string; a null character or a lone surrogate in it; too long
+            pass
+        raise refusal(NOT_UPLOADED)
+
+
+def _paths(inputs: Any) -> Iterator[Any]:
+    """Every "path" in nested lists and dicts; null is no path."""
+    waiting = [inputs]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            if value.get("path") is not None:
+                yield value["path"]
+            waiting.extend(value.values())
+        elif isinstance(value, list):
+            waiting.extend(value)
+
+
+class Page(gr.Blocks):
+    """gr.Blocks that checks every file it is sent, and answers in a sentence where Gradio says nothing.
+
+    The traceback of an unexpected error goes to the log alone: it names files and lines of this machine.
     """
 
     async def preprocess_data(self, block_fn: Any, inputs: list[Any], *rest: Any, **options: Any) -> list[Any]:
+        check_files(inputs)
         try:
             return await super().preprocess_data(block_fn, inputs, *rest, **options)
         except AppError:
@@ -49,7 +84,7 @@ class Page(gr.Blocks):
 
 
 def say_what_there_is(request: Request, error: Exception) -> JSONResponse:
-    """To a request for what is no function of the page, or without what it needs."""
+    """The answer to a request for an unknown function, or without a field that it needs."""
     return JSONResponse(
         {"error": "This cannot be asked here: /gradio_api/info lists what can, and what each needs."}, 500
     )

@@ -3,7 +3,9 @@
 import asyncio
 import gc
 import http.client
+import json
 import re
+import uuid
 from contextlib import contextmanager
 
 import httpx
@@ -51,6 +53,19 @@ class Page:
         text = self.client.get(f"gradio_api/call{endpoint}/{asked.json()['event_id']}").text
         event, _, rest = text.strip().rpartition("event: ")[2].partition("\ndata: ")
         return event, rest
+
+    def event(self, number, data):
+        """("complete" or "error", what came with it) of any handler, asked as the page itself asks."""
+        session = uuid.uuid4().hex
+        asked = json.dumps({"data": data, "fn_index": number, "session_hash": session})  # lone surrogates escaped
+        self.client.post("gradio_api/queue/join", content=asked, headers={"Content-Type": "application/json"})
+        with self.client.stream("GET", "gradio_api/queue/data", params={"session_hash": session}) as stream:
+            for line in filter(None, stream.iter_lines()):
+                message = json.loads(line.removeprefix("data: "))
+                if message["msg"] == "process_completed":
+                    kind = "complete" if message["success"] else "error"
+                    return kind, json.dumps(message["output"], ensure_ascii=False)
+        raise AssertionError("the page ended its answer before it was complete")
 
     def arguments(self, endpoint, picture):
         """Sound arguments of an endpoint, and which of them are files."""

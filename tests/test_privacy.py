@@ -1,18 +1,22 @@
 """The public page gives away no file, fetches nothing for a stranger, and forgets what people upload."""
 
 import json
+import os
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import quote
 
+import gradio as gr
 import httpx
 import pytest
 from bundles import photo, save_nuclei
 from gradio.route_utils import delete_files_created_by_app
 from pages import SIDES, file, served
 
-from page.refusals import OUR_MISTAKE
+from page.refusals import NOT_UPLOADED, OUR_MISTAKE
 from unet.images import save_png
 
 ROOT = Path(__file__).parent.parent
@@ -81,33 +85,99 @@ def test_no_file_outside_the_cache_is_readable_by_url(page, listener):
     assert not requests
 
 
-def test_no_endpoint_opens_a_file_or_an_address_for_a_stranger(page, listener):
-    port, requests = listener
-    uploaded = page.upload("sound.png", page.secret.read_bytes())
-    inside = f"http://127.0.0.1:{port}/secret.png"
-    attacks = [
-        file(page.secret),
-        file(page.cache / ".." / page.secret.name),
-        file(f"file://{page.secret}"),
-        file(inside),
-        file("x.png", url=inside),
-        file("x.png", url=f"file://{page.secret}"),
-        file(f"http://localhost:{port}/secret.png"),
-        file(f"http://[::ffff:127.0.0.1]:{port}/secret.png"),
-        file(f"http://{127 << 24 | 1}:{port}/secret.png"),
-        file("http://169.254.169.254/latest/meta-data/"),
+def takes_files(component):
+    return "path" in str(component.data_model and component.data_model.model_json_schema())
+
+
+def wrapped(number, at, demo, sent):
+    """``sent`` where a handler's file stands, as that component wraps it."""
+    handler = demo.fns[number]
+    component = handler.inputs[at]
+    if isinstance(component, gr.Gallery):
+        sent = [{"image": sent, "caption": None}]
+    elif getattr(component, "file_count", "single") == "multiple":
+        sent = [sent]
+    if at in handler.component_prop_inputs:
+        sent = {"value": sent, "selected_index": 0}
+    return [sent if i == at else None for i in range(len(handler.inputs))]
+
+
+def file_inputs(demo):
+    """Every place where a handler is sent a file: (number of the handler, which of its inputs)."""
+    return [
+        (number, at)
+        for number, handler in demo.fns.items()
+        if handler.fn is not None
+        for at, component in enumerate(handler.inputs)
+        if not component.stateful and takes_files(component)
     ]
-    assert {"/segment", "/compare", "/quantize"} <= set(page.endpoints)
-    for endpoint in page.endpoints:
-        sound, files = page.arguments(endpoint, uploaded)
-        for at in files:
-            for attack in attacks:
-                data = [*sound]
-                data[at] = [attack] if isinstance(sound[at], list) else attack
-                event, said = page.call(endpoint, data)
-                assert event == "error", (endpoint, attack, said)
-                assert str(page.secret.parent) not in said, "nor are the server's folders anybody's business"
+
+
+def test_every_handler_opens_uploads_and_nothing_else(page, listener):
+    """Whatever the request says of a file; and what is refused is not told apart."""
+    port, requests = listener
+    inside = f"http://127.0.0.1:{port}/secret.png"
+    others = Path(page.upload("private.png", page.secret.read_bytes() + b"of somebody else"))
+    for link, target in (("link.png", page.secret), ("folder", page.secret.parent)):
+        (page.cache / link).symlink_to(target)
+    paths = [
+        str(page.secret),
+        os.path.relpath(page.secret),
+        f"{page.cache}/../{page.secret.name}",
+        str(page.cache / "link.png"),
+        str(page.cache / "folder" / page.secret.name),
+        str(page.secret.parent),
+        str(page.secret.with_name("no such file.png")),
+        "/dev/zero",
+        inside,
+        "https://example.com/picture.png",
+        # another visitor's upload: its folder is a salted hash of what is in it, and no folder is listed
+        str(page.cache),
+        str(others.parent),
+        str(others.parent / "*.png"),
+        str(page.cache / sha256(others.read_bytes()).hexdigest() / others.name),
+        *({"path": str(page.secret)}, 7, "a\0b.png", "\ud800.png", "x" * 100_000),
+    ]
+    declared = {"meta": {"_type": "gradio.FileData"}}
+    attacks = [{"path": path} | declared for path in paths]
+    secret = {"path": paths[0]}
+    attacks += [
+        secret,
+        {"path": paths[1]},
+        *(secret | {"meta": meta} for meta in ({}, None, "gradio.FileData", {"_type": "gradio.Image"})),
+        secret | {"is_stream": True} | declared,
+        secret | {"url": f"/gradio_api/file={others}", "orig_name": "mine.png"} | declared,
+    ]
+    attacks += [{"path": "x.png", "url": url} | declared for url in (inside, f"file://{page.secret}")]
+    sound = file(page.upload("sound.png", page.secret.read_bytes()))
+    places = file_inputs(page.demo)
+    names = {page.demo.fns[number].name for number, _ in places}
+    assert len(page.endpoints) + len({"take_upload", "take_example", "take_truth", "begin"}) <= len(names)
+
+    def attack_all(place):
+        number, at = place
+        _, said = page.event(number, wrapped(number, at, page.demo, sound))
+        assert NOT_UPLOADED not in said.replace('\\"', '"'), "an upload is taken, so the test can fail"
+        for attack in attacks:
+            event, said = page.event(number, wrapped(number, at, page.demo, attack))
+            assert (event, json.loads(said)["error"]) == ("error", NOT_UPLOADED), (page.demo.fns[number].name, attack)
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(attack_all, places))
+    for link in ("link.png", "folder"):
+        (page.cache / link).unlink()
     assert not requests
+
+
+def test_no_endpoint_reads_a_file_that_nobody_calls_one(page):
+    """The same over the address that programs use."""
+    for endpoint in page.endpoints:
+        sound, files = page.arguments(endpoint, page.upload("sound.png", page.secret.read_bytes()))
+        for at in files:
+            attack = {"path": str(page.secret)}
+            data = [*sound[:at], [attack] if isinstance(sound[at], list) else attack, *sound[at + 1 :]]
+            event, said = page.call(endpoint, data)
+            assert (event, json.loads(said)["error"]) == ("error", NOT_UPLOADED), endpoint
 
 
 def test_a_network_s_name_leads_to_no_folder_and_no_address(page, listener):
