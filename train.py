@@ -75,7 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
                     label_maps = (dataset.train.label_map(i) for i in sample_indices(len(dataset.train)))
                     args.working_pixels = suitable_pixels(label_maps, radius)
                 cache = args.runs / args.task / args.architectures[0]
-                with accelerator.main_process_first():  # one process writes the pixels that memory does not hold
+                with accelerator.main_process_first():  # one process writes the pixels, the others find them there
                     store = PixelStore(dataset.train, args.working_pixels, accelerator.device, cache=cache)
             accelerator.print(describe(dataset, store))
             for architecture, folder in zip(args.architectures, folders, strict=True):
@@ -321,12 +321,11 @@ def describe(dataset: Dataset, store: PixelStore | None) -> str:
         return f"{len(dataset.val)} pictures to validate on"
     shares = store.class_shares(len(dataset.class_names)).tolist()
     counted = f"{len(dataset.train)} pictures to train on, {len(dataset.val)} to validate on"
-    where = "their pixels are read from disk, memory does not hold them" if store.on_disk else ""
     pixels = store.preprocessing.working_pixels
     size = f"{pixels:,} pixels or so are looked at" if pixels else "all pixels are looked at"
     size = f"of every picture {size}; --working-pixels says otherwise"
     palette = Palette(dataset.palette, dataset.class_names)
-    return "\n".join(filter(None, [counted, size, where, dataset.note, palette.table(shares)]))
+    return "\n".join(filter(None, [counted, size, dataset.note, palette.table(shares)]))
 
 
 def record_of_the_run(given: list[str]) -> dict[str, object]:

@@ -3,6 +3,8 @@
 import dataclasses
 import resource
 import shutil
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -120,49 +122,61 @@ def pairs_on_disk(root):
     "augmentation",
     [Augmentation(), Augmentation(scale=(0.2, 0.3), rotate=True), Augmentation(scale=(4, 5), rotate=True)],
 )
-def test_pixels_on_disk_give_the_same_batches_bit_for_bit(tmp_path, working_pixels, augmentation):
+def test_pixels_in_a_file_give_the_same_batches_bit_for_bit(tmp_path, working_pixels, augmentation):
     pairs = pairs_on_disk(tmp_path)
     memory = PixelStore(pairs, working_pixels, "cpu")
-    disk = PixelStore(pairs, working_pixels, "cpu", cache=tmp_path / "run", limit=0)
-    assert (memory.on_disk, disk.on_disk) == (False, True)
-    assert disk.preprocessing == memory.preprocessing
-    assert disk.class_shares(2).equal(memory.class_shares(2))
+    file = PixelStore(pairs, working_pixels, "cpu", cache=tmp_path / "run")
+    assert file.preprocessing == memory.preprocessing
+    assert file.class_shares(2).equal(memory.class_shares(2))
     indices = torch.tensor([2, 0, 1, 1, 0, 2] * 4)
     for margin in (0, 30):
         batches = [
             which.batch(indices, (17, 20), margin=margin, augmentation=augmentation, generator=generator(3))
-            for which in (memory, disk)
+            for which in (memory, file)
         ]
         assert all(one.equal(other) for one, other in zip(*batches, strict=True))
 
 
-def test_a_batch_reads_only_rows_that_its_crops_need(tmp_path, monkeypatch):
-    write_pairs(tmp_path / "train", [(400, 50)])
-    write_pairs(tmp_path / "val", [(20, 20)])
-    disk = PixelStore(load_dataset(tmp_path).train, None, "cpu", cache=tmp_path / "run", limit=0)
-    read, cat = [], torch.cat
-    monkeypatch.setattr(torch, "cat", lambda parts: read.append(sum(map(len, parts))) or cat(parts))
-    disk.batch(torch.zeros(8, dtype=torch.long), (20, 20), augmentation=UNCHANGED, generator=generator())
-    (pixels,) = read
-    assert 8 * 20 * 50 <= pixels <= 8 * 22 * 50
+def test_a_set_larger_than_memory_gives_the_same_batches(tmp_path):
+    """In a process that may allocate 90 MB more, 120 MB of pixels are read from the file."""
+    write_pairs(tmp_path, [(20, 20)] * 38)
+    for i in range(38):
+        labels = np.add.outer(np.arange(1000), np.arange(1000)) // (50 + i) % 2
+        Image.fromarray(labels.astype(bool)).save(tmp_path / f"labels/{i:03}.png")
+        Image.fromarray(np.uint8(40 + 5 * i + 9 * labels)).save(tmp_path / f"images/{i:03}.png", compress_level=1)
+    script = """
+import re, resource, sys
+from pathlib import Path
+import torch
+from training.augment import Augmentation, PixelStore
+from training.dataset import load_dataset
 
-
-def test_only_what_memory_does_not_hold_goes_to_disk(tmp_path):
-    pairs = pairs_on_disk(tmp_path)
-    pixels = sum(h * w for h, w in SIZES)
-    assert not PixelStore(pairs, None, "cpu", cache=tmp_path / "run", limit=4 * pixels).on_disk
-    assert not PixelStore(pairs, None, "cpu", cache=tmp_path / "run").on_disk
-    assert not (tmp_path / "run").exists()
-    assert PixelStore(pairs, None, "cpu", cache=tmp_path / "run", limit=4 * pixels - 1).on_disk
-    (file,) = (tmp_path / "run").iterdir()
-    assert file.stat().st_size == 4 * pixels
+torch.set_num_threads(1)
+pairs = load_dataset(sys.argv[1]).train
+used = int(re.search(r"VmData:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) << 10
+resource.setrlimit(resource.RLIMIT_DATA, (used + (90 << 20),) * 2)
+try:
+    bytearray(120 << 20)
+    sys.exit("the limit does not hold")
+except MemoryError:
+    pass
+store = PixelStore(pairs, None, "cpu", cache=Path(sys.argv[1], "run"))
+batch = store.batch(torch.arange(30), (50, 60), augmentation=Augmentation(), generator=torch.Generator().manual_seed(0))
+torch.save(batch, Path(sys.argv[1], "batch.pt"))
+"""
+    subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True)
+    file = torch.load(tmp_path / "batch.pt")
+    memory = PixelStore(load_dataset(tmp_path).train, None, "cpu").batch(
+        torch.arange(30), (50, 60), augmentation=Augmentation(), generator=generator()
+    )
+    assert all(one.equal(other) for one, other in zip(file, memory, strict=True))
 
 
 def test_the_file_of_pixels_is_built_once_and_anew_when_anything_changes(tmp_path):
     pairs, cache = pairs_on_disk(tmp_path), tmp_path / "run"
 
     def file(pairs=pairs, working_pixels=None):
-        store = PixelStore(pairs, working_pixels, "cpu", cache=cache, limit=0)
+        store = PixelStore(pairs, working_pixels, "cpu", cache=cache)
         (path,) = cache.iterdir()
         return path.name, path.stat().st_mtime_ns, store.pixels.clone()
 
@@ -183,10 +197,10 @@ def test_a_build_that_is_cut_off_leaves_nothing_that_is_taken_for_whole(tmp_path
     sound = pairs.annotations[2].read_bytes()
     pairs.annotations[2].write_bytes(sound[:40])
     with pytest.raises(ValueError, match=r"002\.png"):
-        PixelStore(pairs, None, "cpu", cache=cache, limit=0)
+        PixelStore(pairs, None, "cpu", cache=cache)
     assert not list(cache.iterdir())
     pairs.annotations[2].write_bytes(sound)
-    assert PixelStore(pairs, None, "cpu", cache=cache, limit=0).pixels.equal(PixelStore(pairs, None, "cpu").pixels)
+    assert PixelStore(pairs, None, "cpu", cache=cache).pixels.equal(PixelStore(pairs, None, "cpu").pixels)
 
 
 def test_a_full_disk_is_told_in_a_sentence_and_leaves_no_half_file(tmp_path):
@@ -196,7 +210,7 @@ def test_a_full_disk_is_told_in_a_sentence_and_leaves_no_half_file(tmp_path):
     resource.setrlimit(resource.RLIMIT_FSIZE, (5000, limits[1]))
     try:
         with pytest.raises(DataError, match=r"could not be written to .*run .*; free some space there"):
-            PixelStore(pairs, None, "cpu", cache=cache, limit=0)
+            PixelStore(pairs, None, "cpu", cache=cache)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert not list(cache.iterdir())
@@ -207,4 +221,4 @@ def test_a_disk_too_small_is_seen_before_any_picture_is_read(tmp_path, monkeypat
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=100))
     monkeypatch.setattr(type(pairs), "image", None)
     with pytest.raises(DataError, match="No space left"):
-        PixelStore(pairs, None, "cpu", cache=tmp_path / "run", limit=0)
+        PixelStore(pairs, None, "cpu", cache=tmp_path / "run")

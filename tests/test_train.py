@@ -156,18 +156,6 @@ def test_large_pictures_are_looked_at_where_what_is_labelled_fits_in(tmp_path, c
     assert "of every picture all pixels are looked at" in capsys.readouterr().out
 
 
-def test_a_set_larger_than_memory_trains_from_disk_to_the_same_weights(tmp_path, capsys, monkeypatch):
-    data = write_dataset(tmp_path / "discs")
-    given = ["--data", str(data), "--architectures", "residual-add"]
-    assert run(tmp_path / "memory", *given) == 0
-    assert "read from disk" not in capsys.readouterr().out
-    monkeypatch.setattr("training.augment._free_memory", lambda device: 1000)
-    assert run(tmp_path / "disk", *given) == 0
-    assert "read from disk" in capsys.readouterr().out
-    memory, disk = (tmp_path / name / "weights/discs/residual-add/model.safetensors" for name in ("memory", "disk"))
-    assert memory.read_bytes() == disk.read_bytes()
-
-
 @pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # the Hub client's own, about LFS
 def test_push_publishes_what_was_trained_and_anyone_can_load_it(tmp_path, hub, capsys):
     data = write_dataset(tmp_path / "My discs")

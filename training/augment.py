@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import psutil
 import torch
 from PIL import Image
 from torch import Tensor
@@ -26,7 +25,7 @@ from .dataset import DataError, Pairs
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How much a training picture may be changed; the default is what served every task.
+    """How much training pictures are changed.
 
     scale: smallest and largest zoom. flip: mirror left and right. rotate: also upside down and by quarters, for
     pictures without an up. color: spread of gain, contrast, saturation and each channel's gain.
@@ -39,14 +38,14 @@ class Augmentation:
 
 
 class PixelStore:
-    """A split's pictures and label maps, decoded once, as uint8 on one device, whatever their sizes.
+    """The pixels of a split's pictures and label maps, decoded once.
 
-    All pixels lie back to back in one tensor (P, 4): red, green, blue, label. A batch is one gather from it, so that
-    cropping, zooming, turning and mirroring a whole batch costs a few tensor operations on whatever device this is.
-    Pixels that memory does not hold lie in a file: a batch reads the rows of its crops, and is bit for bit the same.
+    All pixels lie back to back in one uint8 tensor (P, 4): red, green, blue, label. A batch is one gather from it, so
+    cropping, zooming, rotating and mirroring a whole batch costs a few tensor operations on any device.
 
-    cache: folder for that file, which is built once; None keeps all pixels in memory. pairs must be ``Pairs`` for it.
-    limit: bytes of pixels that are kept in memory; None is half of what is free.
+    cache: folder of the file that holds the pixels; the system keeps in memory what fits of it. A later run uses the
+    file again. None keeps all pixels in memory. With a cache, pairs must be ``Pairs``.
+    A GPU holds the pixels if they take at most half of its free memory; else batches are made on the CPU.
     Raises DataError where the file cannot be written.
     """
 
@@ -57,7 +56,6 @@ class PixelStore:
         device: str | torch.device,
         *,
         cache: Path | None = None,
-        limit: int | None = None,
     ) -> None:
         self.device = torch.device(device)
         preprocessing = Preprocessing((0, 0, 0), (1, 1, 1), working_pixels)
@@ -69,18 +67,14 @@ class PixelStore:
         areas = self.sizes.prod(dim=1)
         self.offsets = areas.cumsum(0) - areas
         shape = (int(areas.sum()), 4)
-        limit = _free_memory(self.device) // 2 if limit is None else limit
-        self.on_disk = cache is not None and math.prod(shape) > limit
-        if self.on_disk:
-            path = _pixel_file(pairs, preprocessing, cache, math.prod(shape))
-            # Nothing is ever written to it, but torch wants an array that it could write to, and a mapping that is not
-            # shared with the file counts as memory: one larger than the machine's is refused.
-            self.pixels = torch.from_numpy(np.memmap(path, np.uint8, "r+", shape=shape))
+        if cache is None:
+            pixels = np.concatenate(list(_read_pixels(pairs, preprocessing)))
         else:
-            pixels = np.empty(shape, np.uint8)
-            for offset, part in zip(self.offsets.tolist(), _read_pixels(pairs, preprocessing), strict=True):
-                pixels[offset : offset + len(part)] = part
-            self.pixels = torch.from_numpy(pixels).to(self.device)
+            # Never written to, but a mapping that is not shared with its file would count as memory.
+            pixels = np.memmap(_pixel_file(pairs, preprocessing, cache, math.prod(shape)), np.uint8, "r+", shape=shape)
+        self.pixels = torch.from_numpy(pixels)
+        if self.device.type != "cuda" or pixels.nbytes <= torch.cuda.mem_get_info(self.device)[0] // 2:
+            self.pixels = self.pixels.to(self.device)
         self._counts = _count_values(self.pixels)
         #: Of these pictures: the mean and deviation of each channel over all their pixels.
         self.preprocessing = Preprocessing(*self._statistics(), working_pixels)
@@ -112,49 +106,29 @@ class PixelStore:
         augmentation: Augmentation,
         generator: torch.Generator,
     ) -> tuple[Tensor, Tensor]:
-        """Crops of the pictures at ``indices`` (N,), each augmented in its own way.
+        """Crops of the pictures at ``indices`` (N,), each augmented at random.
 
-        size: (h, w) of what is labelled. margin: pixels that the picture reaches beyond it on each side.
-        generator: on the CPU, so that every device draws the same.
+        size: (h, w) of the labels. margin: pixels by which the images are larger on each side.
+        generator: on the CPU, so that all devices draw the same numbers.
         Returns images, float32 (N, 3, h + 2 margin, w + 2 margin) in 0..255, mirrored beyond the picture's border, and
         labels, int64 (N, h, w), IGNORE_INDEX beyond it.
         """
-        n, device = len(indices), self.device
+        n, device = len(indices), self.pixels.device
         matrix = _random_matrices(n, augmentation, generator)
         image_size = self.sizes[indices].double()
         # Half the window, seen in the picture: its middle is drawn so that it stays inside, where it fits.
         reach = (matrix.abs() @ (torch.tensor(size, dtype=torch.double) / 2)).minimum(image_size / 2)
         middle = reach + (image_size - 2 * reach) * _uniform((n, 2), generator)
         matrix, middle = matrix.float().to(device), middle.float().to(device)
-        bounds = self.sizes[indices].to(device)
+        bounds, offsets = self.sizes[indices].to(device), self.offsets[indices].to(device)
 
         rows, columns = _grid(size, margin, matrix, middle)
-        pixels, offsets = self._rows_of_disk(indices, rows) if self.on_disk else (self.pixels, self.offsets[indices])
-        offsets = offsets.to(device)
-        images = _bilinear(pixels, rows, columns, bounds, offsets)
+        images = _bilinear(self.pixels, rows, columns, bounds, offsets).to(self.device)
         if margin:
             rows, columns = (x[:, margin:-margin, margin:-margin] for x in (rows, columns))
-        labels = _nearest_label(pixels, rows, columns, bounds, offsets)
+        labels = _nearest_label(self.pixels, rows, columns, bounds, offsets).to(self.device)
         images = _jitter_colors(images, augmentation.color, generator)
         return images.permute(0, 3, 1, 2), labels
-
-    def _rows_of_disk(self, indices: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Of the pictures at ``indices``, only what the positions ``rows`` (N, h, w) need of them.
-
-        Returns their pixels back to back on the device, (Q, 4), and where in them each picture's first row would be.
-        """
-        heights, widths = self.sizes[indices].unbind(dim=1)
-        mirrored = _mirror(rows, heights.to(rows.device).view(-1, 1, 1)).flatten(1)
-        first, last = mirrored.amin(dim=1).long().cpu(), mirrored.amax(dim=1).long().cpu()
-        stop = (last + 2).minimum(heights)  # between two rows both are needed
-        parts = [
-            self.pixels[offset + start * width : offset + end * width]
-            for offset, start, end, width in zip(
-                *(x.tolist() for x in (self.offsets[indices], first, stop, widths)), strict=True
-            )
-        ]
-        lengths = (stop - first) * widths
-        return torch.cat(parts).to(self.device), lengths.cumsum(0) - lengths - first * widths
 
 
 def _read_pixels(pairs: Sequence[tuple[np.ndarray, np.ndarray]], preprocessing: Preprocessing) -> Iterator[np.ndarray]:
@@ -167,7 +141,7 @@ def _read_pixels(pairs: Sequence[tuple[np.ndarray, np.ndarray]], preprocessing: 
 
 
 def _pixel_file(pairs: Pairs, preprocessing: Preprocessing, folder: Path, size: int) -> Path:
-    """The file of ``size`` bytes with all pixels of ``pairs``; written now, unless it is there. Raises DataError."""
+    """The file with all pixels of ``pairs``, ``size`` bytes, written unless it is there."""
     files = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in (*pairs.images, *pairs.annotations)]
     colors = pairs.palette.colors.tolist() if pairs.palette else None
     known_by = (files, pairs.binary, pairs.void, colors, pairs.ambiguous, preprocessing.working_pixels)
@@ -189,29 +163,20 @@ def _pixel_file(pairs: Pairs, preprocessing: Preprocessing, folder: Path, size: 
         partial.replace(path)
     except OSError as error:
         raise DataError(
-            f"memory does not hold the pixels of all {len(pairs)} training pictures, and the {size / 1e9:.1f} GB could "
-            f"not be written to {folder} ({error.strerror}); free some space there, name another place with --runs, or "
-            "make the pictures smaller with --working-pixels"
+            f"the pixels of the {len(pairs)} training pictures, {size / 1e9:.1f} GB, could not be written to {folder} "
+            f"({error.strerror}); free some space there, name another place with --runs, or make the pictures smaller "
+            "with --working-pixels"
         ) from error
     finally:
         partial.unlink(missing_ok=True)
     return path
 
 
-def _free_memory(device: torch.device) -> int:
-    """Bytes that are free on ``device`` and in main memory, through which everything goes."""
-    free = psutil.virtual_memory().available
-    container = Path("/sys/fs/cgroup/memory.max")
-    if container.exists() and (limit := container.read_text().strip()) != "max":
-        free = min(free, int(limit))
-    return min(free, torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else free
-
-
 def _count_values(pixels: Tensor) -> Tensor:
     """int64 (4, 256), on the CPU: how often each value occurs in each column of uint8 (P, 4)."""
     counts = torch.zeros(4 * 256, dtype=torch.long, device=pixels.device)
     columns = 256 * torch.arange(4, dtype=torch.int32, device=pixels.device)
-    for part in pixels.split(1 << 20):
+    for part in pixels.split(1 << 18):
         counts += torch.bincount((part + columns).flatten(), minlength=4 * 256)
     return counts.view(4, 256).cpu()
 

@@ -224,7 +224,7 @@ def _with_classes(
     void = listed.get("ignore_index")
     if colored or splits[0][0][0] == splits[0][0][1]:
         palette = _mask_palette(splits[0], listed, task, classes)
-        complete = bool(listed.get("palette") or (task and task.void_colors))
+        complete = bool(listed.get("palette"))
         num_classes = len(palette) - (len(task.void_colors) if task and not listed else 0)
         train, val = (
             Pairs(*zip(*split, strict=True), num_classes, False, void, palette, ambiguous, complete)
