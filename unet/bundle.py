@@ -125,7 +125,7 @@ class Bundle:
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        tensors = {name: _half(tensor.detach().cpu()) for name, tensor in self.net.state_dict().items()}
+        tensors = {name: compact(tensor.detach().cpu()) for name, tensor in self.net.state_dict().items()}
         # Weights first: an interrupted save leaves a bundle without its config, which load refuses by name.
         (folder / CONFIG_FILE).unlink(missing_ok=True)
         # Not by save_file, whose files only their owner can read: the page may be run by somebody else.
@@ -224,7 +224,7 @@ def _read_weights(path: Path, expected: dict[str, Tensor]) -> dict[str, Tensor]:
     return tensors
 
 
-def _half(tensor: Tensor) -> Tensor:
+def compact(tensor: Tensor) -> Tensor:
     """float16, unless a number in it is too large for that; counters stay integers."""
     if not tensor.is_floating_point():
         return tensor.contiguous()

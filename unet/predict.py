@@ -178,7 +178,7 @@ class Segmenter:
         label_map = np.empty(image.shape[:2], np.uint8)
         confidence = np.empty(image.shape[:2], np.float32)
         for rows, columns, logits in self.tiles(image, tile=tile, without_skips=without_skips, progress=progress):
-            probability, label = _decide(logits)
+            probability, label = decide(logits)
             label_map[rows, columns] = label.cpu().numpy()
             confidence[rows, columns] = probability.cpu().numpy()
         return label_map, confidence
@@ -464,7 +464,7 @@ def _log_probabilities(logits: Tensor) -> Tensor:
     return logits.log_softmax(dim=0)
 
 
-def _decide(logits: Tensor) -> tuple[Tensor, Tensor]:
+def decide(logits: Tensor) -> tuple[Tensor, Tensor]:
     """Logits (C, h, w) -> probability float32 (h, w) of the likeliest class, and its index uint8 (h, w)."""
     if logits.shape[0] == 1:  # two classes share one logit
         return logits[0].abs().sigmoid(), (logits[0] > 0).to(torch.uint8)
