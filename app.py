@@ -46,8 +46,7 @@ from page.session import (
     segmentations,
 )
 from page.visitors import HOUR
-from unet.bundle import BundleError
-from unet.cards import read_card
+from unet.bundle import BundleError, read_card
 from unet.compare import compare
 from unet.hub import WEIGHTS_VARIABLE
 from unet.images import save_png

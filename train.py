@@ -13,46 +13,31 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
-import platform
 import shlex
-import statistics
-import subprocess
 import sys
-from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from training.augment import Augmentation, PixelStore
+from training.checkpoint import Interrupted, TrainingError, finish, is_finished
 from training.dataset import DataError, Dataset, load_dataset
 from training.datasets import TASKS, DownloadError, fetch_dataset
+from training.distributed import make_accelerator
+from training.evaluate import evaluate, report
+from training.fit import fit
+from training.publish import push_bundles, push_space
+from training.recipe import Recipe
+from training.record import record_run
 from training.working_size import sample_indices, suitable_pixels
-from unet.bundle import AVERAGED, Bundle, BundleError, read_config
-from unet.cards import averaged_over
-from unet.charts import draw_confusion, draw_curves, draw_examples
-from unet.hub import push_bundles, push_space, write_card
+from unet.bundle import Bundle, BundleError, read_config
 from unet.images import ImageError
-from unet.metrics import ConfusionMatrix
 from unet.model import ARCHITECTURES, UNet, count_parameters
 from unet.palette import Palette
-from unet.predict import Averaging, Segmenter
-from unet.training import (
-    HISTORY_FILE,
-    Interrupted,
-    Recipe,
-    TrainingError,
-    evaluate,
-    evaluate_each,
-    finish,
-    fit,
-    is_finished,
-    make_accelerator,
-    scores,
-)
+from unet.predict import Segmenter
 
-RECORDED_PACKAGES = ("torch", "accelerate", "segmentation-models-pytorch", "numpy", "pillow")
+ROOT = Path(__file__).resolve().parent
+RECIPE = Recipe()  # the defaults
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -87,14 +72,16 @@ def main(arguments: list[str] | None = None) -> int:
                 if store is not None and not trained:
                     train_network(architecture, dataset, store, folder, run, args)
                 if main_process:
-                    report(folder, run, dataset, args)
+                    # A card may become public: a person's own pictures appear in it only if they say so.
+                    show = args.show_pictures or (args.task in TASKS and TASKS[args.task].redistributable)
+                    # Scored as it was saved, in float16.
+                    report(Segmenter.load(folder), folder, run, dataset, average=args.average, show=show)
         if main_process and args.push is not None:
             print(
                 "published:", *push_bundles(folders, args.push or None, private=args.private, tag=args.tag), sep="\n  "
             )
         if main_process and args.push_space:
-            tree = Path(__file__).resolve().parent
-            print("published:", push_space(tree, args.push_space, namespace=args.models, private=args.private))
+            print("published:", push_space(ROOT, args.push_space, namespace=args.models, private=args.private))
     except Interrupted as stop:
         again = shlex.join(["python", "train.py", *args.given, *(["--resume"] * (not args.resume))])
         print(f"\ntrain.py: {stop}. Go on with:\n  {again}", file=sys.stderr)
@@ -121,10 +108,15 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     add("--data", type=Path, help="folder with the pictures (default: the known task's set, downloaded once)")
     add("--classes", type=int, help="how many classes masks in colours have (default: found, with the reason printed)")
     add("--architectures", nargs="+", choices=ARCHITECTURES, default=["residual-add", "crop-concat"], metavar="NAME")
-    add("--epochs", type=int, default=60, help="times every picture is seen (default: %(default)s)")
-    add("--batch-size", type=int, default=6, help="pictures a step, over all devices (default: %(default)s)")
-    add("--crop", type=int, nargs=2, default=(128, 160), metavar=("H", "W"), help="labelled pixels of a training crop")
-    add("--learning-rate", type=float, default=2e-3, help="at its highest (default: %(default)s)")
+    add("--epochs", type=int, default=RECIPE.epochs, help="times every picture is seen (default: %(default)s)")
+    add(
+        "--batch-size",
+        type=int,
+        default=RECIPE.batch_size,
+        help="pictures a step, over all devices (default: %(default)s)",
+    )
+    add("--crop", type=int, nargs=2, default=RECIPE.crop, metavar=("H", "W"), help="labelled pixels of a training crop")
+    add("--learning-rate", type=float, default=RECIPE.learning_rate, help="at its highest (default: %(default)s)")
     add("--width", type=float, default=1.0, help="multiplies every level's channels, 0.25 for a quarter of them")
     add(
         "--working-pixels",
@@ -133,9 +125,9 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         help="resize every picture to about so many; 0 leaves them as they are (default: the known task's, or so that "
         "what is labelled fits into what the networks see)",
     )
-    add("--validate-every", type=int, default=5, metavar="EPOCHS", help="(default: %(default)s)")
+    add("--validate-every", type=int, default=RECIPE.validate_every, metavar="EPOCHS", help="(default: %(default)s)")
     add("--save-every", type=int, default=1, metavar="EPOCHS", help="what a kill costs at most (default: %(default)s)")
-    add("--seed", type=int, default=0)
+    add("--seed", type=int, default=RECIPE.seed)
     add("--output", type=Path, default=Path("weights"), help="bundles go to OUTPUT/TASK/ARCHITECTURE")
     add("--runs", type=Path, default=Path("runs"), help="checkpoints and histories go to RUNS/TASK/ARCHITECTURE")
     add("--evaluate", action="store_true", help="train nothing: score what is in OUTPUT, and write its card anew")
@@ -241,75 +233,9 @@ def train_network(
     for tracker in accelerator.trackers:
         tracker.finish()
     if accelerator.is_main_process:
-        as_bundle(finished.net, record_of_the_run(args.given) | finished.record).save(folder)
+        as_bundle(finished.net, record_run(args.given, ROOT) | finished.record).save(folder)
         finish(run)
     accelerator.wait_for_everyone()
-
-
-def report(folder: Path, run: Path, dataset: Dataset, args: argparse.Namespace) -> None:
-    """Score what was saved, as it was saved (float16); store scores, pictures and card beside it; print the table."""
-    segmenter = Segmenter.load(folder)
-    bundle = segmenter.bundle
-    each = list(evaluate_each(segmenter, dataset.val))
-    total = sum(each, ConfusionMatrix(len(bundle.class_names)))
-    measured = scores(total, bundle.class_names, len(each))
-    if bundle.scores.get("val") != measured:
-        bundle.scores.pop("val" + AVERAGED, None)  # belongs to what was measured before, on other pictures maybe
-    bundle.scores["val"] = measured
-    if args.average:
-        averaging = Averaging()
-        several = evaluate(Segmenter(bundle, averaging=averaging), dataset.val)
-        settings = {"averaging": dataclasses.asdict(averaging)}
-        bundle.scores["val" + AVERAGED] = scores(several, bundle.class_names, len(each)) | settings
-    task = TASKS.get(args.task)
-    if task and task.prior_result:
-        words, size = task.prior_result
-        accuracy = evaluate(segmenter, dataset.val, size=size).pixel_accuracy()
-        bundle.scores["prior_result"] = {"size": size, "pixel_accuracy": round(accuracy, 4), "earlier": words}
-        print(f"pixel accuracy at {size[0]}x{size[1]}: {accuracy:.1%}; an earlier result: {words}")
-    bundle.training["speed"] = speed(segmenter, dataset.val.image(0))
-    if (run / HISTORY_FILE).exists():
-        draw_curves([json.loads(line) for line in (run / HISTORY_FILE).read_text().splitlines()], folder / "curves.png")
-    draw_confusion(total.counts, bundle.class_names, folder / "confusion.png")
-    draw_examples(best_and_worst(segmenter, each, dataset, args), bundle.palette, folder / "examples.png")
-    bundle.save_config(folder)
-    write_card(folder)
-    val = bundle.scores["val"]
-    width = max(len(name) for name in bundle.class_names)
-    print(f"\n{folder}, val, {val['pictures']} pictures")
-    for name in bundle.class_names:
-        iou = val["iou"][name]
-        print(f"  {name:<{width}}  IoU {'absent' if iou is None else f'{iou:.3f}'}")
-    print(f"  {_totals(val)}")
-    if args.average:
-        averaged = bundle.scores["val" + AVERAGED]
-        print(f"  {_totals(averaged)}   {averaged_over(averaged)}")
-    print()
-
-
-def _totals(scores: dict[str, float]) -> str:
-    numbers = (scores["miou"], scores["mean_dice"], scores["pixel_accuracy"])
-    return "mIoU {:.4f}   Dice {:.4f}   pixel accuracy {:.4f}".format(*numbers)
-
-
-def speed(segmenter: Segmenter, image: np.ndarray) -> dict[str, float]:
-    """{"HxW, hardware": seconds}, the median of five runs after a first one."""
-    seconds = [segmenter(image).seconds for _ in range(6)][1:]
-    return {f"{image.shape[0]}x{image.shape[1]}, {hardware()}": round(statistics.median(seconds), 3)}
-
-
-def best_and_worst(
-    segmenter: Segmenter, each: list[ConfusionMatrix], dataset: Dataset, args: argparse.Namespace
-) -> list[tuple[str, np.ndarray | None, np.ndarray, np.ndarray]]:
-    """Rows for draw_examples: the two best and the two worst pictures of val, by mIoU."""
-    order = sorted(range(len(each)), key=lambda i: -each[i].miou() if each[i].counts.any() else -2)
-    rows = []
-    for i in dict.fromkeys([*order[:2], *order[-2:]]):
-        image, truth = dataset.val[i]
-        # A card may become public: a person's own pictures appear in it only if they say so.
-        shown = image if args.show_pictures or (args.task in TASKS and TASKS[args.task].redistributable) else None
-        rows.append((f"mIoU {each[i].miou():.2f}", shown, truth, segmenter(image).label_map))
-    return rows
 
 
 def describe(dataset: Dataset, store: PixelStore | None) -> str:
@@ -326,56 +252,6 @@ def describe(dataset: Dataset, store: PixelStore | None) -> str:
     size = f"of every picture {size}; --working-pixels says otherwise"
     palette = Palette(dataset.palette, dataset.class_names)
     return "\n".join(filter(None, [counted, size, dataset.note, palette.table(shares)]))
-
-
-def record_of_the_run(given: list[str]) -> dict[str, object]:
-    """What it takes to do the run again: command, commit, versions, hardware."""
-    return {
-        "command": command_line(given),
-        "commit": _git_commit(),
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in RECORDED_PACKAGES},
-        "hardware": hardware(),
-    }
-
-
-def hardware() -> str:
-    """What torch runs on here, in words."""
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    threads = torch.get_num_threads()
-    return f"{threads} CPU thread{'s' * (threads > 1)}"
-
-
-def command_line(given: list[str]) -> str:
-    """The command for the record: paths outside this folder, which are nobody's business, by their names alone.
-
-    Without what changes nothing about the result: where it was written to, and that the run was cut in two.
-    """
-    shown, rest = [], iter(given)
-    for argument in rest:
-        if argument in ("--output", "--runs"):
-            next(rest, None)
-        elif "/" in argument and argument.startswith(("/", "..", "~")):
-            shown.append(f"<{Path(argument).name}>")
-        elif argument != "--resume":
-            shown.append(argument)
-    return shlex.join(["python", "train.py", *shown]).replace("'<", "<").replace(">'", ">")
-
-
-def _git_commit() -> str | None:
-    """The commit of the code, "-dirty" where the code is not the commit's; what trainings themselves write is none."""
-    here = Path(__file__).parent
-    try:
-        commit, changed = (
-            subprocess.run(["git", *command], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
-            for command in (
-                ["rev-parse", "--short=12", "HEAD"],
-                ["status", "--porcelain", "--untracked-files=no", "--", ".", ":!weights", ":!README.md"],
-            )
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None  # not a git checkout: a downloaded archive, say
-    return f"{commit}-dirty" if changed else commit
 
 
 if __name__ == "__main__":

@@ -24,8 +24,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from measuring import ROOT, interleaved, machine, photo, put_into_readme, random_bundle, wait_for
 
+from training.charts import LEFT, RIGHT
 from unet.bundle import Bundle
-from unet.charts import LEFT, RIGHT
 from unet.predict import Segmenter
 
 COLORS = (LEFT, RIGHT, "#4d4d4d", "#8e3a80")

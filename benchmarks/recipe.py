@@ -20,12 +20,16 @@ import torch
 from measuring import ROOT, put_into_readme
 
 from training.augment import Augmentation, PixelStore
+from training.checkpoint import Interrupted, TrainingError
 from training.dataset import Dataset, load_dataset
 from training.datasets import TASKS, fetch_dataset
+from training.distributed import make_accelerator
+from training.evaluate import evaluate, scores
+from training.fit import fit
+from training.recipe import Recipe
 from unet.bundle import Bundle
 from unet.model import ARCHITECTURES, UNet
 from unet.predict import Segmenter
-from unet.training import Interrupted, Recipe, TrainingError, evaluate, fit, make_accelerator, scores
 
 #: Name -> fields of Recipe, or of its Augmentation, that are changed; working_pixels is a factor.
 VARIANTS: dict[str, dict[str, Any]] = {

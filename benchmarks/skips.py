@@ -31,11 +31,12 @@ from torch.utils.flop_counter import FlopCounterMode
 import train
 from training.dataset import Pairs, load_dataset
 from training.datasets import TASKS, fetch_dataset
+from training.evaluate import evaluate_each
+from training.record import hardware
 from unet.bundle import Bundle, Preprocessing, read_config
 from unet.metrics import ConfusionMatrix
 from unet.model import UNet, UNetConfig, count_parameters
 from unet.predict import Segmenter
-from unet.training import evaluate_each
 
 BODIES, SKIPS = ("residual", "crop"), ("add", "concat")
 BEGIN, END = markers("skips")
@@ -161,7 +162,7 @@ def measure(task: str, body: str, args: argparse.Namespace) -> dict[str, Any] | 
         "metric": "Dice" if len(segmenter.bundle.class_names) == 2 else "mIoU",
         "seeds": len(seeds),
         "epochs": segmenter.bundle.training["epochs"],
-        "hardware": train.hardware(),
+        "hardware": hardware(),
         "picture": list(image.shape[:2]),
         **cells,
         "paired": paired_tests(cells["add"]["scores"], cells["concat"]["scores"], pictures["add"], pictures["concat"]),

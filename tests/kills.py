@@ -1,4 +1,4 @@
-"""Run in a process of its own by test_training: is a run that was killed, anywhere, the same run once it is resumed?
+"""Run in a process of its own by test_checkpoint: is a run that was killed, anywhere, the same run once it is resumed?
 
 Every run is a child that the system itself kills: before one of the things it does to its folder or one of its steps,
 or in the middle of a file, where the limit on a file's size strikes.
@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 from folders import disc
-from test_training import RECIPE, train
+from runs import RECIPE, train
 
 from training.augment import PixelStore
 

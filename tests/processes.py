@@ -1,4 +1,4 @@
-"""Run by torchrun in test_training: do several processes have the loss and the gradient of one?"""
+"""Run by torchrun in test_distributed: do several processes have the loss and the gradient of one?"""
 
 import copy
 import dataclasses
@@ -6,8 +6,9 @@ import dataclasses
 import torch
 from accelerate import Accelerator
 
+from training.distributed import GlobalBatchNorm, gather
+from training.loss import SegmentationLoss
 from unet import ARCHITECTURES, UNet
-from unet.training import GlobalBatchNorm, SegmentationLoss, of_all_processes
 
 accelerator = Accelerator(mixed_precision="no")
 for architecture in ("residual-add", "crop-concat"):
@@ -28,7 +29,7 @@ for architecture in ("residual-add", "crop-concat"):
     GlobalBatchNorm.convert(net)
     model = accelerator.prepare(net)
     part = images.chunk(accelerator.num_processes)[accelerator.process_index]
-    loss = loss_function(of_all_processes(model(part), accelerator), labels)
+    loss = loss_function(gather(model(part), accelerator), labels)
     accelerator.backward(loss)
     expected = loss_function(alone(images), labels)
     expected.backward()

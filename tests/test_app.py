@@ -31,9 +31,10 @@ from playwright.sync_api import expect
 import app
 from page import inside, many, networks, programs, session
 from page.patterns import pattern_numbers
+from training.card import write_card
 from unet import Segmenter
 from unet.compare import score
-from unet.hub import find_bundles, write_card
+from unet.hub import find_bundles
 from unet.images import read_annotation, read_image, save_png
 from unet.overlay import overlay
 
@@ -49,7 +50,7 @@ def weights(tmp_path_factory):
     for task, classes in (("nuclei", 2), ("garden", 5)):
         for seed, architecture in enumerate(SIDES):
             bundle = small_bundle(architecture, classes=classes, task=task, seed=seed, working_pixels=160 * 160)
-            write_card(bundle.save(folder / task / architecture))
+            write_card(bundle, bundle.save(folder / task / architecture))
     small_bundle("residual-concat", task="garden", seed=2).save(folder / "garden" / "residual-concat")
     return folder
 

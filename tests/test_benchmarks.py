@@ -20,9 +20,8 @@ import load  # noqa: E402
 import measuring  # noqa: E402
 import recipe  # noqa: E402
 import start  # noqa: E402
+import training_speed  # noqa: E402
 import users  # noqa: E402
-
-import training  # noqa: E402
 
 SIDES = ("residual-add", "crop-concat")
 
@@ -83,8 +82,8 @@ def test_a_table_is_put_between_its_markers_alone(tmp_path, monkeypatch):
 
 def test_the_readme_has_a_place_for_every_table():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    for script in ("inference", "growth", "training", "recipe", "start", "users", "load"):
-        for gpu in (False, True) if script in ("inference", "training") else (False,):
+    for script in ("inference", "growth", "training_speed", "recipe", "start", "users", "load"):
+        for gpu in (False, True) if script in ("inference", "training_speed") else (False,):
             begin, end = measuring.markers(script, gpu=gpu)
             assert 0 < readme.index(begin) < readme.index(end)
 
@@ -162,7 +161,7 @@ def test_the_line_through_exact_times_is_exact():
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # DataLoader's workers, from Python 3.12 on
 def test_training(pictures, capsys, bfloat16):
-    training.main(
+    training_speed.main(
         ["--quick", "--task", "nuclei", "--data", f"nuclei={pictures}", "--width", "0.0625", "--crop", "32", "32"]
     )
     text = capsys.readouterr().out

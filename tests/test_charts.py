@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from bundles import photo
 
-from unet.charts import draw_confusion, draw_curves, draw_examples
+from training.charts import draw_confusion, draw_curves, draw_examples
 from unet.images import read_image
 
 HISTORY = [{"epoch": e, "loss": 2 / e} | ({"score": e / 10} if e % 2 == 0 else {}) for e in range(1, 7)]

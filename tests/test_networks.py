@@ -8,9 +8,10 @@ import pytest
 from bundles import photo, small_bundle
 
 from page import networks
+from training.publish import push_bundles
 from unet import Segmenter
 from unet.bundle import BundleError
-from unet.hub import fetch_bundle, push_bundles, visitors_cache
+from unet.hub import fetch_bundle, visitors_cache
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # the Hub client's own
 

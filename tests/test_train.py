@@ -16,8 +16,9 @@ from folders import disc, write_dataset, write_pairs, write_side_by_side
 import train
 from training.dataset import load_dataset
 from training.datasets import TASKS
+from training.evaluate import evaluate, scores
+from training.record import commit_of
 from unet import Averaging, Segmenter
-from unet.training import evaluate, scores
 
 ROOT = Path(__file__).parents[1]
 QUICK = ["--epochs", "2", "--batch-size", "4", "--crop", "24", "32", "--width", "0.0625", "--validate-every", "1"]
@@ -116,7 +117,7 @@ def test_an_evaluation_reads_no_training_picture_and_tells_averaged_scores_apart
     assert head.count("mean_iou") == 2, "one in the list of metrics, one with the plain score"
 
 
-def test_the_record_names_the_commit_of_the_code(tmp_path, monkeypatch):
+def test_the_record_names_the_commit_of_the_code(tmp_path):
     """Weights that an earlier training left in the tree do not make the code another one."""
 
     def git(*command):
@@ -124,17 +125,16 @@ def test_the_record_names_the_commit_of_the_code(tmp_path, monkeypatch):
         done = subprocess.run(["git", *identity, *command], cwd=tmp_path, capture_output=True, text=True, check=True)
         return done.stdout.strip()
 
-    monkeypatch.setattr(train, "__file__", str(tmp_path / "train.py"))
-    assert train.record_of_the_run([])["commit"] is None
+    assert commit_of(tmp_path) is None
     (tmp_path / "weights").mkdir()
     for name in ("train.py", "weights/config.json"):
         (tmp_path / name).write_text("1")
     git("init", "-q"), git("add", "-A"), git("commit", "-qm", "first")
     (tmp_path / "weights" / "config.json").write_text("2")
     (tmp_path / "untracked").touch()
-    assert train.record_of_the_run([])["commit"] == git("rev-parse", "--short=12", "HEAD")
+    assert commit_of(tmp_path) == git("rev-parse", "--short=12", "HEAD")
     (tmp_path / "train.py").write_text("2")
-    assert train.record_of_the_run([])["commit"] == git("rev-parse", "--short=12", "HEAD") + "-dirty"
+    assert commit_of(tmp_path) == git("rev-parse", "--short=12", "HEAD") + "-dirty"
 
 
 def test_large_pictures_are_looked_at_where_what_is_labelled_fits_in(tmp_path, capsys):
@@ -297,7 +297,7 @@ def test_a_run_cut_off_in_its_report_makes_it_when_resumed(tmp_path, monkeypatch
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(train, "draw_examples", killed)
+        patched.setattr("training.evaluate.draw_examples", killed)
         assert run(tmp_path, *arguments) == 130
     folder = tmp_path / "weights/discs/residual-add"
     weights = (folder / "model.safetensors").read_bytes()

@@ -6,8 +6,10 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,12 @@ from .model import UNet, UNetConfig
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "README.md"
+#: Pictures that a card shows where they lie beside it, with their captions.
+CARD_PICTURES = {
+    "examples.png": "Good and bad examples",
+    "confusion.png": "Confusion matrix (rows are the truth, columns the prediction)",
+    "curves.png": "Training curves",
+}
 FORMAT = 1
 #: scores["val" + AVERAGED] are of the same pictures as scores["val"], with several looks at each averaged.
 AVERAGED = "_averaged"
@@ -195,6 +203,23 @@ def read_config(folder: str | Path) -> dict[str, Any]:
             f"{path} has bundle format {found!r}, this version reads {FORMAT}; update the project or train again"
         )
     return config
+
+
+def read_card(folder: str | Path) -> str:
+    """The card of the bundle in ``folder``, README.md, as Markdown to show: without metadata, with its pictures inside.
+
+    Raises BundleError where there is none.
+    """
+    try:
+        text = (Path(folder) / CARD_FILE).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BundleError("this network has no card that can be read; train.py --evaluate writes one") from error
+    text = re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL)
+    for name in CARD_PICTURES:
+        if (picture := Path(folder) / name).is_file():
+            data = base64.b64encode(picture.read_bytes()).decode()
+            text = text.replace(f"]({name})", f"](data:image/png;base64,{data})")
+    return text
 
 
 def _read_weights(path: Path, expected: dict[str, Tensor]) -> dict[str, Tensor]:

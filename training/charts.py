@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from .metrics import IGNORE_INDEX
+from unet.metrics import IGNORE_INDEX
 
 LEFT, RIGHT = "#2b6cb0", "#c2620e"  # blue and orange: colour-blind eyes keep them apart
 MANY_CLASSES = 14  # from here on the numbers in the cells would not be legible

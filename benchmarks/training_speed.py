@@ -1,8 +1,8 @@
 """Pictures a second in training: `fit` beside the loop that most people write, with the same networks and crops.
 
-    python benchmarks/training.py                               both networks, CamVid fetched
-    python benchmarks/training.py --data streets=FOLDER --write
-    python benchmarks/training.py --quick                       few steps of a small batch
+    python benchmarks/training_speed.py                               both networks, CamVid fetched
+    python benchmarks/training_speed.py --data streets=FOLDER --write
+    python benchmarks/training_speed.py --quick                       few steps of a small batch
 
 The other loop: files decoded and augmented by DataLoader workers on the CPU; float32, NCHW; same loss and optimizer.
 The second table is what evaluation and checkpoints cost of a run with train.py's defaults.
@@ -34,11 +34,15 @@ import train
 from training.augment import PixelStore
 from training.dataset import Dataset, load_dataset
 from training.datasets import TASKS, fetch_dataset
+from training.distributed import make_accelerator
+from training.evaluate import evaluate
+from training.fit import fit
+from training.loss import SegmentationLoss, class_weights
+from training.recipe import Recipe
 from unet.bundle import Bundle
 from unet.metrics import IGNORE_INDEX
 from unet.model import ARCHITECTURES, UNet
 from unet.predict import Segmenter
-from unet.training import Recipe, SegmentationLoss, class_weights, evaluate, fit, make_accelerator
 
 SIDES = ("residual-add", "crop-concat")
 DEFAULTS = train.parse_arguments([])  # of train.py
@@ -100,7 +104,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     print(text)
     if args.write:
-        put_into_readme("training", text, gpu=device.type == "cuda")
+        put_into_readme("training_speed", text, gpu=device.type == "cuda")
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:

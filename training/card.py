@@ -1,11 +1,10 @@
-"""A bundle in words: the text of its model card, written from what the bundle records and never by hand.
+"""Write a bundle's model card: Hub metadata, and text made from what the bundle records.
 
-What a bundle does not record is left out, not guessed. The Hub's metadata above this text is made in hub.py.
+What a bundle does not record is left out, not guessed.
 """
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 import math
 import re
@@ -13,15 +12,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .bundle import AVERAGED, CARD_FILE, WEIGHTS_FILE, Bundle, BundleError
-from .model import ARCHITECTURES, UNetConfig, count_parameters
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from huggingface_hub.utils import yaml_dump
 
-#: Pictures that a card shows where they lie beside it, with their captions.
-PICTURES = {
-    "examples.png": "Good and bad examples",
-    "confusion.png": "Confusion matrix (rows are the truth, columns the prediction)",
-    "curves.png": "Training curves",
-}
+from unet.bundle import AVERAGED, CARD_FILE, CARD_PICTURES, WEIGHTS_FILE, Bundle
+from unet.hub import PREFIX, HubError, one_line
+from unet.model import ARCHITECTURES, UNetConfig, count_parameters
+
+#: The generated text lies between these; what a person writes outside them is kept.
+BEGIN, END = "<!-- unet:begin -->", "<!-- unet:end -->"
 
 _CITATION = """\
 @inproceedings{ronneberger2015unet,
@@ -53,21 +52,106 @@ def describe(bundle: Bundle, *, repo_id: str | None = None, folder: str | Path |
     return "\n\n".join("\n".join(section).strip("\n") for section in map(list, sections) if section)
 
 
-def read_card(folder: str | Path) -> str:
-    """The card of the bundle in ``folder``, README.md, as Markdown to show: without metadata, with its pictures inside.
+def write_card(bundle: Bundle, folder: str | Path) -> Path:
+    """Write README.md of ``bundle`` into ``folder``, keeping what a person wrote into it; returns its path."""
+    folder = Path(folder)
+    path = folder / CARD_FILE
+    text = model_card(bundle, folder=folder, existing=read_text(path))
+    partial = folder / (CARD_FILE + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+    return path
 
-    Raises BundleError where there is none.
+
+def model_card(
+    bundle: Bundle, *, repo_id: str | None = None, folder: str | Path | None = None, existing: str = ""
+) -> str:
+    """The bundle's card: metadata for the Hub, then the text of cards.describe between two markers.
+
+    repo_id: where it is loaded from. folder: where its pictures lie. existing: the card there is; text outside the
+    markers and metadata that is not ours are kept. Raises HubError where that card cannot be understood.
     """
+    existing = existing.replace("\r\n", "\n").lstrip("\ufeff")
+    if not existing.lstrip().startswith("---\n"):
+        existing = "---\n{}\n---\n" + existing
     try:
-        text = (Path(folder) / CARD_FILE).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BundleError("this network has no card that can be read; train.py --evaluate writes one") from error
-    text = re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL)
-    for name in PICTURES:
-        if (picture := Path(folder) / name).is_file():
-            data = base64.b64encode(picture.read_bytes()).decode()
-            text = text.replace(f"]({name})", f"](data:image/png;base64,{data})")
-    return text
+        card = ModelCard(existing, ignore_metadata_errors=True)
+    except Exception as error:  # a YAML error, or whatever else a stranger's metadata does to the parser
+        where = f"{repo_id or folder}/{CARD_FILE}"
+        raise HubError(f"the front matter of {where} is not valid ({one_line(error)}); repair it") from error
+    theirs, ours = card.data.to_dict(), _metadata(bundle).to_dict()
+    tags = theirs.get("tags") or []
+    ours["tags"] = list(dict.fromkeys([*([tags] if isinstance(tags, str) else tags), *ours["tags"]]))
+    metadata = {**theirs, **ours}
+    if "license" in ours:  # a licence's name and link belong to it: another licence's must not stay behind
+        for key in {"license_name", "license_link"} - set(ours):
+            metadata.pop(key, None)
+    body = describe(bundle, repo_id=repo_id, folder=folder).replace(BEGIN, "").replace(END, "")
+    text = _between_markers(card.text, f"{BEGIN}\n{body}\n{END}", f"{repo_id or folder}/{CARD_FILE}")
+    return f"---\n{yaml_dump(metadata, sort_keys=False)}---\n{text}"
+
+
+def read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8") if path.is_file() else ""
+    except UnicodeDecodeError as error:
+        raise HubError(f"{path} is not UTF-8 text ({error}); save it as UTF-8") from error
+
+
+def _metadata(bundle: Bundle) -> ModelCardData:
+    data = bundle.data
+    licence = data.get("license")
+    name = link = None
+    if licence == "other":  # the Hub wants a short name and a link beside it
+        name = re.sub(r"[^a-z0-9.-]+", "-", str(data.get("license_name") or "other").lower()).strip("-") or "other"
+        link = data.get("url") if str(data.get("url")).startswith("http") else None
+    results = _results(bundle)
+    return ModelCardData(
+        library_name="unet",
+        pipeline_tag="image-segmentation",
+        license=licence,
+        license_name=name,
+        license_link=link,
+        datasets=[data["hub_dataset"]] if data.get("hub_dataset") else None,
+        metrics=list(dict.fromkeys(result.metric_type for result in results)) or None,
+        tags=["image-segmentation", "semantic-segmentation", "u-net", "pytorch", bundle.architecture, bundle.task],
+        model_name=f"{PREFIX}{bundle.architecture}-{bundle.task}" if results else None,
+        eval_results=results or None,
+    )
+
+
+def _results(bundle: Bundle) -> list[EvalResult]:
+    dataset = str(bundle.data.get("name") or bundle.task)
+    results = []
+    for split, scores in bundle.plain_scores().items():
+        for key, kind, title in (
+            ("miou", "mean_iou", "mean IoU"),
+            ("mean_dice", "f1", "mean Dice"),
+            ("pixel_accuracy", "accuracy", "pixel accuracy"),
+        ):
+            value = scores.get(key)
+            if isinstance(value, int | float) and value == value:  # NaN is no score
+                results.append(
+                    EvalResult(
+                        task_type="image-segmentation",
+                        dataset_type=str(bundle.data.get("hub_dataset") or slug(dataset) or "custom"),
+                        dataset_name=dataset,
+                        dataset_split=split,
+                        metric_type=kind,
+                        metric_name=title,
+                        metric_value=round(float(value), 4),
+                    )
+                )
+    return results
+
+
+def _between_markers(text: str, block: str, where: str) -> str:
+    begin, end = text.find(BEGIN), text.find(END)
+    if begin == end == -1:
+        return f"{text.strip()}\n\n{block}\n".lstrip()
+    if not 0 <= begin < end or text.count(BEGIN) > 1 or text.count(END) > 1:
+        raise HubError(f"{where} must have {BEGIN} once and {END} once after it; put them around the generated text")
+    return text[:begin] + block + text[end + len(END) :]
 
 
 def _introduction(bundle: Bundle) -> Iterator[str]:
@@ -239,7 +323,7 @@ def averaged_over(scores: dict[str, Any]) -> str:
 
 
 def _pictures(folder: str | Path | None) -> Iterator[str]:
-    for name, caption in PICTURES.items():
+    for name, caption in CARD_PICTURES.items():
         if folder is not None and (Path(folder) / name).is_file():
             yield from (f"**{caption}**", "", f"![{caption}]({name})", "")
 
@@ -333,3 +417,8 @@ def _is_link(value: Any) -> bool:
 def _file_size(folder: str | Path | None) -> int:
     path = Path(folder or "") / WEIGHTS_FILE
     return path.stat().st_size if folder is not None and path.is_file() else 0
+
+
+def slug(text: str) -> str:
+    """Lower-case letters, digits and hyphens, as the Hub wants a repository's name."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")

@@ -1,0 +1,41 @@
+"""Several processes train as one."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from runs import RECIPE
+
+from training.checkpoint import TrainingError
+from training.distributed import make_accelerator
+from training.fit import fit
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_two_processes_have_the_loss_and_the_gradient_of_one(tmp_path):
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "tests/processes.py"],
+        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    for architecture in ("residual-add", "crop-concat"):
+        for process in (0, 1):
+            assert f"{architecture}: process {process} of 2 agrees" in done.stdout
+
+
+def test_a_batch_that_cannot_be_shared_out_is_refused(tmp_path):
+    class ThreeProcesses:
+        num_processes = 3
+
+    with pytest.raises(TrainingError, match="--batch-size must be a multiple of 3"):
+        fit(None, None, RECIPE, accelerator=ThreeProcesses(), validate=None, folder=tmp_path)
+
+
+def test_a_tracker_that_is_not_installed_is_named(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(TrainingError, match="pip install trackio"):
+        make_accelerator("trackio")

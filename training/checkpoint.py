@@ -1,0 +1,182 @@
+"""The folder of a run: one process at a time in it, and at every moment one complete checkpoint."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError
+from torch.optim.swa_utils import AveragedModel
+
+CHECKPOINT_FOLDER = "checkpoint"
+SETTINGS_FILE = "recipe.json"
+HISTORY_FILE = "history.jsonl"
+FINISHED_FILE = "finished"
+LOCK_FILE = "running.lock"
+
+
+class TrainingError(RuntimeError):
+    """A run that cannot start or go on; the message says why and what to do."""
+
+
+class Interrupted(TrainingError):
+    """The run was asked to stop, and everything is saved."""
+
+
+class RunState:
+    """What Accelerate does not save: the step, the averaged weights, the best of them so far."""
+
+    def __init__(self, average: AveragedModel) -> None:
+        self.average = average
+        self.step = 0
+        self.seconds = 0.0
+        self.best_score = -math.inf
+        self.best_step = 0
+        self.best_weights = copy.deepcopy(average.module.state_dict())
+
+    def keep_best(self, score: float) -> None:
+        """Copy the averaged weights if their ``score`` is the best so far."""
+        if score > self.best_score:
+            self.best_score, self.best_step = score, self.step
+            self.best_weights = copy.deepcopy(self.average.module.state_dict())
+
+    def state_dict(self) -> dict[str, Any]:
+        numbers = {name: getattr(self, name) for name in ("step", "seconds", "best_score", "best_step")}
+        return {"average": self.average.state_dict(), "best_weights": self.best_weights} | numbers
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.average.load_state_dict(state["average"])
+        for name in ("step", "seconds", "best_score", "best_step", "best_weights"):
+            setattr(self, name, state[name])
+
+
+class RunFolder:
+    """A run's checkpoint, settings and history on disk."""
+
+    def __init__(self, path: Path, accelerator: Accelerator) -> None:
+        self.path, self.accelerator = Path(path), accelerator
+        self.checkpoint, self.partial, self.previous = _checkpoints(self.path)
+
+    @contextmanager
+    def open(self, settings: Mapping[str, Any], state: RunState, *, resume: bool) -> Iterator[None]:
+        """Lock the folder, then start in it or resume from its checkpoint.
+
+        settings: what a resumed run must share with its beginning. state: loaded from the checkpoint.
+        Raises TrainingError where another run holds the lock, where an unfinished run would be overwritten, and where
+        the settings differ.
+        """
+        lock = FileLock(self.path / LOCK_FILE, timeout=0)  # the system releases it however the process ends
+        if self.accelerator.is_main_process:
+            self.path.mkdir(parents=True, exist_ok=True)
+            try:
+                lock.acquire()
+            except Timeout as error:
+                raise TrainingError(
+                    f"another run is going on in {self.path}; wait for its end, stop it, or choose another folder "
+                    "with --runs"
+                ) from error
+        try:
+            self._start_or_resume(json.loads(json.dumps(settings)), state, resume)
+            yield
+        finally:
+            lock.release()
+
+    def _start_or_resume(self, settings: dict[str, Any], state: RunState, resume: bool) -> None:
+        if self.accelerator.is_main_process:
+            if is_finished(self.path):
+                finish(self.path)  # a kill may have left its checkpoint
+            elif self.previous.exists() and not self.checkpoint.exists():
+                self.previous.rename(self.checkpoint)  # a kill fell between the two renames of `save`
+        self.accelerator.wait_for_everyone()
+        if self.checkpoint.exists():
+            if not resume:
+                raise TrainingError(f"{self.path} holds an unfinished run; add --resume, or delete the folder")
+            self._check_settings(settings)
+            self.accelerator.load_state(str(self.checkpoint))
+            if self.accelerator.is_main_process:
+                _drop_epochs_after(state.step, self.path / HISTORY_FILE)
+        elif self.accelerator.is_main_process:
+            for leftover in (HISTORY_FILE, FINISHED_FILE):
+                (self.path / leftover).unlink(missing_ok=True)
+            (self.path / SETTINGS_FILE).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        self.accelerator.wait_for_everyone()
+
+    def _check_settings(self, settings: dict[str, Any]) -> None:
+        begun = json.loads((self.path / SETTINGS_FILE).read_text(encoding="utf-8"))
+        changed = [f"{n}: {begun.get(n)} then, {settings[n]} now" for n in settings if begun.get(n) != settings[n]]
+        if changed:
+            raise TrainingError(
+                f"the run in {self.path} was begun with other settings ({'; '.join(changed)}); resume it with the same "
+                "flags and pictures, or delete the folder to start again"
+            )
+
+    def save(self, epochs: Sequence[dict[str, Any]]) -> None:
+        """Write a new checkpoint beside the old one, then swap them.
+
+        epochs: lines for the history. Raises TrainingError where the disk does not take them.
+        """
+        main = self.accelerator.is_main_process
+        if main:
+            for leftover in (self.partial, self.previous):
+                shutil.rmtree(leftover, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+        try:
+            if main:
+                with (self.path / HISTORY_FILE).open("a", encoding="utf-8") as file:
+                    file.writelines(json.dumps(entry) + "\n" for entry in epochs)
+            self.accelerator.save_state(str(self.partial))
+        except (OSError, SafetensorError, RuntimeError) as error:  # torch's writer raises the last
+            raise TrainingError(
+                f"the checkpoint could not be written to {self.path} ({str(error).splitlines()[0]}); is the disk full? "
+                "The checkpoint before it is intact: free some space, then continue with --resume"
+            ) from error
+        self.accelerator.wait_for_everyone()
+        if main:
+            if self.checkpoint.exists():
+                self.checkpoint.rename(self.previous)
+            self.partial.rename(self.checkpoint)
+            shutil.rmtree(self.previous, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+
+
+def finish(folder: Path) -> None:
+    """Delete a run's checkpoint once its bundle is saved; the history stays."""
+    (Path(folder) / FINISHED_FILE).touch()
+    for path in _checkpoints(Path(folder)):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether the last run in ``folder`` was completed."""
+    return (Path(folder) / FINISHED_FILE).exists()
+
+
+def read_history(folder: Path) -> list[dict[str, Any]]:
+    """One dict an epoch: "epoch", "step", "loss", "seconds" and, where validated, "score"."""
+    path = Path(folder) / HISTORY_FILE
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+
+def _drop_epochs_after(step: int, history: Path) -> None:
+    """Drop lines written after the checkpoint was, and half a line: those epochs are trained again."""
+    kept = []
+    for line in history.read_text(encoding="utf-8").splitlines() if history.exists() else ():
+        with suppress(json.JSONDecodeError):
+            if json.loads(line)["step"] <= step:
+                kept.append(line + "\n")
+    partial = history.with_suffix(".partial")
+    partial.write_text("".join(kept), encoding="utf-8")
+    partial.replace(history)
+
+
+def _checkpoints(folder: Path) -> tuple[Path, Path, Path]:
+    """The checkpoint, the one being written, and the one before it."""
+    return tuple(folder / f"{CHECKPOINT_FOLDER}{suffix}" for suffix in ("", ".partial", ".previous"))

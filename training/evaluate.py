@@ -1,0 +1,147 @@
+"""Score a network on a whole split, and report it: scores, charts, card."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import statistics
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from unet.bundle import AVERAGED
+from unet.metrics import ConfusionMatrix
+from unet.predict import Averaging, Segmenter
+
+from .card import averaged_over, write_card
+from .charts import draw_confusion, draw_curves, draw_examples
+from .checkpoint import read_history
+from .dataset import Dataset
+from .datasets import TASKS
+from .record import hardware
+
+
+def evaluate(
+    segmenter: Segmenter,
+    pairs: Sequence[tuple[np.ndarray, np.ndarray]],
+    *,
+    size: tuple[int, int] | None = None,
+    progress: bool = True,
+) -> ConfusionMatrix:
+    """Count over a whole split, void left out.
+
+    size: (h, w) to which pictures and truths are brought first, to stand beside a result that was measured so; None for
+    each picture's own.
+    """
+    empty = ConfusionMatrix(len(segmenter.bundle.class_names))
+    return sum(evaluate_each(segmenter, pairs, size=size, progress=progress), empty)
+
+
+def evaluate_each(
+    segmenter: Segmenter,
+    pairs: Sequence[tuple[np.ndarray, np.ndarray]],
+    *,
+    size: tuple[int, int] | None = None,
+    progress: bool = True,
+) -> Iterator[ConfusionMatrix]:
+    """The counts of one picture after the other, as ``evaluate`` sums them."""
+    for image, truth in tqdm(pairs, "evaluating", leave=False, disable=None if progress else True):
+        if size is not None:
+            h, w = size
+            image = np.asarray(Image.fromarray(image).resize((w, h), Image.Resampling.BILINEAR))
+            truth = np.asarray(Image.fromarray(truth).resize((w, h), Image.Resampling.NEAREST))
+        confusion = ConfusionMatrix(len(segmenter.bundle.class_names))
+        confusion.update(truth, segmenter(image).label_map)
+        yield confusion
+
+
+def scores(confusion: ConfusionMatrix, class_names: Sequence[str], pictures: int) -> dict[str, Any]:
+    """What a bundle stores of an evaluation; a class that never occurs has None."""
+
+    def by_class(values: np.ndarray) -> dict[str, float | None]:
+        return {n: None if math.isnan(v) else round(float(v), 4) for n, v in zip(class_names, values, strict=True)}
+
+    return {
+        "miou": round(confusion.miou(), 4),
+        "mean_dice": round(confusion.mean_dice(), 4),
+        "pixel_accuracy": round(confusion.pixel_accuracy(), 4),
+        "iou": by_class(confusion.iou()),
+        "dice": by_class(confusion.dice()),
+        "pictures": pictures,
+    }
+
+
+def report(
+    segmenter: Segmenter, folder: Path, run: Path, dataset: Dataset, *, average: bool = False, show: bool = False
+) -> None:
+    """Score the bundle in ``folder`` on val; store scores, charts and card beside it; print the table.
+
+    run: the folder with its history. average: score with test-time augmentation, too. show: pictures of the data set
+    may appear in the card.
+    """
+    bundle = segmenter.bundle
+    each = list(evaluate_each(segmenter, dataset.val))
+    total = sum(each, ConfusionMatrix(len(bundle.class_names)))
+    measured = scores(total, bundle.class_names, len(each))
+    if bundle.scores.get("val") != measured:
+        bundle.scores.pop("val" + AVERAGED, None)  # they belong to what was measured before, maybe on other pictures
+    bundle.scores["val"] = measured
+    if average:
+        averaging = Averaging()
+        several = evaluate(Segmenter(bundle, averaging=averaging), dataset.val)
+        settings = {"averaging": dataclasses.asdict(averaging)}
+        bundle.scores["val" + AVERAGED] = scores(several, bundle.class_names, len(each)) | settings
+    task = TASKS.get(bundle.task)
+    if task and task.prior_result:
+        words, size = task.prior_result
+        accuracy = evaluate(segmenter, dataset.val, size=size).pixel_accuracy()
+        bundle.scores["prior_result"] = {"size": size, "pixel_accuracy": round(accuracy, 4), "earlier": words}
+        print(f"pixel accuracy at {size[0]}x{size[1]}: {accuracy:.1%}; an earlier result: {words}")
+    bundle.training["speed"] = speed(segmenter, dataset.val.image(0))
+    if history := read_history(run):
+        draw_curves(history, folder / "curves.png")
+    draw_confusion(total.counts, bundle.class_names, folder / "confusion.png")
+    draw_examples(best_and_worst(segmenter, each, dataset, show=show), bundle.palette, folder / "examples.png")
+    bundle.save_config(folder)
+    write_card(bundle, folder)
+    print_scores(folder, bundle.scores)
+
+
+def print_scores(folder: Path, scores: dict[str, Any]) -> None:
+    """Print the IoU of every class, and the means, of the scores of a bundle."""
+    val = scores["val"]
+    width = max(map(len, val["iou"]))
+    print(f"\n{folder}, val, {val['pictures']} pictures")
+    for name, iou in val["iou"].items():
+        print(f"  {name:<{width}}  IoU {'absent' if iou is None else f'{iou:.3f}'}")
+    print(f"  {_means(val)}")
+    if averaged := scores.get("val" + AVERAGED):
+        print(f"  {_means(averaged)}   {averaged_over(averaged)}")
+    print()
+
+
+def _means(scores: dict[str, float]) -> str:
+    numbers = (scores["miou"], scores["mean_dice"], scores["pixel_accuracy"])
+    return "mIoU {:.4f}   Dice {:.4f}   pixel accuracy {:.4f}".format(*numbers)
+
+
+def speed(segmenter: Segmenter, image: np.ndarray) -> dict[str, float]:
+    """{"HxW, hardware": seconds}, the median of five runs after a first one."""
+    seconds = [segmenter(image).seconds for _ in range(6)][1:]
+    return {f"{image.shape[0]}x{image.shape[1]}, {hardware()}": round(statistics.median(seconds), 3)}
+
+
+def best_and_worst(
+    segmenter: Segmenter, each: list[ConfusionMatrix], dataset: Dataset, *, show: bool
+) -> list[tuple[str, np.ndarray | None, np.ndarray, np.ndarray]]:
+    """Rows for draw_examples: the two best and the two worst pictures of val, by mIoU."""
+    order = sorted(range(len(each)), key=lambda i: -each[i].miou() if each[i].counts.any() else -2)
+    rows = []
+    for i in dict.fromkeys([*order[:2], *order[-2:]]):
+        image, truth = dataset.val[i]
+        rows.append((f"mIoU {each[i].miou():.2f}", image if show else None, truth, segmenter(image).label_map))
+    return rows

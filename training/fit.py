@@ -1,0 +1,248 @@
+"""Train a U-Net, and survive being killed: on Hugging Face Accelerate, for CPUs, GPUs and several processes.
+
+Everything a step does follows from the seed and the step's number: which pictures, how they are augmented, what dropout
+drops. So a resumed run continues exactly where it stopped.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from tqdm import tqdm
+
+from unet.model import BATCH_NORM_MOMENTUM, UNet
+
+from .augment import PixelStore
+from .checkpoint import Interrupted, RunFolder, RunState, TrainingError
+from .distributed import GlobalBatchNorm, gather
+from .loss import SegmentationLoss, class_weights
+from .recipe import Recipe
+
+RECENT = 20  # steps between two looks at the loss: each look waits for the device
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A finished run: the network with its best averaged weights, and the run's record."""
+
+    net: UNet
+    record: dict[str, Any]
+
+
+def fit(
+    net: UNet,
+    store: PixelStore,
+    recipe: Recipe,
+    *,
+    accelerator: Accelerator,
+    validate: Callable[[UNet], float],
+    folder: Path,
+    resume: bool = False,
+    save_every: int = 1,
+    title: str = "training",
+    names: Sequence[str] = (),
+) -> Fit:
+    """Train ``net`` on ``store``; returns its best averaged weights.
+
+    validate: the score of a network in eval mode, higher is better; it decides which weights are the best.
+    folder: where the checkpoint and the history are kept; a kill at any moment loses ``save_every`` epochs at most.
+    names: of the store's pictures, for the message about a loss that is not finite.
+    Several processes train as one would on the same batches: BatchNorm and loss are those of the whole batch, and only
+    dropout differs. Loss and score also go to the accelerator's trackers.
+    Raises TrainingError where another run is going on in the folder, where it holds an unfinished one and resume is
+    False, where the checkpoint cannot be written, where a batch cannot be shared out evenly, or where the loss is not
+    finite, and Interrupted after Ctrl-C or SIGTERM, with everything saved.
+    """
+    if recipe.batch_size % accelerator.num_processes:
+        raise TrainingError(
+            f"a batch of {recipe.batch_size} cannot be shared out evenly among {accelerator.num_processes} processes; "
+            f"--batch-size must be a multiple of {accelerator.num_processes}"
+        )
+    run = _Run(net, store, recipe, accelerator, names)
+    run_folder = RunFolder(folder, accelerator)
+    with (
+        run_folder.open(dataclasses.asdict(recipe), run.state, resume=resume),
+        _stop_signals_as_a_flag() as stopped,
+        tqdm(total=run.steps, initial=run.state.step, desc=title, disable=not accelerator.is_main_process,
+             dynamic_ncols=True) as bar,
+    ):  # fmt: skip
+        run.start_clock()
+        while run.state.step < run.steps:
+            run.train_step()
+            bar.update()
+            if run.at_end_of_epoch or run.state.step % RECENT == 0:
+                bar.set_postfix_str(f"loss {run.recent_loss():.3f}, best {max(0, run.state.best_score):.3f}")
+            if run.at_end_of_epoch:
+                epoch = run.end_of_epoch(validate)
+                if epoch % save_every == 0 or epoch == recipe.epochs:
+                    run.save(run_folder)
+            if stopped():
+                run.save(run_folder)
+                raise Interrupted(f"stopped at step {run.state.step} of {run.steps}; everything is saved in {folder}")
+    return run.result()
+
+
+class _Run:
+    """The network, optimizer and averages of one run, and the steps they take."""
+
+    def __init__(
+        self, net: UNet, store: PixelStore, recipe: Recipe, accelerator: Accelerator, names: Sequence[str]
+    ) -> None:
+        self.store, self.recipe, self.accelerator, self.names = store, recipe, accelerator, names
+        self.config = net.config
+        self.steps_per_epoch = math.ceil(len(store) / recipe.batch_size)
+        self.steps = recipe.epochs * self.steps_per_epoch
+        weights = class_weights(store.class_shares(self.config.num_classes)) if recipe.class_weights else None
+        self.loss = SegmentationLoss(self.config.num_outputs, weights, dice_weight=recipe.dice).to(accelerator.device)
+        net = net.to(accelerator.device, memory_format=torch.channels_last)
+        if accelerator.num_processes > 1:
+            GlobalBatchNorm.convert(net)
+        self.dropout_rates = {module: module.p for module in net.modules() if isinstance(module, nn.Dropout)}
+        for module, rate in self.dropout_rates.items():
+            module.p = rate * recipe.dropout
+        self.norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
+        optimizer = torch.optim.AdamW(
+            net.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
+        )
+        decay = math.exp(-1 / max(1, recipe.ema * self.steps))
+        self.average = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+        self.state = RunState(self.average)
+        self.model, self.optimizer = accelerator.prepare(net, optimizer)
+        accelerator.register_for_checkpointing(self.state)
+        self.losses: list[Tensor] = []  # of this epoch's steps
+        self.unsaved: list[dict[str, Any]] = []  # epochs for the history
+        self.model.train()
+
+    @property
+    def at_end_of_epoch(self) -> bool:
+        return self.state.step % self.steps_per_epoch == 0
+
+    def start_clock(self) -> None:
+        """Count seconds from now on, after those of the checkpoint."""
+        self.started = time.perf_counter() - self.state.seconds
+
+    def train_step(self) -> None:
+        """One batch: forward, backward, update, average."""
+        step, recipe, accelerator = self.state.step, self.recipe, self.accelerator
+        images, labels = self._batch(step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = recipe.rate(step, self.steps)
+        # A running average of weight 0.01 alone would still be half made of its first value after 70 steps.
+        for norm in self.norms:
+            norm.momentum = max(BATCH_NORM_MOMENTUM, 10 / (step + 10))
+        torch.manual_seed(_seed(recipe.seed, step) + accelerator.process_index)  # dropout
+        loss = self.loss(gather(self.model(images).float(), accelerator), labels)
+        accelerator.backward(loss)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.average.update_parameters(accelerator.unwrap_model(self.model))
+        self.losses.append(loss.detach())
+        self.state.step += 1
+        self.state.seconds = time.perf_counter() - self.started
+
+    def recent_loss(self) -> float:
+        """Mean loss of the last steps; raises TrainingError, with the pictures, where one is not finite."""
+        recent = torch.stack(self.losses[-RECENT:]).cpu()
+        if not recent.isfinite().all():
+            bad = self.state.step - len(recent) + int(recent.isfinite().logical_not().nonzero()[0])
+            pictures = (self.names[i] if self.names else str(i) for i in self._indices(bad).tolist())
+            raise TrainingError(
+                f"the loss is not finite at step {bad + 1} (epoch {bad // self.steps_per_epoch + 1}), with the "
+                f"pictures {', '.join(pictures)}. The epoch before is saved. A lower --learning-rate usually helps."
+            )
+        return recent.mean().item()
+
+    def end_of_epoch(self, validate: Callable[[UNet], float]) -> int:
+        """Validate where it is time, and note the epoch for the history; returns its number."""
+        epoch = self.state.step // self.steps_per_epoch
+        entry = {"epoch": epoch, "step": self.state.step, "loss": torch.stack(self.losses).mean().item()}
+        self.losses.clear()
+        if epoch % self.recipe.validate_every == 0 or epoch == self.recipe.epochs:
+            entry["score"] = validate(self.average.module)
+            self.state.keep_best(entry["score"])
+        tracked = {name: entry[name] for name in ("loss", "score") if name in entry}
+        self.accelerator.log(tracked, step=self.state.step)
+        entry["seconds"] = self.state.seconds = round(time.perf_counter() - self.started, 1)
+        self.unsaved.append(entry)
+        return epoch
+
+    def save(self, folder: RunFolder) -> None:
+        """Write a checkpoint and the epochs since the last one."""
+        folder.save(self.unsaved)
+        self.unsaved.clear()
+
+    def result(self) -> Fit:
+        """The network with its best averaged weights and its own dropout rates."""
+        best = self.accelerator.unwrap_model(self.model)
+        best.load_state_dict(self.state.best_weights)
+        for module, rate in self.dropout_rates.items():
+            module.p = rate
+        record = {
+            "recipe": dataclasses.asdict(self.recipe),
+            "epochs": self.recipe.epochs,
+            "steps": self.state.step,
+            "pictures_seen": self.state.step * self.recipe.batch_size,
+            "best_step": self.state.best_step,
+            "seconds": round(self.state.seconds),
+            "seed": self.recipe.seed,
+            "precision": self.accelerator.mixed_precision,
+            "processes": self.accelerator.num_processes,
+        }
+        return Fit(best.eval(), record)
+
+    def _indices(self, step: int) -> Tensor:
+        """int64 (batch_size,): which pictures a step learns from; over an epoch every one comes up."""
+        epoch, position = divmod(step, self.steps_per_epoch)
+        pictures, batch_size = len(self.store), self.recipe.batch_size
+        order = torch.randperm(pictures, generator=torch.Generator().manual_seed(_seed(self.recipe.seed, epoch)))
+        # The last batch of an epoch is filled from its start, so that every batch has the same size.
+        return order[torch.arange(position * batch_size, (position + 1) * batch_size) % pictures]
+
+    def _batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """The step's batch: this process's part of the normalised images, and the labels of all of them."""
+        generator = torch.Generator().manual_seed(_seed(self.recipe.seed, step) + 1)
+        crop = self.config.output_size(self.config.input_size(self.recipe.crop))
+        images, labels = self.store.batch(
+            self._indices(step),
+            crop,
+            margin=self.config.margin,
+            augmentation=self.recipe.augmentation,
+            generator=generator,
+        )
+        part = images.chunk(self.accelerator.num_processes)[self.accelerator.process_index]
+        return self.store.preprocessing.normalise(part).contiguous(memory_format=torch.channels_last), labels
+
+
+def _seed(seed: int, step: int) -> int:
+    return seed * 1_000_003 + step
+
+
+@contextmanager
+def _stop_signals_as_a_flag() -> Iterator[Callable[[], bool]]:
+    """Let Ctrl-C and SIGTERM wait for the end of the step; a second one, a second later, stops at once."""
+    received: list[float] = []
+
+    def handler(number: int, frame: Any) -> None:
+        # torchrun passes on a Ctrl-C that the terminal has sent to every process already.
+        if received and time.monotonic() - received[0] > 1:
+            raise KeyboardInterrupt
+        received.append(time.monotonic())
+
+    previous = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(received)
+    finally:
+        for number, old in previous.items():
+            signal.signal(number, old)

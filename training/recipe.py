@@ -1,0 +1,42 @@
+"""Every number of a training run that one tunes, and the learning-rate schedule."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from .augment import Augmentation
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The settings of a run, apart from its data and network.
+
+    epochs: times every picture is seen. batch_size: pictures a step, over all processes.
+    crop: (h, w) in working pixels of what is labelled in a training crop, rounded up to what the network gives.
+    validate_every: epochs between validations.
+    learning_rate: AdamW's, reached after ``warmup`` (a share of the run), then lowered to 0 as (1 - progress)^decay.
+    ema: the weights' exponential moving average looks back over this share of the run.
+    dropout: the network's dropout rates are multiplied by this while it trains.
+    dice: weight of the Dice loss beside the cross-entropy. class_weights: let rare classes weigh more in the latter.
+    `python benchmarks/recipe.py` measures what each is worth.
+    """
+
+    epochs: int = 60
+    batch_size: int = 6
+    crop: tuple[int, int] = (128, 160)
+    learning_rate: float = 2e-3
+    weight_decay: float = 1e-2
+    warmup: float = 0.05
+    decay: float = 0.9
+    ema: float = 0.02
+    dropout: float = 0.0
+    dice: float = 1.0
+    class_weights: bool = True
+    validate_every: int = 5
+    seed: int = 0
+    augmentation: Augmentation = field(default_factory=Augmentation)
+
+    def rate(self, step: int, steps: int) -> float:
+        """Learning rate of a step: linear warm-up, then polynomial decay (Chen et al. 2017, DeepLab)."""
+        warmup = max(1, round(self.warmup * steps))
+        return self.learning_rate * min((step + 1) / warmup, (1 - step / steps) ** self.decay)
