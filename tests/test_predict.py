@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import math
 import weakref
 
 import numpy as np
@@ -114,6 +115,35 @@ def test_every_size_comes_back_as_it_was(name, size, working_pixels):
     assert result.confidence.dtype == np.float32
     assert result.label_map.max() < 5
     assert 1 / 5 <= result.confidence.min() <= result.confidence.max() <= 1
+
+
+@pytest.mark.parametrize("name", ["residual-add", "crop-concat"])
+@pytest.mark.parametrize("working_pixels", [None, 10_000, 43_200])
+def test_thin_pictures_cost_at_most_twice_a_square_one(name, working_pixels):
+    """The cost is all that the network is fed, margins included, which the working size then bounds too."""
+    segmenter = Segmenter(small_bundle(name, working_pixels=working_pixels, divisor=32))
+
+    def cost(size):
+        return sum(math.prod(tile.input_size) for tile in segmenter.layout(size).tiles)
+
+    for length in (900, 5000, 65_535, 500_000):
+        for width in (1, 2, 7, 80):
+            side = math.isqrt(length * width)
+            assert cost((width, length)) <= 2 * cost((side, side)), (width, length)
+            turned = segmenter.layout((length, width)).working_size[::-1]
+            assert segmenter.layout((width, length)).working_size == turned
+    for size in ((480, 640), (1080, 1920), (600, 6000), (33, 260), (3000, 4000), (1, 1)):
+        expected = segmenter.bundle.preprocessing.working_size(size)
+        assert segmenter.layout(size).working_size == expected, "others are seen as they are"
+
+
+@pytest.mark.parametrize("name", ["residual-add", "crop-concat"])
+def test_a_row_of_half_a_million_pixels_is_answered_in_a_few_tiles(name):
+    segmenter, fed = Segmenter(small_bundle(name, working_pixels=43_200, divisor=32)), []
+    segmenter.net.register_forward_pre_hook(lambda _, inputs: fed.append(inputs[0][0, 0].numel()))
+    result = segmenter(photo(1, 500_000))
+    assert result.label_map.shape == result.confidence.shape == (1, 500_000)
+    assert sum(fed) <= 2 * math.prod(segmenter.net.config.input_size((208, 208)))
 
 
 def test_two_classes_share_one_logit():

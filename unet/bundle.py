@@ -71,9 +71,9 @@ class Preprocessing:
             scale *= (self.working_pixels / (size[0] * size[1])) ** 0.5
         return tuple(max(1, round(n * scale)) for n in size)
 
-    def resize(self, image: np.ndarray, *, scale: float = 1.0) -> np.ndarray:
-        """uint8 (H, W, 3) -> uint8 (h, w, 3) at the working size times ``scale``; anti-aliased bilinear (Pillow)."""
-        h, w = self.working_size(image.shape[:2], scale=scale)
+    def resize(self, image: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
+        """uint8 (H, W, 3) -> uint8 (h, w, 3) at ``size``, else the working size; anti-aliased bilinear (Pillow)."""
+        h, w = size or self.working_size(image.shape[:2])
         if (h, w) == image.shape[:2]:
             return image
         return np.asarray(Image.fromarray(image).resize((w, h), Image.Resampling.BILINEAR))

@@ -8,8 +8,10 @@ picture has its zero padding too. Tiles start at multiples of the network's stri
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import functools
+import math
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -27,6 +29,8 @@ from .model import Join, UNet, UNetConfig
 TILE = 512
 #: Below this, tiles hardly need less memory: crop-concat is fed 184 pixels more a side than it answers.
 SMALLEST_TILE = 64
+#: What a thin picture may cost, beside a square one of as many pixels; cut into smaller tiles, it may be twice.
+THIN = 1.8
 #: A network that sees pictures shrunken answers all of a large one in one tile: for about this many pixels at a time,
 #: so that their logits stay in a processor's cache. For eight times as many this part takes almost three times as long.
 STRIP_PIXELS = 1 << 17
@@ -209,7 +213,7 @@ class Segmenter:
         if tile < config.stride + 2:
             raise ValueError(f"a tile must be at least {config.stride + 2} pixels for this network, got {tile}")
         tile = tile // config.stride * config.stride
-        working_size = self.bundle.preprocessing.working_size(size, scale=scale)
+        working_size = self._working_size(size, scale)
         rows, columns = (_cut(*lengths, tile, config) for lengths in zip(size, working_size, strict=True))
         return Layout(size, working_size, tuple(Tile(row, column) for row in rows for column in columns))
 
@@ -256,7 +260,29 @@ class Segmenter:
             raise ValueError(
                 f"Segmenter needs a uint8 array (H, W, 3), got {image.dtype} {image.shape}; read_image makes one"
             )
-        return self.bundle.preprocessing.resize(image, scale=scale)
+        return self.bundle.preprocessing.resize(image, self._working_size(image.shape[:2], scale))
+
+    def _working_size(self, size: tuple[int, int], scale: float) -> tuple[int, int]:
+        """(h, w) at which the network works: the bundle's, or less where a picture of ``size`` is thin.
+
+        Margins around a row of pixels are most of what a network is fed. A thin picture is shrunk, in its shape as far
+        as whole pixels go, until it costs at most THIN times a square picture of as many pixels.
+        """
+        preprocessing, config = self.bundle.preprocessing, self.net.config
+        working_size = preprocessing.working_size(size, scale=scale)
+        square = math.isqrt(size[0] * size[1])
+        side, _ = preprocessing.working_size((square, square), scale=scale)
+        limit, longest = THIN * _fed(side, config) ** 2, max(working_size)
+
+        def shrunk(length: int) -> tuple[int, int]:
+            return tuple(max(1, round(n * length / longest)) for n in working_size)
+
+        def cost(length: int) -> int:
+            return math.prod(_fed(n, config) for n in shrunk(length))
+
+        if cost(longest) <= limit:
+            return working_size
+        return shrunk(bisect.bisect_right(range(1, longest + 1), limit, key=cost))
 
     def run(
         self,
@@ -413,6 +439,17 @@ def _cut(length: int, working_length: int, tile: int, config: UNetConfig) -> lis
         spans.append(Span.of(slice(first, last), length, working_length, config))
         first = last
     return spans
+
+
+def _fed(length: int, config: UNetConfig) -> int:
+    """Pixels that the network is fed along a side of ``length`` working pixels, in tiles of TILE, margins included."""
+    tile = TILE // config.stride * config.stride
+    whole = (length - 1) // tile  # tiles before the last
+    if config.padded:
+        halo = _round_up(config.receptive_radius, config.stride)
+        return _round_up(length, config.stride) + 2 * halo * whole
+    last, full = config.input_size((length - whole * tile, tile))
+    return whole * full + last
 
 
 def _neighbours(pixels: slice, length: int, working_length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
