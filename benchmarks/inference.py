@@ -2,11 +2,10 @@
 
     python benchmarks/inference.py                                    the bundles in weights/, the val pictures fetched
     python benchmarks/inference.py --data streets=FOLDER nuclei=FOLDER
-    python benchmarks/inference.py --write                            puts the tables into README.md
+    python benchmarks/inference.py --write                            puts the tables into docs/benchmarks.md
     python benchmarks/inference.py --quick                            small pictures, few repeats
 
-"Commonly" is the tutorial's way: float32, NCHW, eager, the whole picture at once, softmax and argmax. On a GPU the last
-table also has batches and CUDA graphs.
+"Commonly" is the tutorial's way: float32, NCHW, eager, the whole picture at once, softmax and argmax.
 """
 
 from __future__ import annotations
@@ -17,48 +16,45 @@ import io
 import statistics
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from measuring import (
-    ROOT,
-    copy_bandwidth,
+    dataset,
+    flops,
     interleaved,
     machine,
     matmul_peak,
+    parser,
     photo,
-    put_into_readme,
+    publish,
     random_bundle,
     shown,
-    task_folders,
+    table,
     wait_for,
 )
 from PIL import Image
-from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from page import viewer
 from page.formatting import parameters as parameters_text
-from training.dataset import Pairs, load_dataset
-from training.datasets import TASKS, DownloadError, fetch_dataset
+from training.datasets import DownloadError
 from unet.bundle import Bundle
 from unet.compare import compare
 from unet.images import read_image
 from unet.metrics import ConfusionMatrix
-from unet.model import UNet, count_parameters
+from unet.model import count_parameters
 from unet.predict import Segmenter, has_native_bfloat16
 from unet.resize import sample, shrink
 
 try:
     import segmentation_models_pytorch
-except ImportError:  # on a machine where only what runs the networks is installed, its column is left out
+except ImportError:  # where only what runs the networks is installed, its column is left out
     segmentation_models_pytorch = None
-
 
 Answer = tuple[np.ndarray, np.ndarray]
 
@@ -66,34 +62,22 @@ Answer = tuple[np.ndarray, np.ndarray]
 def main(arguments: list[str] | None = None) -> None:
     args = parse_arguments(arguments)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    header = machine("torch", "segmentation-models-pytorch")
     bundles = [Bundle.load(config.parent) for config in sorted(args.weights.glob("*/*/config.json"))]
-    repeats = 3 if args.quick else 9
-    pictures = val_pictures(bundles, args)
-    parts = []
-    for part in (
-        lambda: machine("torch", "segmentation-models-pytorch") + ".",
-        lambda: speed(bundles, args, device, repeats),
-        lambda: closeness(bundles, pictures, args, device),
-        lambda: where_the_time_goes(bundles, args, device, repeats),
-        lambda: limits(args, device, repeats),
-    ):
-        parts.append(part())
-        print(parts[-1], end="\n\n", flush=True)
-    if args.write:
-        put_into_readme("inference", "\n\n".join(parts), gpu=device.type == "cuda")
+    repeats = 2 if args.quick else 9
+    parts = [part(bundles, args, device, repeats) for part in (speed, closeness, where_the_time_goes, limits)]
+    publish("inference", "\n\n".join([f"{header}.", *parts]), write=args.write)
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add = parser.add_argument
-    add("--weights", type=Path, default=ROOT / "weights", help="bundles, as TASK/ARCHITECTURE (default: weights/)")
-    add("--data", nargs="+", default=[], metavar="TASK=FOLDER", help="where a task's pictures are")
-    add("--width", type=float, default=1.0, help="multiplies the channels of the networks with random weights")
-    add("--quick", action="store_true", help="small pictures, few repeats")
-    add("--write", action="store_true", help="put the tables into README.md")
-    args = parser.parse_args(arguments)
-    args.data = task_folders(args.data)
-    return args
+    options = parser(__doc__, quick="small pictures, few repeats", weights=True, data=True)
+    options.add_argument("--width", type=float, default=1.0, help="multiplies the channels of random networks")
+    return options.parse_args(arguments)
+
+
+def native_dtype(device: torch.device) -> torch.dtype:
+    """What Segmenter chooses on this device."""
+    return torch.bfloat16 if has_native_bfloat16(device) else torch.float32
 
 
 # How it is commonly done ---------------------------------------------------------------------------------------------
@@ -136,7 +120,7 @@ def other_unet(classes: int, device: torch.device) -> Callable[[np.ndarray], Ans
 
 
 def decide(logits: torch.Tensor) -> Answer:
-    """Logits (1, C, h, w) -> labels uint8 (h, w), probabilities float32 (h, w): the way it is mostly written."""
+    """Logits (1, C, h, w) -> labels uint8 (h, w), probabilities float32 (h, w), as tutorials do it."""
     if logits.shape[1] == 1:
         logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
     probability, label = logits.softmax(dim=1).max(dim=1)
@@ -147,28 +131,25 @@ def decide(logits: torch.Tensor) -> Answer:
 
 
 def speed(bundles: Sequence[Bundle], args: argparse.Namespace, device: torch.device, repeats: int) -> str:
-    """Each network through Segmenter, and in its place what people would run."""
-    usual = (96, 128) if args.quick else (360, 480)
-    cases = [(random_bundle("crop-concat", args.width), (388, 388))]
+    """Each network through Segmenter, and as it is commonly run."""
+    usual, paper = ((96, 128), (100, 100)) if args.quick else ((360, 480), (388, 388))
+    cases = [(random_bundle("crop-concat", args.width), paper)]
     cases += [(random_bundle(name, args.width), usual) for name in ("crop-concat", "residual-add")]
     cases += [(bundle, usual) for bundle in bundles]
-    precisions = ["float32", *(["bfloat16"] if has_native_bfloat16(device) else [])]
-    header = "".join(f" Segmenter, {precision} |" for precision in reversed(precisions))
-    other = " smp.Unet, ResNet-34 |" if segmentation_models_pytorch else ""
-    rows = [
-        f"| network | parameters | picture |{header} float32, NCHW, whole picture |{other}",
-        "|---|--:|---|" + "--:|" * (len(precisions) + (2 if other else 1)),
-    ]
+    precisions = ["bfloat16", "float32"] if native_dtype(device) == torch.bfloat16 else ["float32"]
+    header = ["network", "parameters", "picture", *(f"Segmenter, {precision}" for precision in precisions)]
+    header += ["float32, NCHW, whole picture", *(["smp.Unet, ResNet-34"] if segmentation_models_pytorch else [])]
+    rows = []
     for bundle, size in cases:
         image = photo(size)
-        works = {p: Segmenter(bundle, device=device, precision=p) for p in reversed(precisions)}
+        works = {precision: Segmenter(bundle, device=device, precision=precision) for precision in precisions}
         works["common"] = whole_picture(bundle, device)
         # A GPU's short cut for float32 (TF32) rounds like 10 bits, which random weights' labels are too close for.
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             equal = np.mean(works["float32"](image).label_map == works["common"](image)[0])
         if equal < 0.999:
             raise SystemExit(f"{bundle.architecture}: only {equal:.2%} of the labels are equal, not the same work")
-        if other:
+        if segmentation_models_pytorch:
             works["smp"] = other_unet(bundle.net.config.num_outputs, device)
         times = interleaved({name: partial(work, image) for name, work in works.items()}, repeats, device)
         common = statistics.median(times["common"])
@@ -177,39 +158,19 @@ def speed(bundles: Sequence[Bundle], args: argparse.Namespace, device: torch.dev
             for name, t in times.items()
         ]
         parameters = parameters_text(count_parameters(bundle.net))
-        name = f"{bundle.architecture}, {bundle.task}"
-        rows.append(f"| {name} | {parameters} | {size[0]}x{size[1]} | {' | '.join(cells)} |")
-    return "A picture to labels and confidences: median (range), and how many times faster.\n\n" + "\n".join(rows)
+        rows.append([f"{bundle.architecture}, {bundle.task}", parameters, f"{size[0]}x{size[1]}", *cells])
+    return f"A picture to labels and confidences: median (range), and how many times faster.\n\n{table(header, rows)}"
 
 
-def val_pictures(bundles: Sequence[Bundle], args: argparse.Namespace) -> dict[str, Pairs]:
-    """The val pictures of each task, where they are at hand or may be fetched."""
-    found = {}
-    for task in dict.fromkeys(bundle.task for bundle in bundles):
-        try:
-            folder = args.data.get(task) or fetch_dataset(task)
-        except DownloadError as error:
-            print(f"Labels of {task} are not compared with float32's: {error}.", file=sys.stderr)
-        else:
-            found[task] = load_dataset(folder, task=TASKS.get(task)).val
-    return found
-
-
-def closeness(
-    bundles: Sequence[Bundle],
-    pictures: dict[str, Pairs],
-    args: argparse.Namespace,
-    device: torch.device,
-) -> str:
-    """What Segmenter does by itself on this device, beside float32 on the CPU, over the val pictures."""
-    rows = [
-        "| task | network | pictures | equal labels | worst picture | mIoU | in float32 | difference |",
-        "|---|---|--:|--:|--:|--:|--:|--:|",
-    ]
+def closeness(bundles: Sequence[Bundle], args: argparse.Namespace, device: torch.device, _repeats: int) -> str:
+    """Segmenter as it is used on this device, beside float32 on the CPU, over the val pictures."""
+    rows, missing = [], set()
     for bundle in bundles:
-        if bundle.task not in pictures:
+        try:
+            val = dataset(bundle.task, dict(args.data).get(bundle.task)).val
+        except DownloadError as error:
+            missing.add(f"Labels of {bundle.task} are not compared with float32's: {error}.")
             continue
-        val = pictures[bundle.task]
         chosen = Segmenter(copy.deepcopy(bundle), device=device)
         exact = Segmenter(bundle, device="cpu", precision="float32")
         ours, reference = (ConfusionMatrix(len(bundle.class_names)) for _ in range(2))
@@ -221,13 +182,14 @@ def closeness(
             reference.update(truth, wanted)
             equal.append(float((labels == wanted).mean()))
             pixels.append(labels.size)
-        difference = ours.miou() - reference.miou()
-        rows.append(
-            f"| {bundle.task} | {bundle.architecture} | {len(equal)} | {np.average(equal, weights=pixels):.3%} "
-            f"| {min(equal):.2%} | {ours.miou():.4f} | {reference.miou():.4f} | {difference:+.4f} |"
-        )
-    precision = "bfloat16" if has_native_bfloat16(device) else "float32"
-    return f"The same labels as float32 on the CPU? Here Segmenter chooses {precision}.\n\n" + "\n".join(rows)
+        shares = f"{np.average(equal, weights=pixels):.3%}", f"{min(equal):.2%}"
+        scores = f"{ours.miou():.4f}", f"{reference.miou():.4f}", f"{ours.miou() - reference.miou():+.4f}"
+        rows.append((bundle.task, bundle.architecture, len(equal), *shares, *scores))
+    print(*sorted(missing), sep="\n", file=sys.stderr)
+    header = ("task", "network", "pictures", "equal labels", "worst picture", "mIoU", "in float32", "difference")
+    chosen = str(native_dtype(device)).removeprefix("torch.")
+    question = f"The same labels as float32 on the CPU? Here Segmenter chooses {chosen}."
+    return f"{question}\n\n{table(header, rows, text=2)}"
 
 
 def where_the_time_goes(bundles: Sequence[Bundle], args: argparse.Namespace, device: torch.device, repeats: int) -> str:
@@ -246,14 +208,18 @@ def where_the_time_goes(bundles: Sequence[Bundle], args: argparse.Namespace, dev
             runs = [one_picture(file.getvalue(), segmenters) for _ in range(repeats + 1)][1:]
             medians = {part: statistics.median(run[part] for run in runs) for part in runs[0]}
             columns[f"{name}, {size[0]}x{size[1]}"] = medians | {"**all**": sum(medians.values())}
-    rows = [f"| | {' | '.join(columns)} |", "|---|" + "--:|" * len(columns)]
-    for part in next(iter(columns.values())):
-        cells = [f"{1000 * column[part]:.1f} ms, {column[part] / column['**all**']:.0%}" for column in columns.values()]
-        rows.append(f"| {part} | {' | '.join(cells)} |")
-    return "Where the time goes, from a file to both answers on their way to the browser.\n\n" + "\n".join(rows)
+    rows = [
+        [
+            part,
+            *(f"{1000 * column[part]:.1f} ms, {column[part] / column['**all**']:.0%}" for column in columns.values()),
+        ]
+        for part in next(iter(columns.values()))
+    ]
+    heading = "Where the time goes, from a file to both answers on their way to the browser."
+    return f"{heading}\n\n{table(['', *columns], rows)}"
 
 
-def one_picture(file: bytes, segmenters: Sequence[Segmenter]) -> dict[str, float]:
+def one_picture(file: bytes, segmenters: Sequence[Segmenter]) -> Counter[str]:
     """Seconds of every part."""
     watch = Stopwatch(segmenters[0].device)
     with watch("reading the file"):
@@ -282,23 +248,23 @@ class Stopwatch:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.seconds: dict[str, float] = {}
+        self.seconds: Counter[str] = Counter()
         self.inside: list[str] = []
-        self.last = time.perf_counter()
+        self.last = 0.0
 
-    def _book(self) -> None:
+    def _add_elapsed(self) -> None:
         wait_for(self.device)
         now = time.perf_counter()
         if self.inside:
-            self.seconds[self.inside[-1]] = self.seconds.get(self.inside[-1], 0.0) + now - self.last
+            self.seconds[self.inside[-1]] += now - self.last
         self.last = now
 
     def enter(self, part: str) -> None:
-        self._book()
+        self._add_elapsed()
         self.inside.append(part)
 
     def leave(self) -> None:
-        self._book()
+        self._add_elapsed()
         self.inside.pop()
 
     @contextmanager
@@ -308,65 +274,25 @@ class Stopwatch:
         self.leave()
 
 
-def limits(args: argparse.Namespace, device: torch.device, repeats: int) -> str:
-    """Both networks alone: what share of the device's measured matrix product and copy speeds do they reach?"""
-    dtype = torch.bfloat16 if has_native_bfloat16(device) else torch.float32
-    peaks = {kind: matmul_peak(device, kind, quick=args.quick) for kind in {dtype, torch.float32}}
-    peak, plain, bandwidth = peaks[dtype], peaks[torch.float32], copy_bandwidth(device)
-    rows = [
-        "| network | input | batch | a batch | pictures a second | of the matrix product | of the copy |",
-        "|---|---|--:|--:|--:|--:|--:|",
-    ]
-    cases = [("crop-concat", (572, 572), 1), ("residual-add", (360, 480), 1)]
-    if device.type == "cuda":
-        cases += [("crop-concat", (572, 572), 16), ("residual-add", (360, 480), 16)]
-    for name, size, batch in cases:
+def limits(_bundles: Sequence[Bundle], args: argparse.Namespace, device: torch.device, repeats: int) -> str:
+    """Both networks alone: what share of the device's measured matrix product do they reach?"""
+    dtype = native_dtype(device)
+    peaks = {kind: matmul_peak(device, kind, quick=args.quick) for kind in dict.fromkeys((dtype, torch.float32))}
+    rows = []
+    for name, size in (("crop-concat", (572, 572)), ("residual-add", (360, 480))):
         net = random_bundle(name, args.width).net.to(device, memory_format=torch.channels_last)
-        x = torch.randn(batch, 3, *size, device=device).contiguous(memory_format=torch.channels_last)
-        flops, moved = cost(net, x[:1], dtype)
-        nets = {"eager": net}
-        if device.type == "cuda":  # not on ZeroGPU, which has no torch.compile
-            nets["compiled, CUDA graphs"] = torch.compile(net, mode="reduce-overhead")
+        x = torch.randn(1, 3, *size, device=device).contiguous(memory_format=torch.channels_last)
 
-        def run(net: nn.Module, x: torch.Tensor = x) -> None:
+        def run(net: torch.nn.Module = net, x: torch.Tensor = x) -> None:
             with torch.inference_mode(), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
                 net(x)
 
-        for run_one in nets.values():  # compiling and recording take some runs
-            for _ in range(3):
-                run(run_one)
-        times = interleaved({kind: partial(run, net) for kind, net in nets.items()}, repeats, device)
-        for kind, seconds in times.items():
-            rate = batch / statistics.median(seconds)
-            rows.append(
-                f"| {name}, {kind} | {size[0]}x{size[1]} | {batch} | {shown(seconds)} | {rate:,.0f} "
-                f"| {rate * flops / peak:.0%} | {rate * moved / bandwidth:.0%} |"
-            )
-    products = f"{plain / 1e12:.2f} TFLOP/s in float32"
-    if dtype != torch.float32:
-        products = f"{peak / 1e12:.2f} TFLOP/s in bfloat16, {products}"
-    return (
-        f"How near to the device's limits, measured in this run: matrix products reach {products}; a copy reaches "
-        f'{bandwidth / 1e9:,.0f} GB/s. "Of the copy" counts as if every convolution read its input and wrote its '
-        "output once, and nothing else were moved.\n\n" + "\n".join(rows)
-    )
-
-
-def cost(net: UNet, x: torch.Tensor, dtype: torch.dtype) -> tuple[float, float]:
-    """(FLOPs, bytes moved) of the convolutions for one picture (1, 3, H, W)."""
-    moved = 0
-
-    def count(layer: nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
-        nonlocal moved
-        moved += (inputs[0].numel() + output.numel()) * dtype.itemsize
-
-    layers = [layer for layer in net.modules() if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)]
-    handles = [layer.register_forward_hook(count) for layer in layers]
-    with FlopCounterMode(display=False) as counter, torch.inference_mode():
-        net(x)
-    for handle in handles:
-        handle.remove()
-    return counter.get_total_flops(), moved
+        seconds = interleaved({"": run}, repeats, device)[""]
+        share = flops(net.config, size) / statistics.median(seconds) / peaks[dtype]
+        rows.append((name, f"{size[0]}x{size[1]}", shown(seconds), f"{share:.0%}"))
+    reached = ", ".join(f"{peak / 1e12:.2f} TFLOP/s in {str(kind)[6:]}" for kind, peak in peaks.items())
+    heading = f"How near to the device's limits, measured in this run: a large matrix product reaches {reached}."
+    return f"{heading}\n\n{table(('network', 'input', 'a picture', 'of the matrix product'), rows, text=2)}"
 
 
 if __name__ == "__main__":

@@ -1,19 +1,17 @@
 """Fifty visitors at once for a minute: is each answered, about their own picture alone, and does nothing pile up?
 
     python benchmarks/load.py                              a Markdown table; exit status 1 where the answer is no
-    python benchmarks/load.py --write                      and into README.md
+    python benchmarks/load.py --write                      and into docs/benchmarks.md
     python benchmarks/load.py --clients 8 --seconds 5
 
-Each visitor has a picture of a size that nobody else's has, and goes through the page's doors in an order of their
-own: the five functions for programs, an upload that is fetched again, and a visit to the page, with the events that a
-browser sends. Every answer is compared with what the library answers here. One refusal is allowed, that the queue is
-full; who hears it waits a moment. Memory is looked at at rest, after as many visitors have warmed the page up, and
-again after the load.
+Each visitor has a picture of a size that nobody else's has, and uses the page in an order of their own: the five
+endpoints, an upload that is fetched again, and a visit to the page, with the events that a browser sends. Every answer
+is compared with the library's. One refusal is allowed, that the queue is full; the visitor then waits a moment. Memory
+is read at rest, after a shorter load that warms the page up, and again after the load.
 """
 
 from __future__ import annotations
 
-import argparse
 import gzip
 import io
 import json
@@ -21,20 +19,19 @@ import random
 import re
 import sys
 import tempfile
-import threading
 import time
 import uuid
 import zipfile
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
-from measuring import ROOT, machine, photo, put_into_readme
+from measuring import Page, machine, parser, photo, publish, serve, table
 from PIL import Image
-from start import Page, serve
 
 from page.visitors import CACHE_BYTES
 from unet import PaletteLadder, Segmenter
@@ -43,28 +40,26 @@ from unet.hub import find_bundles
 from unet.images import save_png
 
 BUSY = 503  # the status of a full queue
-PAUSE = 0.5  # seconds until who was told so asks again
-REST = 12.0  # seconds without visitors before the memory is looked at
+PAUSE = 0.5  # seconds before asking again where the queue was full
+REST = 12.0  # seconds without visitors before the memory is read
 GROWTH = 0.05  # of the memory at rest: what malloc keeps
 CLOSE = 1e-3  # the share of pixels, or of a score, that another order of additions may change
 
 
 class QueueIsFullError(Exception):
-    """The page's own "busy"."""
+    """The page said that its queue is full."""
 
 
 class WrongError(Exception):
-    """An answer that is none, or is somebody else's."""
+    """An error, or the answer to another picture."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--weights", type=Path, default=ROOT / "weights", help="bundles, as TASK/ARCHITECTURE")
-    parser.add_argument("--clients", type=int, default=50)
-    parser.add_argument("--seconds", type=float, default=60.0)
-    parser.add_argument("--write", action="store_true", help="put the table into README.md")
-    args = parser.parse_args(arguments)
-    before = machine("torch", "gradio")
+    options = parser(__doc__, weights=True)
+    options.add_argument("--clients", type=int, default=50)
+    options.add_argument("--seconds", type=float, default=60.0)
+    args = options.parse_args(arguments)
+    header = machine("torch", "gradio")
     with tempfile.TemporaryDirectory() as folder, serve(args.weights) as page:
         questions = different_questions(args.weights / first_task(page), Path(folder), args.clients)
         rush(page, questions, args.seconds / 3)
@@ -76,18 +71,15 @@ def main(arguments: list[str] | None = None) -> int:
     if memory[1] > memory[0] * (1 + GROWTH):
         failures.append("the page holds more memory than before")
     if cached > CACHE_BYTES:
-        failures.append("the page's files have outgrown their limit")
-    text = (
-        f"{before}. {args.clients} visitors for {args.seconds:.0f} s, each with a picture of their own.\n\n"
-        f"{table(answers)}\n\n| | |\n|---|--:|\n"
-        f"| memory at rest, before and after | {memory[0] / 1e6:.0f} MB, {memory[1] / 1e6:.0f} MB |\n"
-        f"| files of the page afterwards | {cached / 1e6:.1f} MB, {cached / 1e3 / len(answers):.0f} kB a request |"
-    )
-    print(text)
+        failures.append("the page's files are larger than their limit")
+    rows = [
+        ("memory at rest, before and after", f"{memory[0] / 1e6:.0f} MB, {memory[1] / 1e6:.0f} MB"),
+        ("files of the page afterwards", f"{cached / 1e6:.1f} MB, {cached / 1e3 / len(answers):.0f} kB a request"),
+    ]
+    header += f". {args.clients} visitors for {args.seconds:.0f} s, each with a picture of their own."
+    publish("load", f"{header}\n\n{requests(answers)}\n\n{table(('', ''), rows)}", write=args.write)
     for failure in dict.fromkeys(failures):
         print(f"{failures.count(failure)} × {failure}", file=sys.stderr)
-    if args.write:
-        put_into_readme("load", text)
     return 1 if failures else 0
 
 
@@ -96,10 +88,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 @dataclass(frozen=True)
 class Question:
-    """A picture of its own size, its ground truth, and what the library makes of them.
+    """A picture of its own size, its ground truth, and the library's answers.
 
-    task: whose networks are asked. labels: of each network, by its name. miou: of each. poster: uint8 (h, w, 3), in
-    ``colors`` colours.
+    labels, miou: of each network, by its name. poster: uint8 (h, w, 3), the picture in ``colors`` colours.
     """
 
     task: str
@@ -121,13 +112,13 @@ class Question:
 
 
 def first_task(page: Page) -> str:
-    """With which the page begins."""
+    """The task that the page opens with."""
     components = httpx.get(page.url + "config", timeout=60).json()["components"]
     return next(c["props"]["value"] for c in components if c["props"].get("elem_id") == "task")
 
 
 def different_questions(weights: Path, folder: Path, count: int) -> list[Question]:
-    """No two pictures are of one size or look alike."""
+    """Questions about pictures of different sizes and contents."""
     bundles = {bundle.architecture: bundle for bundle in find_bundles(weights.parent) if bundle.task == weights.name}
     names = [name for name in ("residual-add", "crop-concat") if name in bundles]
     segmenters = [Segmenter.load(bundles[name].location) for name in names]
@@ -160,7 +151,7 @@ def different_questions(weights: Path, folder: Path, count: int) -> list[Questio
 
 
 class Visitor:
-    """One client of the page; what its methods do is what a row of the table is about."""
+    """One client of the page, with a method for each row of the table."""
 
     def __init__(self, page: Page, question: Question) -> None:
         self.task, self.question = question.task, question
@@ -204,7 +195,7 @@ class Visitor:
         opened, taken = self.number("open_page"), self.number("take_upload")
         asked = self.number("answer", after=taken)
         with self.http.stream("GET", f"heartbeat/{session}") as heartbeat:
-            beats = heartbeat.iter_bytes()  # which hangs up when it is let go of
+            beats = heartbeat.iter_bytes()  # closing the response disconnects
             next(beats)
             self.event(session, opened)
             self.event(session, taken, self.upload(), None)
@@ -221,8 +212,6 @@ class Visitor:
             if shown.tobytes() != own.tobytes():
                 raise WrongError("visit: the page shows another picture")
 
-    # What these are made of.
-
     def upload(self, path: Path | None = None) -> dict[str, Any]:
         path = path or self.question.picture
         (there,) = self.post("upload", files={"files": (path.name, path.read_bytes())})
@@ -234,7 +223,7 @@ class Visitor:
         return answer.content
 
     def call(self, function: str, *values: Any) -> list[Any]:
-        """What a function for programs returns."""
+        """The values that an endpoint returns."""
         event = self.post(f"call/{function}", json={"data": values})["event_id"]
         kind, _, data = self.http.get(f"call/{function}/{event}").text.strip().rpartition("event: ")[2].partition("\n")
         if kind != "complete":
@@ -242,7 +231,7 @@ class Visitor:
         return json.loads(data.removeprefix("data: "))
 
     def event(self, session: str, number: int, *values: Any) -> list[Any]:
-        """What an event of the page returns; values stand for its inputs, None for what the page keeps itself."""
+        """The values that an event of the page returns; None stands for an input that the page keeps itself."""
         self.post("queue/join", json={"data": values, "fn_index": number, "session_hash": session})
         with self.http.stream("GET", "queue/data", params={"session_hash": session}) as stream:
             for line in stream.iter_lines():
@@ -254,7 +243,7 @@ class Visitor:
         raise WrongError("visit: the page ended its answer before it was complete")
 
     def number(self, handler: str, after: int | None = None) -> int:
-        """Which event of the page calls this handler, in answer to another one."""
+        """The event of the page that calls this handler, triggered by another event or by none."""
         return next(
             event["id"]
             for event in self.events
@@ -294,7 +283,7 @@ KINDS: dict[str, Callable[[Visitor], None]] = {
 
 @dataclass(frozen=True)
 class Answer:
-    """What came of a request: seconds until then; busy, the queue was full; failure, what is wrong with it, or ""."""
+    """The outcome of a request. seconds: until then. busy: the queue was full. failure: what is wrong, or ""."""
 
     kind: str
     seconds: float
@@ -303,51 +292,52 @@ class Answer:
 
 
 def rush(page: Page, questions: Sequence[Question], seconds: float) -> list[Answer]:
-    """Everybody asks, one thing after the other, for so long; what they have begun by then, they finish."""
-    answers: list[Answer] = []
+    """All visitors ask, one thing after the other, for so long; requests under way are completed."""
     end = time.perf_counter() + seconds
 
-    def live(number: int) -> None:
-        visitor, kinds = Visitor(page, questions[number]), list(KINDS)
+    def visit(number: int) -> list[Answer]:
+        answers, visitor, kinds = [], Visitor(page, questions[number]), list(KINDS)
         order = random.Random(number)
-        kind = kinds[number % len(kinds)]  # to begin with, there is somebody at every door
+        kind = kinds[number % len(kinds)]  # the first requests are of every kind
         while time.perf_counter() < end:
-            start = time.perf_counter()
-            busy, failure = False, ""
-            try:
-                KINDS[kind](visitor)
-            except QueueIsFullError:
-                busy = True
-            except (WrongError, httpx.HTTPError, ValueError, LookupError, OSError) as error:
-                failure = str(error) or repr(error)
-            answers.append(Answer(kind, time.perf_counter() - start, busy, failure))
+            answers.append(request(visitor, kind))
             kind = order.choice(kinds)
-            if busy:
+            if answers[-1].busy:
                 time.sleep(PAUSE)
         visitor.http.close()
+        return answers
 
-    threads = [threading.Thread(target=live, args=(number,)) for number in range(len(questions))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return answers
+    with ThreadPoolExecutor(len(questions)) as pool:
+        return [answer for answers in pool.map(visit, range(len(questions))) for answer in answers]
+
+
+def request(visitor: Visitor, kind: str) -> Answer:
+    start = time.perf_counter()
+    busy, failure = False, ""
+    try:
+        KINDS[kind](visitor)
+    except QueueIsFullError:
+        busy = True
+    except (WrongError, httpx.HTTPError, ValueError, LookupError, OSError) as error:
+        failure = str(error) or repr(error)
+    return Answer(kind, time.perf_counter() - start, busy, failure)
 
 
 def at_rest(page: Page) -> int:
-    """Bytes that the page holds when everybody has left."""
+    """Bytes that the page holds when all visitors have left."""
     time.sleep(REST)
     return page.memory()
 
 
-def table(answers: Sequence[Answer]) -> str:
-    lines = ["| request | answered | busy | errors | longest wait |", "|---|--:|--:|--:|--:|"]
+def requests(answers: Sequence[Answer]) -> str:
+    """A Markdown table, one row a kind of request."""
+    rows = []
     for kind in KINDS:
         of_kind = [answer for answer in answers if answer.kind == kind]
-        answered = [answer.seconds for answer in of_kind if not answer.busy and not answer.failure]
-        busy, failed = (sum(map(bool, flags)) for flags in zip(*((a.busy, a.failure) for a in of_kind), strict=True))
-        lines.append(f"| {kind} | {len(answered)} | {busy} | {failed} | {max(answered, default=0):.1f} s |")
-    return "\n".join(lines)
+        seconds = [answer.seconds for answer in of_kind if not answer.busy and not answer.failure]
+        busy, failed = sum(answer.busy for answer in of_kind), sum(bool(answer.failure) for answer in of_kind)
+        rows.append((kind, len(seconds), busy, failed, f"{max(seconds, default=0):.1f} s"))
+    return table(("request", "answered", "busy", "errors", "longest wait"), rows)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ python benchmarks/recipe.py --write                               a short traini
 python benchmarks/recipe.py --task nuclei --only recipe "no Dice"       some of them, on another task
 
 The recipe is trained with three seeds: what they differ by is noise, and so is a change that makes no more of a
-difference. Runs stay in runs/recipe/; --write puts the table into README.md.
+difference. Runs stay in runs/recipe/; --write puts the table into docs/results.md.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measuring import ROOT, put_into_readme
+from measuring import ROOT, dataset, parser, publish, table
 
 from training.augment import Augmentation, PixelStore
 from training.checkpoint import Interrupted, TrainingError
-from training.dataset import Dataset, load_dataset
-from training.datasets import TASKS, fetch_dataset
+from training.dataset import Dataset
+from training.datasets import TASKS
 from training.distributed import make_accelerator
 from training.evaluate import evaluate, scores
 from training.fit import fit
@@ -54,13 +54,13 @@ def main(arguments: list[str] | None = None) -> int:
     args = parse_arguments(arguments)
     size = "x".join(map(str, args.crop))
     folder = args.runs / args.task / f"{args.epochs} epochs, {size}"
-    dataset = load_dataset(args.data or fetch_dataset(args.task), task=TASKS[args.task])
+    pictures = dataset(args.task, dict(args.data).get(args.task))
     measured: dict[str, dict[str, Any]] = {}
     for name in args.only or VARIANTS:
         done = folder / f"{name}.json"
         if not done.exists():
             try:
-                found = train_and_score(VARIANTS[name], dataset, args, folder / name)
+                found = train_and_score(VARIANTS[name], pictures, args, folder / name)
             except Interrupted as stop:
                 print(f"\n{stop}; the same command goes on", file=sys.stderr)
                 return 130
@@ -71,27 +71,24 @@ def main(arguments: list[str] | None = None) -> int:
         measured[name] = json.loads(done.read_text(encoding="utf-8"))
         print(f"{name}: mIoU {measured[name]['miou']:.4f}", flush=True)
     words = (
-        f"{args.task}, residual-add, {args.epochs} epochs of {len(dataset.train)} pictures, crops of {size}, seed 0."
+        f"{args.task}, residual-add, {args.epochs} epochs of {len(pictures.train)} pictures, crops of {size}, seed 0."
     )
-    made = f"{words}\n\n{table(measured)}"
-    print(made)
-    if args.write:
-        put_into_readme("recipe", made)
+    publish("recipe", f"{words}\n\n{recipe_table(measured)}", write=args.write)
     return 0
 
 
 def train_and_score(
-    changes: dict[str, Any], dataset: Dataset, args: argparse.Namespace, folder: Path
+    changes: dict[str, Any], pictures: Dataset, args: argparse.Namespace, folder: Path
 ) -> dict[str, Any]:
     """The scores of the last weights, not of the best, on the whole validation split. Raises as `fit`."""
-    task, classes = TASKS[args.task], len(dataset.class_names)
+    task, classes = TASKS[args.task], len(pictures.class_names)
     accelerator = make_accelerator()  # a new one each time: a checkpoint holds all that it has ever prepared
     recipe = Recipe(
         args.epochs, 6, tuple(args.crop), validate_every=args.epochs, augmentation=Augmentation(rotate=task.rotate)
     )
     recipe = changed(recipe, {name: value for name, value in changes.items() if name != "working_pixels"})
     working_pixels = task.working_pixels and round(task.working_pixels * changes.get("working_pixels", 1))
-    store = PixelStore(dataset.train, working_pixels, accelerator.device)
+    store = PixelStore(pictures.train, working_pixels, accelerator.device)
     torch.manual_seed(recipe.seed)
     net = UNet(dataclasses.replace(ARCHITECTURES["residual-add"], num_outputs=1 if classes == 2 else classes))
     finished = fit(
@@ -104,8 +101,10 @@ def train_and_score(
         resume=(folder / "checkpoint").exists(),
         title=folder.name,
     )
-    bundle = Bundle(finished.net, args.task, "residual-add", dataset.class_names, dataset.palette, store.preprocessing)
-    return scores(evaluate(Segmenter(bundle), dataset.val), dataset.class_names, len(dataset.val))
+    bundle = Bundle(
+        finished.net, args.task, "residual-add", pictures.class_names, pictures.palette, store.preprocessing
+    )
+    return scores(evaluate(Segmenter(bundle), pictures.val), pictures.class_names, len(pictures.val))
 
 
 def changed(recipe: Recipe, fields: dict[str, Any]) -> Recipe:
@@ -115,26 +114,24 @@ def changed(recipe: Recipe, fields: dict[str, Any]) -> Recipe:
     return dataclasses.replace(recipe, **own, augmentation=dataclasses.replace(recipe.augmentation, **augmentation))
 
 
-def table(measured: dict[str, dict[str, Any]]) -> str:
+def recipe_table(measured: dict[str, dict[str, Any]]) -> str:
     """Scores by variant -> Markdown, with what each change makes of the recipe's mIoU, in points."""
-    rows = ["| | mIoU | points from the recipe | Dice, mean over classes |", "|---|--:|--:|--:|"]
+    rows = []
     for name, found in measured.items():
-        beside = name != "recipe" and "recipe" in measured
-        points = f"{100 * (found['miou'] - measured['recipe']['miou']):+.1f}" if beside else ""
-        rows.append(f"| {name} | {found['miou']:.3f} | {points} | {found['mean_dice']:.3f} |")
-    return "\n".join(rows)
+        compared = name != "recipe" and "recipe" in measured
+        points = f"{100 * (found['miou'] - measured['recipe']['miou']):+.1f}" if compared else ""
+        rows.append((name, f"{found['miou']:.3f}", points, f"{found['mean_dice']:.3f}"))
+    return table(("", "mIoU", "points from the recipe", "Dice, mean over classes"), rows)
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--task", choices=TASKS, default="streets")
-    parser.add_argument("--data", type=Path, help="where its pictures are (default: downloaded once)")
-    parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--crop", type=int, nargs=2, default=(96, 128), metavar=("H", "W"))
-    parser.add_argument("--only", nargs="+", choices=VARIANTS, metavar="NAME", help=", ".join(VARIANTS))
-    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "recipe", help="where everything is kept")
-    parser.add_argument("--write", action="store_true", help="put the table into README.md")
-    return parser.parse_args(arguments)
+    options = parser(__doc__, data=True)
+    options.add_argument("--task", choices=TASKS, default="streets")
+    options.add_argument("--epochs", type=int, default=10)
+    options.add_argument("--crop", type=int, nargs=2, default=(96, 128), metavar=("H", "W"))
+    options.add_argument("--only", nargs="+", choices=VARIANTS, metavar="NAME", help=", ".join(VARIANTS))
+    options.add_argument("--runs", type=Path, default=ROOT / "runs" / "recipe", help="where everything is kept")
+    return options.parse_args(arguments)
 
 
 if __name__ == "__main__":

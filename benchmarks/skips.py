@@ -2,18 +2,15 @@
 
 python benchmarks/skips.py                               every body and task; stop it and start it again at will
 python benchmarks/skips.py --tasks nuclei --bodies residual --data nuclei=FOLDER --epochs 12
-python benchmarks/skips.py --no-train --write            what is trained already, into README.md
-python benchmarks/skips.py --cell nuclei crop-add 0      train and score one network: task, architecture, seed
+python benchmarks/skips.py --no-train --write            what is trained already, into docs/results.md
 
-Trained networks stay in runs/skips/, so that only what is missing is trained. Beside each are its scores, which with
-its config.json are all that the table needs of a network from another machine. A row of benchmarks/skips.json is
-replaced when its networks are measured anew; the table shows all rows, whichever machine they come from.
+Trained networks stay in runs/skips/ with their scores beside them, so that only what is missing is trained. A row of
+benchmarks/skips.json is replaced when its networks are measured anew; the table shows all rows.
 """
 
 from __future__ import annotations
 
 import argparse
-import functools
 import json
 import math
 import statistics
@@ -23,35 +20,30 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from measuring import ROOT, markers, put_into_readme, task_folders
+from measuring import ROOT, dataset, flops, parser, publish, table
 from scipy import stats
-from torch.utils.flop_counter import FlopCounterMode
 
 import train
-from training.dataset import Pairs, load_dataset
-from training.datasets import TASKS, fetch_dataset
+from training.datasets import TASKS
 from training.evaluate import evaluate_each
 from training.record import hardware
-from unet.bundle import Bundle, Preprocessing, read_config
+from unet.bundle import read_config
 from unet.metrics import ConfusionMatrix
-from unet.model import UNet, UNetConfig, count_parameters
+from unet.model import UNetConfig, count_parameters
 from unet.predict import Segmenter
 
 BODIES, SKIPS = ("residual", "crop"), ("add", "concat")
-BEGIN, END = markers("skips")
 SCORES_FILE = "scores.json"
+RESULTS = ROOT / "benchmarks" / "skips.json"
+NETWORKS = (
+    "task", "body", "channels", "skip", "epochs", "score", "parameters", "multiply-adds", "a picture",
+)  # fmt: skip
+DIFFERENCES = ("task", "body", "concat − add", "95 % interval, over seeds", "p, over seeds", "p, over pictures")
 SIDE = 256  # multiply-adds are counted for an answer of this many pixels a side
 
 
 def main(arguments: list[str] | None = None) -> int:
     args = parse_arguments(arguments)
-    if args.cell:
-        task, architecture, seed = args.cell
-        status = train_one(task, architecture, int(seed), args)
-        if not status:
-            score_one(folder_of(task, architecture, int(seed), args), args)
-        return status
     measured = json.loads(args.results.read_text(encoding="utf-8")) if args.results.exists() else []
     for task in args.tasks:
         for body in args.bodies:
@@ -66,26 +58,20 @@ def main(arguments: list[str] | None = None) -> int:
                 measured = [row for row in measured if (row["task"], row["body"]) != (task, body)] + [found]
                 measured.sort(key=lambda row: (row["task"], row["body"]), reverse=True)
                 args.results.write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
-    print(table(measured))
-    if args.write:
-        put_into_readme("skips", table(measured))
+    publish("skips", skips(measured), write=args.write)
     return 0
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add = parser.add_argument
-    add("--tasks", nargs="+", choices=TASKS, default=["streets", "nuclei"], metavar="TASK")
-    add("--bodies", nargs="+", choices=BODIES, default=list(BODIES), metavar="BODY")
-    add("--cell", nargs=3, metavar=("TASK", "ARCHITECTURE", "SEED"), help="one network, and no table")
-    add("--seeds", type=int, default=3, help="networks a cell (default: %(default)s)")
-    add("--data", action="append", default=[], metavar="TASK=FOLDER", help="where a task's pictures are")
-    add("--runs", type=Path, default=ROOT / "runs" / "skips", help="where the networks are kept")
-    add("--results", type=Path, default=ROOT / "benchmarks" / "skips.json", help="where the measurements are kept")
-    add("--no-train", dest="train", action="store_false", help="measure what is trained already")
-    add("--write", action="store_true", help="put the table into README.md")
-    args, args.flags = parser.parse_known_args(arguments)  # the rest is train.py's: --epochs, --crop, --width ...
-    args.data = task_folders(args.data)
+    options = parser(__doc__, data=True)
+    options.add_argument("--tasks", nargs="+", choices=TASKS, default=["streets", "nuclei"], metavar="TASK")
+    options.add_argument("--bodies", nargs="+", choices=BODIES, default=list(BODIES), metavar="BODY")
+    options.add_argument("--seeds", type=int, default=3, help="networks of each kind (default: %(default)s)")
+    options.add_argument("--runs", type=Path, default=ROOT / "runs" / "skips", help="where the networks are kept")
+    options.add_argument("--results", type=Path, default=RESULTS, help="where the measurements are kept")
+    options.add_argument("--no-train", dest="train", action="store_false", help="measure what is trained already")
+    args, args.flags = options.parse_known_args(arguments)  # the rest is train.py's: --epochs, --crop, --width ...
+    args.data = dict(args.data)
     return args
 
 
@@ -94,12 +80,12 @@ def folder_of(task: str, architecture: str, seed: int, args: argparse.Namespace)
 
 
 def is_trained(folder: Path) -> bool:
-    """Its card, which train.py writes last, is here, or its scores are, from another machine."""
-    return (folder / "README.md").exists() or (folder / SCORES_FILE).exists()
+    """Whether the card is there, which train.py writes last."""
+    return (folder / "README.md").exists()
 
 
 def train_one(task: str, architecture: str, seed: int, args: argparse.Namespace) -> int:
-    """Train what is not trained yet, going on where an earlier run was cut off. Returns train.py's exit status."""
+    """Train a network unless it is trained; resumes an interrupted run. Returns train.py's exit status."""
     if not args.train or is_trained(folder_of(task, architecture, seed, args)):
         return 0
     place = args.runs / f"seed{seed}"
@@ -110,11 +96,12 @@ def train_one(task: str, architecture: str, seed: int, args: argparse.Namespace)
 
 
 def score_one(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
-    """Scores over val and picture by picture of the bundle in ``folder``, kept beside it."""
+    """Scores of the bundle in ``folder`` over val and of each picture, kept beside it."""
     kept = folder / SCORES_FILE
     if not kept.exists():
         segmenter = Segmenter.load(folder)
-        val = val_of(segmenter.bundle.task, args.data.get(segmenter.bundle.task))
+        task = segmenter.bundle.task
+        val = dataset(task, args.data.get(task)).val
         each = list(evaluate_each(segmenter, val))
         total = sum(each, ConfusionMatrix(val.num_classes))
         # JSON has no NaN, which a picture without the class scores.
@@ -124,11 +111,6 @@ def score_one(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
         partial.write_text(json.dumps(found) + "\n", encoding="utf-8")
         partial.replace(kept)
     return json.loads(kept.read_text(encoding="utf-8"))
-
-
-@functools.cache  # every annotation is read for it
-def val_of(task: str, folder: str | None) -> Pairs:
-    return load_dataset(folder or fetch_dataset(task), task=TASKS[task]).val
 
 
 def measure(task: str, body: str, args: argparse.Namespace) -> dict[str, Any] | None:
@@ -141,18 +123,18 @@ def measure(task: str, body: str, args: argparse.Namespace) -> dict[str, Any] | 
     if len(seeds) < 2:
         return None
     check_alike([folder_of(task, f"{body}-{skip}", seed, args) for seed in seeds for skip in SKIPS])
-    image = val_of(task, args.data.get(task)).image(0)
+    image = dataset(task, args.data.get(task)).val.image(0)
     cells, pictures = {}, {}
     for skip in SKIPS:
         folders = [folder_of(task, f"{body}-{skip}", seed, args) for seed in seeds]
         found = [score_one(folder, args) for folder in folders]
         pictures[skip] = np.mean(np.array([one["pictures"] for one in found], dtype=float), axis=0)
-        segmenter = Segmenter(untrained(folders[0]))
+        segmenter = Segmenter.load(folders[0])
         seconds = [segmenter(image).seconds for _ in range(8)][1:]
         cells[skip] = {
             "scores": [one["score"] for one in found],
             "parameters": count_parameters(segmenter.net),
-            "multiply_adds": multiply_adds(segmenter.net),
+            "multiply_adds": multiply_adds(segmenter.net.config),
             "seconds": round(statistics.median(seconds), 4),
         }
     return {
@@ -182,14 +164,6 @@ def check_alike(folders: Sequence[Path]) -> None:
         )
 
 
-def untrained(folder: Path) -> Bundle:
-    """The bundle that config.json in ``folder`` describes, with random weights: as fast as with any others."""
-    config = read_config(folder)
-    fields = {name: config[name] for name in ("task", "architecture", "class_names", "palette", "training")}
-    net = UNet(UNetConfig(**config["config"])).eval()
-    return Bundle(net=net, preprocessing=Preprocessing(**config["preprocessing"]), **fields)
-
-
 def score(confusion: ConfusionMatrix) -> float:
     """Dice of the class looked for where there are two, mIoU where there are more."""
     return float(confusion.dice()[1]) if len(confusion.counts) == 2 else confusion.miou()
@@ -217,42 +191,33 @@ def paired_tests(
     }
 
 
-def multiply_adds(net: UNet) -> int:
+def multiply_adds(config: UNetConfig) -> int:
     """Of convolutions, for an answer of SIDE x SIDE pixels (a size that fits, if SIDE does not)."""
-    size = net.config.input_size((SIDE, SIDE))
-    device = net.head.weight.device
-    with FlopCounterMode(display=False) as counter, torch.inference_mode():
-        net(torch.zeros(1, net.config.in_channels, *size, device=device))
-    return counter.get_total_flops() // 2
+    return flops(config, config.input_size((SIDE, SIDE))) // 2
 
 
-def table(measured: Sequence[dict[str, Any]]) -> str:
+def skips(measured: Sequence[dict[str, Any]]) -> str:
     """Two Markdown tables: each network, and each difference with its tests."""
-    networks = [
-        "| task | body | channels | skip | epochs | score | parameters | multiply-adds | a picture |",
-        "|---|---|--:|---|--:|--:|--:|--:|--:|",
-    ]
-    differences = [
-        "| task | body | concat − add | 95 % interval, over seeds | p, over seeds | p, over pictures |",
-        "|---|---|--:|--:|--:|--:|",
-    ]
+    networks, differences = [], []
     for row in measured:
         for skip in SKIPS:
             cell = row[skip]
-            spread = statistics.stdev(cell["scores"])
-            networks.append(
-                f"| {row['task']} | {row['body']} | {row['widths'][0]} to {row['widths'][-1]} | {skip} "
-                f"| {row['epochs']} | {row['metric']} {statistics.mean(cell['scores']):.4f} ± {spread:.4f} "
-                f"| {cell['parameters'] / 1e6:.2f} M | {cell['multiply_adds'] / 1e9:.1f} G "
-                f"| {1000 * cell['seconds']:.0f} ms on {row['hardware']} |"
-            )
+            networks.append((
+                row["task"],
+                row["body"],
+                f"{row['widths'][0]} to {row['widths'][-1]}",
+                skip,
+                row["epochs"],
+                f"{row['metric']} {statistics.mean(cell['scores']):.4f} ± {statistics.stdev(cell['scores']):.4f}",
+                f"{cell['parameters'] / 1e6:.2f} M",
+                f"{cell['multiply_adds'] / 1e9:.1f} G",
+                f"{1000 * cell['seconds']:.0f} ms on {row['hardware']}",
+            ))  # fmt: skip
         paired = row["paired"]
-        low, high = paired["interval"]
-        differences.append(
-            f"| {row['task']} | {row['body']} | {paired['difference']:+.4f} | {low:+.4f} to {high:+.4f} "
-            f"| {p_value(paired['p_seeds'])} | {p_value(paired['p_pictures'])} |"
-        )
-    return "\n".join([*networks, "", *differences])
+        interval = "{:+.4f} to {:+.4f}".format(*paired["interval"])
+        chances = p_value(paired["p_seeds"]), p_value(paired["p_pictures"])
+        differences.append((row["task"], row["body"], f"{paired['difference']:+.4f}", interval, *chances))
+    return f"{table(NETWORKS, networks, text=4)}\n\n{table(DIFFERENCES, differences, text=2)}"
 
 
 def p_value(p: float) -> str:

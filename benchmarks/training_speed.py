@@ -23,17 +23,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from measuring import machine, matmul_peak, put_into_readme, task_folders, wait_for
+from measuring import dataset, flops, machine, matmul_peak, parser, publish, table, wait_for
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
-from torch.utils.flop_counter import FlopCounterMode
 from torchvision.transforms import ColorJitter
 
 import train
 from training.augment import PixelStore
-from training.dataset import Dataset, load_dataset
-from training.datasets import TASKS, fetch_dataset
+from training.dataset import Dataset
+from training.datasets import TASKS
 from training.distributed import make_accelerator
 from training.evaluate import evaluate
 from training.fit import fit
@@ -50,75 +49,62 @@ DEFAULTS = train.parse_arguments([])  # of train.py
 
 def main(arguments: list[str] | None = None) -> None:
     args = parse_arguments(arguments)
-    before = machine("torch", "accelerate")
-    root = args.data.get(args.task) or fetch_dataset(args.task)
-    dataset = load_dataset(root, task=TASKS.get(args.task))
+    header = machine("torch", "accelerate")
+    pictures = dataset(args.task, dict(args.data).get(args.task))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     batch_size = 2 if args.quick else args.batch_size or (48 if device.type == "cuda" else 6)
     steps = 2 if args.quick else 30 if device.type == "cuda" else 4
     precision = "float32" if make_accelerator().mixed_precision == "no" else "bfloat16"  # of fit
-    peaks = {name: matmul_peak(device, getattr(torch, name), quick=args.quick) for name in {precision, "float32"}}
-    rates = [
-        f"| network | fit | the usual loop | times faster | fit, of a {precision} matrix product "
-        "| the usual loop, of a float32 one | augmenting |",
-        "|---|--:|--:|--:|--:|--:|--:|",
-    ]
-    costs = [
-        "| network | an epoch's training | a validation | a checkpoint | both, of the run |",
-        "|---|--:|--:|--:|--:|",
-    ]
+    peaks = {
+        name: matmul_peak(device, getattr(torch, name), quick=args.quick)
+        for name in dict.fromkeys((precision, "float32"))
+    }
+    rates, costs = [], []
     for architecture in SIDES:
-        bench = Bench(dataset, architecture, device, batch_size, steps, args)
+        bench = Bench(pictures, architecture, device, batch_size, steps, args)
         runs, usual = [], []
-        for _ in range(1 if args.quick else 3):  # in turn, so that a busy machine is busy for both
+        for _ in range(1 if args.quick else 3):  # in turn, so that other load slows both alike
             runs.append(bench.fit_once())
             usual.append(bench.usual_loop())
-        ours, theirs = ([run[which] for run in runs] for which in ("rate", "augmenting"))
-        pairs = ((ours, precision), (usual, "float32"))
-        shares = (statistics.median(rate) * bench.flops() / peaks[name] for rate, name in pairs)
-        rates.append(
-            f"| {architecture} | {shown_rate(ours)} | {shown_rate(usual)} "
-            f"| **{statistics.median(ours) / statistics.median(usual):.1f}×** "
-            f"| {' | '.join(f'{share:.0%}' for share in shares)} | {statistics.median(theirs):.1%} |"
+        ours, augmenting = ([run[which] for run in runs] for which in ("rate", "augmenting"))
+        work = flops(bench.config, bench.config.input_size(bench.recipe.crop), training=True)
+        shares = (
+            f"{statistics.median(rate) * work / peaks[name]:.0%}"
+            for rate, name in ((ours, precision), (usual, "float32"))
         )
-        epoch = len(dataset.train) / statistics.median(ours)
+        faster = f"**{statistics.median(ours) / statistics.median(usual):.1f}×**"
+        augmented = f"{statistics.median(augmenting):.1%}"
+        rates.append((architecture, shown_rate(ours), shown_rate(usual), faster, *shares, augmented))
+        epoch = len(pictures.train) / statistics.median(ours)
         validation, checkpoint = (
             statistics.median(run[which] for run in runs) for which in ("validation", "checkpoint")
         )
-        overhead = validation / DEFAULTS.validate_every + checkpoint
-        costs.append(
-            f"| {architecture} | {epoch:.1f} s | {validation:.1f} s | {checkpoint:.2f} s "
-            f"| {overhead / (overhead + epoch):.1%} |"
-        )
-    text = "\n\n".join(
-        [
-            f"{before}. fit in {precision}; batches of {batch_size}, crops of "
-            f"{args.crop[0]}x{args.crop[1]}, {workers()} DataLoader workers; matrix products reach "
-            + ", ".join(f"{peak / 1e12:.2f} TFLOP/s in {name}" for name, peak in sorted(peaks.items()))
-            + ".",
-            "\n".join(rates),
-            f"Validated every {DEFAULTS.validate_every} epochs, saved after each: {len(dataset.train)} pictures an "
-            f"epoch, {len(dataset.val)} to validate on.",
-            "\n".join(costs),
-        ]
+        extra = validation / DEFAULTS.validate_every + checkpoint
+        each = f"{epoch:.1f} s", f"{validation:.1f} s", f"{checkpoint:.2f} s"
+        costs.append((architecture, *each, f"{extra / (extra + epoch):.1%}"))
+    reached = ", ".join(f"{peak / 1e12:.2f} TFLOP/s in {name}" for name, peak in peaks.items())
+    header += (
+        f". fit in {precision}; batches of {batch_size}, crops of {args.crop[0]}x{args.crop[1]}, {workers()} "
+        f"DataLoader workers; a large matrix product reaches {reached}"
     )
-    print(text)
-    if args.write:
-        put_into_readme("training_speed", text, gpu=device.type == "cuda")
+    columns = ("network", "fit", "the usual loop", "times faster")
+    columns += (f"fit, of a {precision} matrix product", "the usual loop, of a float32 one", "augmenting")
+    between = (
+        f"Validated every {DEFAULTS.validate_every} epochs, saved after each: {len(pictures.train)} pictures an epoch, "
+        f"{len(pictures.val)} to validate on."
+    )
+    of_epochs = ("network", "an epoch's training", "a validation", "a checkpoint", "both, of the run")
+    text = f"{header}.\n\n{table(columns, rates)}\n\n{between}\n\n{table(of_epochs, costs)}"
+    publish("training_speed", text, write=args.write)
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add = parser.add_argument
-    add("--task", default="streets")
-    add("--data", nargs="+", default=[], metavar="TASK=FOLDER", help="where a task's pictures are")
-    add("--width", type=float, default=1.0, help="multiplies the networks' channels")
-    add("--batch-size", type=int, help="(default: 6, on a GPU 48)")
-    add("--crop", type=int, nargs=2, default=DEFAULTS.crop, metavar=("H", "W"))
-    add("--quick", action="store_true", help="few steps, batches of two, four val pictures")
-    add("--write", action="store_true", help="put the tables into README.md")
-    args = parser.parse_args(arguments)
-    args.data = task_folders(args.data)
+    options = parser(__doc__, quick="few steps, batches of two, four val pictures", data=True)
+    options.add_argument("--task", default="streets")
+    options.add_argument("--width", type=float, default=1.0, help="multiplies the networks' channels")
+    options.add_argument("--batch-size", type=int, help="(default: 6, on a GPU 48)")
+    options.add_argument("--crop", type=int, nargs=2, default=DEFAULTS.crop, metavar=("H", "W"))
+    args = options.parse_args(arguments)
     args.working_pixels = TASKS[args.task].working_pixels if args.task in TASKS else None
     return args
 
@@ -244,14 +230,6 @@ class Bench:
                     optimizer.step()
                 wait_for(self.device)
             return len(loader) * self.recipe.batch_size / (time.perf_counter() - start)
-
-    def flops(self) -> float:
-        """Of a training step, for each picture of the batch."""
-        size = self.config.input_size(self.recipe.crop)
-        with torch.device("meta"), FlopCounterMode(display=False) as counter:
-            net = UNet(self.config)
-            net(torch.empty(1, 3, *size)).sum().backward()
-        return counter.get_total_flops()
 
 
 class CroppedFiles(torch.utils.data.Dataset):

@@ -1,6 +1,10 @@
-"""What several test files share."""
+"""Fixtures that several test files share."""
 
+import os
 import shutil
+
+# Networks as small as the tests' wait for a second thread longer than they compute. Read when torch is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import huggingface_hub
 import pytest
