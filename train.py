@@ -29,8 +29,10 @@ from training.fit import fit
 from training.publish import push_bundles, push_space
 from training.recipe import Recipe
 from training.record import record_run
+from training.start_from import start_from
 from training.working_size import sample_indices, suitable_pixels
 from unet.bundle import Bundle, BundleError, read_config
+from unet.hub import fetch_bundle
 from unet.images import ImageError
 from unet.model import ARCHITECTURES, UNet, count_parameters
 from unet.palette import Palette
@@ -38,14 +40,17 @@ from unet.predict import Segmenter
 
 ROOT = Path(__file__).resolve().parent
 RECIPE = Recipe()  # the defaults
+DEFAULT_ARCHITECTURES = ("residual-add", "crop-concat")
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Data -> networks -> fit -> evaluate -> save -> push. Returns the process's exit status."""
     args = parse_arguments(arguments)
-    folders = [args.output / args.task / architecture for architecture in args.architectures]
     main_process = True
     try:
+        start = load_bundle(args.start_from) if args.start_from else None
+        args.architectures = args.architectures or ([start.architecture] if start else DEFAULT_ARCHITECTURES)
+        folders = [args.output / args.task / architecture for architecture in args.architectures]
         if args.train:
             accelerator = make_accelerator()
             main_process = accelerator.is_main_process
@@ -70,7 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
                     accelerator.print(f"{folder} is finished already")
                     continue
                 if store is not None and not trained:
-                    train_network(architecture, dataset, store, folder, run, args)
+                    train_network(architecture, dataset, store, folder, run, args, start)
                 if main_process:
                     # A card may become public: a person's own pictures appear in it only if they say so.
                     show = args.show_pictures or (args.task in TASKS and TASKS[args.task].redistributable)
@@ -107,7 +112,13 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     add("--task", help=f"{', '.join(TASKS)}, or a name for your own (default: streets, or the --data folder's name)")
     add("--data", type=Path, help="folder with the pictures (default: the known task's set, downloaded once)")
     add("--classes", type=int, help="how many classes masks in colours have (default: found, with the reason printed)")
-    add("--architectures", nargs="+", choices=ARCHITECTURES, default=["residual-add", "crop-concat"], metavar="NAME")
+    add(
+        "--architectures",
+        nargs="+",
+        choices=ARCHITECTURES,
+        metavar="NAME",
+        help=f"of {', '.join(ARCHITECTURES)} (default: {' and '.join(DEFAULT_ARCHITECTURES)}, or that of --start-from)",
+    )
     add("--epochs", type=int, default=RECIPE.epochs, help="times every picture is seen (default: %(default)s)")
     add(
         "--batch-size",
@@ -117,7 +128,11 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     )
     add("--crop", type=int, nargs=2, default=RECIPE.crop, metavar=("H", "W"), help="labelled pixels of a training crop")
     add("--learning-rate", type=float, default=RECIPE.learning_rate, help="at its highest (default: %(default)s)")
-    add("--width", type=float, default=1.0, help="multiplies every level's channels, 0.25 for a quarter of them")
+    add(
+        "--width",
+        type=float,
+        help="multiplies every level's channels, 0.25 for a quarter of them (default: 1, or that of --start-from)",
+    )
     add(
         "--working-pixels",
         type=int,
@@ -128,6 +143,12 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     add("--validate-every", type=int, default=RECIPE.validate_every, metavar="EPOCHS", help="(default: %(default)s)")
     add("--save-every", type=int, default=1, metavar="EPOCHS", help="what a kill costs at most (default: %(default)s)")
     add("--seed", type=int, default=RECIPE.seed)
+    add(
+        "--start-from",
+        metavar="BUNDLE",
+        help="begin with these weights: a bundle's folder, or user/name on the Hub; other classes and a larger --width "
+        "are allowed",
+    )
     add("--output", type=Path, default=Path("weights"), help="bundles go to OUTPUT/TASK/ARCHITECTURE")
     add("--runs", type=Path, default=Path("runs"), help="checkpoints and histories go to RUNS/TASK/ARCHITECTURE")
     add("--evaluate", action="store_true", help="train nothing: score what is in OUTPUT, and write its card anew")
@@ -163,13 +184,21 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         parser.error(
             f"--task {args.task} is not a known one ({', '.join(TASKS)}); say with --data where its pictures are"
         )
-    if min(args.epochs, args.batch_size, args.validate_every, args.save_every, *args.crop) < 1 or args.width <= 0:
+    if (
+        min(args.epochs, args.batch_size, args.validate_every, args.save_every, *args.crop) < 1
+        or (args.width or 1) <= 0
+    ):
         parser.error("--epochs, --batch-size, --crop, --validate-every, --save-every and --width must be positive")
     args.fit_size = args.working_pixels is None and args.task not in TASKS
     if args.working_pixels is None and args.task in TASKS:
         args.working_pixels = TASKS[args.task].working_pixels
     args.working_pixels = args.working_pixels or None
     return args
+
+
+def load_bundle(source: str) -> Bundle:
+    """The bundle in the folder ``source``, or of that name on the Hub. Raises BundleError."""
+    return Bundle.load(source if Path(source).is_dir() else fetch_bundle(source))
 
 
 def train_network(
@@ -179,21 +208,23 @@ def train_network(
     folder: Path,
     run: Path,
     args: argparse.Namespace,
+    start: Bundle | None,
 ) -> None:
     """Train one architecture and save its bundle in ``folder``; checkpoints and history go to ``run``."""
     # One for each network: a checkpoint holds all that its accelerator has ever prepared.
     accelerator = make_accelerator(args.track)
     classes = len(dataset.class_names)
     published = ARCHITECTURES[architecture]
-    published = dataclasses.replace(
-        published,
-        widths=tuple(max(1, round(width * args.width)) for width in published.widths),
-        num_outputs=1 if classes == 2 else classes,
-    )
+    if start and args.width is None:
+        widths = start.net.config.widths
+    else:
+        widths = tuple(max(1, round(width * (args.width or 1))) for width in published.widths)
+    published = dataclasses.replace(published, widths=widths, num_outputs=1 if classes == 2 else classes)
     # The paper's network has no BatchNorm, but it trains far better with it: put in here, folded away at the end.
     trained = published if published.batch_norm != "none" else dataclasses.replace(published, batch_norm="before_relu")
     torch.manual_seed(args.seed)
     net = UNet(trained)
+    started = {"started_from": start_from(net, start, dataset.class_names, store)} if start else {}
     recipe = Recipe(
         epochs=args.epochs,
         batch_size=args.batch_size,
@@ -229,11 +260,12 @@ def train_network(
         save_every=args.save_every,
         title=f"{args.task} {architecture} ({count_parameters(net) / 1e6:.2f} M)",
         names=[path.name for path in dataset.train.images],
+        identity={"classes": dataset.class_names, "validation pictures": len(dataset.val)} | started,
     )
     for tracker in accelerator.trackers:
         tracker.finish()
     if accelerator.is_main_process:
-        as_bundle(finished.net, record_run(args.given, ROOT) | finished.record).save(folder)
+        as_bundle(finished.net, record_run(args.given, ROOT) | started | finished.record).save(folder)
         finish(run)
     accelerator.wait_for_everyone()
 

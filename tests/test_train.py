@@ -316,3 +316,28 @@ def test_help_names_every_task_and_architecture(capsys):
     text = capsys.readouterr().out
     for word in ("streets", "nuclei", "hands", "--resume", "--push"):
         assert word in text
+
+
+def test_a_training_starts_from_a_bundle_of_other_classes_and_says_so(tmp_path, capsys):
+    data = write_dataset(tmp_path / "discs", classes={"class_names": ["ground", "disc"]})
+    assert run(tmp_path, "--data", str(data), "--architectures", "residual-add") == 0
+    other = write_dataset(tmp_path / "others", classes={"class_names": ["ground", "disc", "ring"]})
+    first = tmp_path / "weights/discs/residual-add"
+    given = ["--data", str(other), "--start-from", str(first), "--width", "0.1"]
+    assert run(tmp_path, *given) == 0
+    folder = tmp_path / "weights/others/residual-add"
+    assert sorted(path.name for path in folder.parent.iterdir()) == ["residual-add"], "its architecture, no other"
+    config = json.loads((folder / "config.json").read_text())
+    assert config["training"]["started_from"] == {
+        "task": "discs", "architecture": "residual-add", "widths": [2, 4, 8], "new_head": True, "pictures_seen": 16,
+    }  # fmt: skip
+    assert config["config"]["widths"] == [3, 6, 13]
+    assert (
+        "- Started from: the weights of residual-add for discs (2, 4 and 8 channels)"
+        in (folder / "README.md").read_text()
+    )
+    assert "<residual-add>" in config["training"]["command"]
+    capsys.readouterr()
+    assert run(tmp_path, *given[:-2], "--width", "0.05") == 2
+    assert "a network may only grow" in capsys.readouterr().err
+    assert run(tmp_path, "--data", str(other), "--start-from", "no/such folder") == 2

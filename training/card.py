@@ -345,6 +345,14 @@ def _training(bundle: Bundle) -> Iterator[str]:
             value = record[key]
             shown = f"{value:,}" if isinstance(value, int) and key != "seed" else _line(value)
             lines.append(f"- {title}: {shown}")
+    if start := dict(_items(record.get("started_from"))):
+        seen = f", which had seen {start['pictures_seen']:,} pictures" if start.get("pictures_seen") else ""
+        head = "; the last layer began anew" if start.get("new_head") else ""
+        widths = f"{_list(start.get('widths') or ['?'])} channels"
+        lines.append(
+            f"- Started from: the weights of {_line(start.get('architecture'))} for {_line(start.get('task'))} "
+            f"({widths}){seen}{head}"
+        )
     if _is_number(record.get("best_step")):
         lines.append(
             f"- Weights kept: those of step {record['best_step']:,}, the best on val of all that were scored, so that "

@@ -10,7 +10,7 @@ import dataclasses
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,12 +53,14 @@ def fit(
     save_every: int = 1,
     title: str = "training",
     names: Sequence[str] = (),
+    identity: Mapping[str, Any] | None = None,
 ) -> Fit:
     """Train ``net`` on ``store``; returns its best averaged weights.
 
     validate: the score of a network in eval mode, higher is better; it decides which weights are the best.
     folder: where the checkpoint and the history are kept; a kill at any moment loses ``save_every`` epochs at most.
     names: of the store's pictures, for the message about a loss that is not finite.
+    identity: what else, beside recipe, network and pictures, a resumed run must have in common with its beginning.
     Several processes train as one would on the same batches: BatchNorm and loss are those of the whole batch, and only
     dropout differs. Loss and score also go to the accelerator's trackers.
     Raises TrainingError where another run is going on in the folder, where it holds an unfinished one and resume is
@@ -73,7 +75,7 @@ def fit(
     run = _Run(net, store, recipe, accelerator, names)
     run_folder = RunFolder(folder, accelerator)
     with (
-        run_folder.open(dataclasses.asdict(recipe), run.state, resume=resume),
+        run_folder.open(run.settings() | dict(identity or {}), run.state, resume=resume),
         _stop_signals_as_a_flag() as stopped,
         tqdm(total=run.steps, initial=run.state.step, desc=title, disable=not accelerator.is_main_process,
              dynamic_ncols=True) as bar,
@@ -124,6 +126,14 @@ class _Run:
         self.losses: list[Tensor] = []  # of this epoch's steps
         self.unsaved: list[dict[str, Any]] = []  # epochs for the history
         self.model.train()
+
+    def settings(self) -> dict[str, Any]:
+        """What decides every step: recipe, network and pictures."""
+        network = {f"network.{name}": value for name, value in dataclasses.asdict(self.config).items()}
+        preprocessing = dataclasses.asdict(self.store.preprocessing)
+        pictures = {"pictures": len(self.store), "working_pixels": preprocessing.pop("working_pixels")}
+        statistics = {f"pictures.{name}": value for name, value in preprocessing.items()}
+        return dataclasses.asdict(self.recipe) | network | pictures | statistics
 
     @property
     def at_end_of_epoch(self) -> bool:
