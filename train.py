@@ -27,6 +27,7 @@ from training.distributed import make_accelerator
 from training.evaluate import evaluate, report
 from training.fit import fit
 from training.publish import push_bundles, push_space
+from training.readers import READERS
 from training.recipe import Recipe
 from training.record import record_run
 from training.start_from import start_from
@@ -56,8 +57,13 @@ def main(arguments: list[str] | None = None) -> int:
             main_process = accelerator.is_main_process
             with accelerator.main_process_first():  # one process fetches, the others find it there
                 root = args.data or fetch_dataset(args.task)
-            dataset = load_dataset(root, task=TASKS.get(args.task), seed=args.seed, classes=args.classes)
+            dataset = load_dataset(root, task=args.known, seed=args.seed, classes=args.classes, layout=args.layout)
             dataset.check(train=not args.evaluate)
+            accelerator.print(dataset.summary())
+            if args.check:
+                palette = Palette(dataset.palette, dataset.class_names)
+                accelerator.print("\n".join(filter(None, [dataset.note, palette.table(dataset.train.class_shares())])))
+                return 0
             store = None
             if not args.evaluate:
                 if args.fit_size:
@@ -78,7 +84,7 @@ def main(arguments: list[str] | None = None) -> int:
                     train_network(architecture, dataset, store, folder, run, args, start)
                 if main_process:
                     # A card may become public: a person's own pictures appear in it only if they say so.
-                    show = args.show_pictures or (args.task in TASKS and TASKS[args.task].redistributable)
+                    show = args.show_pictures or bool(args.known and args.known.redistributable)
                     # Scored as it was saved, in float16.
                     report(Segmenter.load(folder), folder, run, dataset, average=args.average, show=show)
         if main_process and args.push is not None:
@@ -111,6 +117,8 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--task", help=f"{', '.join(TASKS)}, or a name for your own (default: streets, or the --data folder's name)")
     add("--data", type=Path, help="folder with the pictures (default: the known task's set, downloaded once)")
+    add("--check", action="store_true", help="only read the folder and say how, with its classes and their shares")
+    add("--layout", choices=READERS, help="how to read a folder that can be read in several ways")
     add("--classes", type=int, help="how many classes masks in colours have (default: found, with the reason printed)")
     add(
         "--architectures",
@@ -179,6 +187,8 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     args = parser.parse_args(arguments)
     args.train = args.train and (args.push is not None or not args.push_space)
     args.given = list(sys.argv[1:] if arguments is None else arguments)
+    # A known set is what --task says, not what somebody's folder happens to be called.
+    args.known = TASKS.get(args.task or ("" if args.data else "streets"))
     args.task = args.task or (args.data.resolve().name if args.data else "streets")
     if args.data is None and args.task not in TASKS:
         parser.error(
@@ -189,9 +199,9 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         or (args.width or 1) <= 0
     ):
         parser.error("--epochs, --batch-size, --crop, --validate-every, --save-every and --width must be positive")
-    args.fit_size = args.working_pixels is None and args.task not in TASKS
-    if args.working_pixels is None and args.task in TASKS:
-        args.working_pixels = TASKS[args.task].working_pixels
+    args.fit_size = args.working_pixels is None and args.known is None
+    if args.working_pixels is None and args.known:
+        args.working_pixels = args.known.working_pixels
     args.working_pixels = args.working_pixels or None
     return args
 
@@ -232,7 +242,7 @@ def train_network(
         learning_rate=args.learning_rate,
         validate_every=args.validate_every,
         seed=args.seed,
-        augmentation=Augmentation(rotate=args.task in TASKS and TASKS[args.task].rotate),
+        augmentation=Augmentation(rotate=bool(args.known and args.known.rotate)),
     )
 
     def as_bundle(net: UNet, training: dict | None = None) -> Bundle:
@@ -278,12 +288,11 @@ def describe(dataset: Dataset, store: PixelStore | None) -> str:
     if store is None:
         return f"{len(dataset.val)} pictures to validate on"
     shares = store.class_shares(len(dataset.class_names)).tolist()
-    counted = f"{len(dataset.train)} pictures to train on, {len(dataset.val)} to validate on"
     pixels = store.preprocessing.working_pixels
     size = f"{pixels:,} pixels or so are looked at" if pixels else "all pixels are looked at"
     size = f"of every picture {size}; --working-pixels says otherwise"
     palette = Palette(dataset.palette, dataset.class_names)
-    return "\n".join(filter(None, [counted, size, dataset.note, palette.table(shares)]))
+    return "\n".join(filter(None, [size, dataset.note, palette.table(shares)]))
 
 
 if __name__ == "__main__":

@@ -183,7 +183,7 @@ def test_the_file_of_pixels_is_built_once_and_anew_when_anything_changes(tmp_pat
     first, again = file(), file()
     assert first[:2] == again[:2]
     (cache / "pixels-left.partial").write_bytes(b"by a killed run")
-    names = {first[0], file(working_pixels=400)[0], file(dataclasses.replace(pairs, void=1))[0]}
+    names = {first[0], file(working_pixels=400)[0], file(dataclasses.replace(pairs, ambiguous="nearest"))[0]}
     image = np.asarray(Image.open(pairs.images[0])).copy()
     image[0, 0] = 255 - image[0, 0]
     Image.fromarray(image).save(pairs.images[0])

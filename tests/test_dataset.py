@@ -119,7 +119,7 @@ def test_pictures_without_annotation_and_the_reverse_are_all_named(tmp_path):
         (b'{"class_names": ["\xe4", "b"]}', "utf-8"),
         ("[1]", "begin with {"),
         ("null", "begin with {"),
-        ('{"classes": ["a", "b"]}', "nobody knows what 'classes' means"),
+        ('{"classes": ["a", "b"]}', "unknown key 'classes'"),
         ('{"class_names": "ab"}', "list of words"),
         ('{"class_names": [1, 2]}', "list of words"),
         ('{"class_names": ["a", " "]}', "list of words"),
@@ -229,7 +229,7 @@ def test_index_maps_of_16_bits_and_with_alpha_are_index_maps(tmp_path):
 
 
 def test_a_folder_laid_out_otherwise_is_refused(tmp_path):
-    with pytest.raises(DataError, match="needs a folder images/"):
+    with pytest.raises(DataError, match=r"holds no pictures.*Put pictures into images/"):
         load_dataset(tmp_path)
     with pytest.raises(DataError, match="is no folder"):
         load_dataset(tmp_path / "nowhere")
@@ -435,7 +435,7 @@ def test_photographs_without_masks_are_refused(tmp_path):
     for i in range(4):
         photo = np.kron(rng.integers(0, 256, (6, 8, 3)), np.ones((8, 8, 1))) + rng.normal(0, 20, (48, 64, 3))
         Image.fromarray(photo.clip(0, 255).astype(np.uint8)).save(tmp_path / f"{i}.jpg")
-    with pytest.raises(DataError, match="the colours of the masks do not make classes"):
+    with pytest.raises(DataError, match="holds 4 pictures, but no annotations that belong to them"):
         load_dataset(tmp_path)
 
 
@@ -443,36 +443,44 @@ def test_layouts_that_are_nearly_right_are_refused_with_what_is_wrong(tmp_path):
     write_dataset(tmp_path / "a", train=3, val=2)
     shutil.rmtree(tmp_path / "a/train/labels")
     shutil.rmtree(tmp_path / "a/val/images")
-    assert [line.split(" needs ")[0] for line in problems(tmp_path / "a")[1:]] == [
-        f"  {tmp_path / 'a' / split}" for split in ("train", "val")
+    assert [line.split(" has no ")[0] for line in problems(tmp_path / "a")[1:]] == [
+        *(f"  {tmp_path / 'a/train/images'}/00{i}.png" for i in range(3)),
+        *(f"  {tmp_path / 'a/val/labels'}/00{i}.png" for i in range(2)),
     ]
     write_dataset(tmp_path / "b", train=3, val=2)
     shutil.copytree(tmp_path / "b/train/labels", tmp_path / "b/train/masks")
-    assert problems(tmp_path / "b")[1:] == [
-        f"  {tmp_path / 'b/train'} has the folders labels, masks: leave one there, that of the annotations"
-    ]
-    write_pairs(tmp_path / "c", [(20, 24)] * 3)
-    for path in (tmp_path / "c/images").iterdir():
-        path.rename(tmp_path / "c" / path.name)
-    (tmp_path / "c/images").rmdir()
-    assert [line.split(" lies ")[0] for line in problems(tmp_path / "c")[1:]] == [
-        f"  {tmp_path / 'c' / f'00{i}.png'}" for i in range(3)
-    ]
-    write_pairs(tmp_path / "d/train", [(20, 24)] * 3)
-    with pytest.raises(DataError, match="has train/ but no val/ beside it"):
-        load_dataset(tmp_path / "d")
+    with pytest.raises(DataError, match="has annotations in labels/ and masks/: leave one there"):
+        load_dataset(tmp_path / "b")
+    write_dataset(tmp_path / "d", train=3, val=2)
+    shutil.rmtree(tmp_path / "d/val")
     write_side_by_side(tmp_path / "d", [("val", 2)])
-    with pytest.raises(DataError, match="side by side in one split, and apart in the other"):
-        load_dataset(tmp_path / "d")
+    assert "2 other pictures are left out, such as val/0.jpg" in load_dataset(tmp_path / "d").note
     write_dataset(tmp_path / "e", train=3, val=2)
     for path in (tmp_path / "e/val/images").iterdir():
         path.unlink()
-    head, *lines = problems(tmp_path / "e")
-    assert head.startswith("3 problems")
-    assert lines[-1].startswith(f"  {tmp_path / 'e/val/images'} holds no pictures")
+    assert [line.split(" has ")[1] for line in problems(tmp_path / "e")[1:]] == ["no picture in images/"] * 2
     (tmp_path / "loop").symlink_to("loop")
     with pytest.raises(DataError, match="is no folder"):
         load_dataset(tmp_path / "loop")
+
+
+def test_pictures_beside_a_folder_of_labels_are_read(tmp_path):
+    write_pairs(tmp_path, [(20, 24)] * 3)
+    for path in (tmp_path / "images").iterdir():
+        path.rename(tmp_path / path.name)
+    (tmp_path / "images").rmdir()
+    dataset = load_dataset(tmp_path)
+    dataset.check()
+    assert (len(dataset.train), len(dataset.val)) == (2, 1)
+
+
+def test_val_is_held_out_of_train_where_there_is_none(tmp_path):
+    write_pairs(tmp_path / "train", [(20, 24)] * 10)
+    write_pairs(tmp_path / "test", [(20, 24)] * 3, first_seed=50)
+    dataset = load_dataset(tmp_path, seed=1)
+    dataset.check()
+    assert (len(dataset.train), len(dataset.val), len(dataset.test)) == (8, 2, 3)
+    assert all(path.parts[-3] == "train" for path in (*dataset.train.images, *dataset.val.images))
 
 
 def test_what_is_no_picture_among_pictures_is_named_and_notes_are_not(tmp_path):
@@ -483,10 +491,8 @@ def test_what_is_no_picture_among_pictures_is_named_and_notes_are_not(tmp_path):
     load_dataset(tmp_path).check()
     for name in ("drawing.psd", "raw.NEF", "array.npy", "no ending"):
         (images / name).write_bytes(b"something")
-    (images / "more").mkdir()
     head, *lines = problems(tmp_path)
-    assert head.startswith("5 problems")
-    assert f"  {images / 'more'} is a folder: pictures lie in images/ itself" in lines
+    assert head.startswith("4 problems")
     assert sum("is no picture that can be read here" in line for line in lines) == 4
 
 

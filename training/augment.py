@@ -142,9 +142,7 @@ def _read_pixels(pairs: Sequence[tuple[np.ndarray, np.ndarray]], preprocessing: 
 
 def _pixel_file(pairs: Pairs, preprocessing: Preprocessing, folder: Path, size: int) -> Path:
     """The file with all pixels of ``pairs``, ``size`` bytes, written unless it is there."""
-    files = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in (*pairs.images, *pairs.annotations)]
-    colors = pairs.palette.colors.tolist() if pairs.palette else None
-    known_by = (files, pairs.binary, pairs.void, colors, pairs.ambiguous, preprocessing.working_pixels)
+    known_by = (pairs.fingerprint(), preprocessing.working_pixels)
     path = folder / f"pixels-{hashlib.sha256(repr(known_by).encode()).hexdigest()[:16]}.bin"
     if path.exists():
         return path

@@ -21,7 +21,6 @@ from .card import averaged_over, write_card
 from .charts import draw_confusion, draw_curves, draw_examples
 from .checkpoint import read_history
 from .dataset import Dataset
-from .datasets import TASKS
 from .record import hardware
 
 
@@ -95,9 +94,10 @@ def report(
         several = evaluate(Segmenter(bundle, averaging=averaging), dataset.val)
         settings = {"averaging": dataclasses.asdict(averaging)}
         bundle.scores["val" + AVERAGED] = scores(several, bundle.class_names, len(each)) | settings
-    task = TASKS.get(bundle.task)
-    if task and task.prior_result:
-        words, size = task.prior_result
+    if len(dataset.test):  # nothing was chosen by it, so it is scored once, at the end
+        bundle.scores["test"] = scores(evaluate(segmenter, dataset.test), bundle.class_names, len(dataset.test))
+    if dataset.task and dataset.task.prior_result:
+        words, size = dataset.task.prior_result
         accuracy = evaluate(segmenter, dataset.val, size=size).pixel_accuracy()
         bundle.scores["prior_result"] = {"size": size, "pixel_accuracy": round(accuracy, 4), "earlier": words}
         print(f"pixel accuracy at {size[0]}x{size[1]}: {accuracy:.1%}; an earlier result: {words}")
@@ -113,12 +113,15 @@ def report(
 
 def print_scores(folder: Path, scores: dict[str, Any]) -> None:
     """Print the IoU of every class, and the means, of the scores of a bundle."""
-    val = scores["val"]
-    width = max(map(len, val["iou"]))
-    print(f"\n{folder}, val, {val['pictures']} pictures")
-    for name, iou in val["iou"].items():
-        print(f"  {name:<{width}}  IoU {'absent' if iou is None else f'{iou:.3f}'}")
-    print(f"  {_means(val)}")
+    for split in ("val", "test"):
+        if split not in scores:
+            continue
+        measured = scores[split]
+        width = max(map(len, measured["iou"]))
+        print(f"\n{folder}, {split}, {measured['pictures']} pictures")
+        for name, iou in measured["iou"].items():
+            print(f"  {name:<{width}}  IoU {'absent' if iou is None else f'{iou:.3f}'}")
+        print(f"  {_means(measured)}")
     if averaged := scores.get("val" + AVERAGED):
         print(f"  {_means(averaged)}   {averaged_over(averaged)}")
     print()

@@ -1,0 +1,368 @@
+"""What readers hand on: pairs of a picture and its annotation, classes, and splits."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from unet.images import image_size, read_annotation, read_image
+from unet.metrics import IGNORE_INDEX
+
+PICTURE_ENDINGS = frozenset((
+    ".jpg", ".jpeg", ".jfif", ".png", ".webp", ".avif", ".heic", ".heif", ".tif", ".tiff", ".bmp", ".gif", ".ppm",
+    ".pgm", ".pbm",
+))  # fmt: skip
+#: Words in the names of folders and lists that say to which split pictures belong.
+SPLITS = {
+    word: split
+    for split, words in {
+        "train": ("train", "training", "trn", "tr"),
+        "val": ("val", "valid", "validation", "dev"),
+        "test": ("test", "testing", "tst", "ts"),
+    }.items()
+    for word in words
+}
+#: Names of classes that are neither learnt nor scored.
+VOID_NAMES = frozenset(("void", "ignore", "ignored", "unlabeled", "unlabelled", "unlabel"))
+
+
+class DataError(ValueError):
+    """A data set that cannot be trained on; the message lists every offending file and what to do."""
+
+
+@dataclass(frozen=True)
+class ClassList:
+    """What the labels in annotation files mean.
+
+    names: of the classes, in the order of their indices; () where no file says so. source: that file.
+    values: {number in the files: class index or IGNORE_INDEX}; None where numbers are class indices.
+    palette: colours of the classes; None where no file says so. void_colors: colours of no class.
+    """
+
+    names: tuple[str, ...] = ()
+    source: str = ""
+    values: Mapping[int, int] | None = None
+    palette: tuple[tuple[int, int, int], ...] | None = None
+    void_colors: tuple[tuple[int, int, int], ...] = ()
+
+    @classmethod
+    def of_rows(cls, rows: Iterable[tuple[int, str, tuple[int, int, int] | None]], source: str) -> ClassList:
+        """Build it from (number, name, colour) of each class; names such as "void" are no classes."""
+        rows = sorted((number, name.strip(), color) for number, name, color in rows)
+        is_void = [name.strip("_ ").lower() in VOID_NAMES for _, name, _ in rows]
+        names = [name.strip("_ ") if name in ("_background_", "__background__") else name for _, name, _ in rows]
+        kept = [row for row, void in zip(rows, is_void, strict=True) if not void]
+        values, colors = {}, [color for _, _, color in kept]
+        for (number, _, _), void in zip(rows, is_void, strict=True):
+            values[number] = IGNORE_INDEX if void else len([v for v in values.values() if v != IGNORE_INDEX])
+        names = tuple(name for name, void in zip(names, is_void, strict=True) if not void)
+        for what, listed in (("number", [row[0] for row in rows]), ("name", names)):
+            if repeated := [x for i, x in enumerate(listed) if x in listed[:i]]:
+                raise DataError(f"{source} lists the {what} {repeated[0]!r} twice: list every class once")
+        if len(names) < 1 or len(names) > IGNORE_INDEX:
+            raise DataError(f"{source} lists {len(names)} classes: at least one and at most {IGNORE_INDEX} are needed")
+        has_colors = bool(colors) and None not in colors
+        if has_colors and len(set(colors)) < len(colors):
+            raise DataError(f"{source} gives two classes one colour: give each its own")
+        void_colors = tuple(row[2] for row, void in zip(rows, is_void, strict=True) if void and row[2])
+        return cls(names, source, values, tuple(colors) if has_colors else None, void_colors if has_colors else ())
+
+    @classmethod
+    def of_shapes(cls, names: Iterable[str], source: str, palette: Iterable = ()) -> ClassList:
+        """The classes of drawn shapes: what no shape covers is background, class 0."""
+        colors = tuple(map(tuple, palette))
+        return cls(("background", *names), source, None, ((0, 0, 0), *colors) if colors else None)
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """An annotation as its file holds it, before it is known what the labels mean.
+
+    labels: uint8 (H, W), numbers, or (H, W, 3), colours. lossy: from a JPEG, which changes numbers.
+    table: uint8 (256, 3), the colours of a palette file's numbers.
+    """
+
+    labels: np.ndarray
+    table: np.ndarray | None = None
+    lossy: bool = False
+
+    def colors(self) -> np.ndarray | None:
+        """uint8 (H, W, 3), or None for a file of numbers."""
+        if self.table is not None:
+            return self.table[self.labels]
+        return self.labels if self.labels.ndim == 3 else None
+
+
+@dataclass(frozen=True)
+class Mask:
+    """An annotation in a picture file, or in the right half of one."""
+
+    path: Path
+    right_half: bool = False
+
+    def read(self, size: object) -> Annotation:
+        """Raises ImageError. A mask brings its own size."""
+        if self.right_half:
+            return Annotation(half(self.path, 1))
+        labels = read_annotation(self.path)
+        with self.path.open("rb") as file:
+            lossy = file.read(3) == b"\xff\xd8\xff"
+            if labels.ndim == 2 and not lossy:
+                file.seek(0)
+                with Image.open(file) as picture:
+                    if picture.mode == "P":
+                        colors = np.array(picture.getpalette("RGB"), np.uint8).reshape(-1, 3)
+                        table = np.zeros((256, 3), np.uint8)
+                        table[: len(colors)] = colors
+                        return Annotation(labels, table)
+        if lossy and labels.ndim == 3 and np.ptp(labels, axis=2).max() <= 8:
+            labels = _black_or_white(labels, self.path)
+        return Annotation(labels, lossy=lossy)
+
+
+@dataclass(frozen=True)
+class ObjectMasks:
+    """One black-and-white mask an object: together they are the mask of class 1."""
+
+    path: Path
+    paths: tuple[Path, ...]
+
+    def read(self, size: object) -> Annotation:
+        """Raises ImageError for a file that is no mask, DataError for masks of several sizes."""
+        masks = [read_annotation(path, binary=True) for path in self.paths]
+        if other := [p for p, mask in zip(self.paths, masks, strict=True) if mask.shape != masks[0].shape]:
+            raise DataError(f"{other[0]} has another size than {self.paths[0].name} beside it")
+        return Annotation(np.maximum.reduce(masks))
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One labelled region: polygons as (x, y) corners with holes, or a bitmap with its (left, top) corner.
+
+    relative: corners are shares of the picture's width and height.
+    """
+
+    label: int
+    polygons: tuple[np.ndarray, ...] = ()
+    holes: tuple[np.ndarray, ...] = ()
+    bitmap: np.ndarray | None = None
+    corner: tuple[int, int] = (0, 0)
+    relative: bool = False
+
+    def mask(self, size: tuple[int, int]) -> np.ndarray:
+        """bool (H, W)."""
+        h, w = size
+        if self.bitmap is not None:
+            left, top = self.corner
+            mask = np.zeros(size, bool)
+            part = self.bitmap[max(0, -top) : h - top, max(0, -left) : w - left]
+            mask[max(0, top) :, max(0, left) :][: part.shape[0], : part.shape[1]] = part
+            return mask
+        canvas = Image.new("L", (w, h))
+        draw = ImageDraw.Draw(canvas)
+        for fill, outlines in ((1, self.polygons), (0, self.holes)):
+            for corners in outlines:
+                points = corners * (w, h) if self.relative else corners
+                draw.polygon([tuple(point) for point in points.tolist()], fill=fill, outline=fill)
+        return np.asarray(canvas) > 0
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """An annotation as shapes: small ones are drawn over large ones, and what none covers is class 0.
+
+    size: (H, W) that its file says the picture has; None where it says nothing.
+    """
+
+    path: Path
+    shapes: tuple[Shape, ...]
+    size: tuple[int, int] | None = None
+
+    def read(self, size: tuple[int, int] | None) -> Annotation:
+        """size: of the picture, (H, W); not needed if its file says it."""
+        size = self.size or size
+        masks = [(shape.label, shape.mask(size)) for shape in self.shapes]
+        labels = np.zeros(size, np.uint8)
+        for label, mask in sorted(masks, key=lambda drawn: -np.count_nonzero(drawn[1])):
+            labels[mask] = label
+        return Annotation(labels)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A picture with its annotation. side_by_side: the picture is the left half of its file."""
+
+    image: Path
+    annotation: Mask | ObjectMasks | Shapes
+    side_by_side: bool = False
+
+    def size(self) -> tuple[int, int]:
+        """(H, W) of the picture, from its header alone. Raises ImageError."""
+        height, width = image_size(self.image)
+        return (height, width // 2) if self.side_by_side else (height, width)
+
+    def files(self) -> tuple[Path, ...]:
+        """Every file that it is read from."""
+        return (self.image, *(getattr(self.annotation, "paths", None) or (self.annotation.path,)))
+
+    def exif_turn(self) -> int:
+        """The EXIF orientation of the picture, 2 to 8; 0 if it has none, or if its mask has one too."""
+        if self.side_by_side or self.image.suffix.lower() in (".tif", ".tiff"):  # Pillow turns TIFF by itself
+            return 0
+        turn = _orientation(self.image)
+        return (
+            0 if turn == 1 or (isinstance(self.annotation, Mask) and _orientation(self.annotation.path) != 1) else turn
+        )
+
+    def read_annotation(self) -> Annotation:
+        """Raises ImageError, DataError."""
+        needs_size = isinstance(self.annotation, Shapes) and self.annotation.size is None
+        return self.annotation.read(self.size() if needs_size else None)
+
+    def read_image(self) -> np.ndarray:
+        """uint8 (H, W, 3). Raises ImageError."""
+        return half(self.image, 0) if self.side_by_side else read_image(self.image)
+
+
+@dataclass
+class Reading:
+    """A folder as a reader understands it.
+
+    layout: in words. splits: {"train", "val" or "test": pairs}, or {"": pairs} where nobody has split them.
+    problems: sentences about what keeps it from being trained on. notes: about what was left out and why.
+    """
+
+    layout: str
+    splits: dict[str, list[Pair]] = field(default_factory=dict)
+    classes: ClassList = field(default_factory=ClassList)
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, split: str, pair: Pair) -> None:
+        """Put a pair into a split."""
+        self.splits.setdefault(split, []).append(pair)
+
+
+class Folder:
+    """All files under a folder, looked up once."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.files: list[Path] = []
+        for folder, subfolders, files in os.walk(root):
+            subfolders[:] = sorted(name for name in subfolders if not name.startswith((".", "__MACOSX")))
+            # A folder named like a picture was meant to be one.
+            named = [name for name in subfolders if Path(name).suffix.lower() in PICTURE_ENDINGS]
+            self.files += [Path(folder, name) for name in sorted(files + named) if not name.startswith(".")]
+
+    @cached_property
+    def pictures(self) -> list[Path]:
+        """Files with a picture's ending."""
+        return [path for path in self.files if path.suffix.lower() in PICTURE_ENDINGS]
+
+    @cached_property
+    def picture_set(self) -> frozenset[Path]:
+        """``pictures``, to look one up."""
+        return frozenset(self.pictures)
+
+    @cached_property
+    def by_name(self) -> dict[str, list[Path]]:
+        """``pictures`` by their names without folders."""
+        found: dict[str, list[Path]] = {}
+        for path in self.pictures:
+            found.setdefault(path.name, []).append(path)
+        return found
+
+    def with_ending(self, *endings: str) -> list[Path]:
+        """Files with one of these endings, such as ".json"."""
+        return [path for path in self.files if path.suffix.lower() in endings]
+
+    def named(self, name: str) -> list[Path]:
+        """Files of this name, in any folder."""
+        return [path for path in self.files if path.name.lower() == name.lower()]
+
+    def split_of(self, path: Path) -> str:
+        """The split that the folders of a file say, the innermost first; "" if none does."""
+        parts = path.relative_to(self.root).parts[:-1]
+        return next((split for part in reversed(parts) if (split := split_in(part))), "")
+
+    @cached_property
+    def json(self) -> dict[Path, Any]:
+        """The content of every JSON file; of one that cannot be read, the error."""
+        return {path: _json_or_error(path) for path in self.with_ending(".json")}
+
+    def broken_json(self) -> list[str]:
+        """A sentence about every JSON file that cannot be read."""
+        broken = [path for path, content in self.json.items() if isinstance(content, Exception)]
+        return [f"{path} is no readable JSON ({self.json[path]}): export it again" for path in broken]
+
+
+def words_in(name: str) -> list[str]:
+    """The words of a name in lower case: "imagesTr" -> images, tr; "trainannot" -> train, annot."""
+    words = []
+    for part in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+|[^\W\d_]+", name):
+        glued = re.fullmatch(r"(train|val|test)(annots?|masks?|labels?|images?|imgs?|set)", part.lower())
+        words += glued.groups() if glued else [part.lower()]
+    return words
+
+
+def split_in(name: str) -> str:
+    """The split that a name says, or ""."""
+    return next((SPLITS[word] for word in words_in(name) if word in SPLITS), "")
+
+
+def read_text(path: Path) -> str:
+    """The text of a file, UTF-8. Raises DataError."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read as UTF-8 text ({error}): save it as UTF-8") from error
+
+
+def _json_or_error(path: Path) -> Any:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        return error
+    if isinstance(content, dict):
+        content.pop("imageData", None)  # LabelMe's copy of the photo: megabytes each
+    return content
+
+
+def _orientation(path: Path) -> int:
+    """The EXIF orientation of a picture file, 1 to 8."""
+    try:
+        with Image.open(path) as picture:
+            # The base class: PNG's own getexif decodes all pixels to look for a tag behind them.
+            orientation = Image.Image.getexif(picture).get(0x0112, 1)
+    except (OSError, SyntaxError, ValueError):
+        return 1  # its reader says what is wrong with it
+    return orientation if orientation in range(2, 9) else 1
+
+
+def _black_or_white(labels: np.ndarray, path: Path) -> np.ndarray:
+    """A black-and-white mask that was saved as a colour JPEG: uint8 (H, W), 0 and 255. Raises DataError."""
+    gray = labels[..., 0]
+    if np.mean((gray >= 64) & (gray < 192)) > 0.02:
+        raise DataError(f"{path.name} is a grey JPEG, which changes class numbers: export the masks as PNG")
+    return np.where(gray >= 128, np.uint8(255), np.uint8(0))
+
+
+def half(path: Path, side: int) -> np.ndarray:
+    """The left (0) or right (1) half of a picture, uint8 (H, W / 2, 3). Raises ImageError, DataError."""
+    picture = read_image(path)
+    width = picture.shape[1] // 2
+    if picture.shape[1] % 2:
+        raise DataError(
+            f"{path.name} is {picture.shape[1]} pixels wide; photo and mask side by side need an even number"
+        )
+    return np.ascontiguousarray(picture[:, side * width : (side + 1) * width])

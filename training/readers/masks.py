@@ -1,0 +1,357 @@
+"""Pictures and masks as files of their own: in folders, beside each other, a folder a case, or a mask an object.
+
+Words in the names say which is which: "images" and "masks" as folders, "_mask" at the end of a name.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+from unet.metrics import IGNORE_INDEX
+
+from ..datasets import CITYSCAPES_CLASSES
+from .base import (
+    PICTURE_ENDINGS,
+    SPLITS,
+    ClassList,
+    DataError,
+    Folder,
+    Mask,
+    ObjectMasks,
+    Pair,
+    Reading,
+    read_text,
+    words_in,
+)
+from .class_lists import PARSERS, find_classes
+
+NAME = "masks"
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+IMAGE_WORDS = _words(
+    "images image imgs img pictures picture pics photos photo rgb input inputs raw original originals org orig sat "
+    "stills frames tissue x"
+)
+MASK_WORDS = _words(
+    "masks mask labels label labeled labelled lab annotations annotation annotated annots annot anns ann anno seg segs "
+    "segmentation segmentations segmented gt groundtruth truth manual targets target trimaps trimap y"
+)
+#: Neither pictures nor masks of classes: previews, object numbers, a second person's masks.
+OTHER_WORDS = _words(
+    "object objects instance instances inst visualization visualisation visualizations vis viz overlay overlays "
+    "preview parts panoptic edges npy 2nd manual2 depth disparity"
+)
+#: What stands before or after a picture's name in the names of pictures and of masks.
+IMAGE_AFFIXES = re.compile(
+    r"(?:^(?:image|img|im|sat|rgb)[-_ ])|(?:[-_. ](?:leftImg8bit|image|img|rgb|sat|training|test|0000))$", re.IGNORECASE
+)
+MASK_AFFIXES = re.compile(
+    r"(?:^(?:gt|mask|masks|label|labels|seg|segmentation|annotation)[-_ ])|(?:[-_. ](?:gtFine_labelIds"
+    r"|gtFine_labelTrainIds|gtFine_color|gtCoarse_labelIds|labelIds|labelTrainIds|masks?|labels?|lab|seg|segmentation|segmented|annotation"
+    r"|anno|gt|groundtruth|ground_truth|manual1|1stHO|trimap|L|P|color_mask|mask_color))$",
+    re.IGNORECASE,
+)
+OTHER_AFFIXES = re.compile(
+    r"[-_. ](?:instanceIds|instances?|2ndHO|manual2|parts_\d+|polygons|viz|vis|overlay|(?:training|test)_mask)$",
+    re.IGNORECASE,
+)
+#: What may lie among pictures without being one of them. Anything else there was meant to be one.
+NOTE_ENDINGS = frozenset(
+    (".txt", ".md", ".json", ".xml", ".csv", ".html", ".yml", ".yaml", ".log", ".ini", ".db", ".mat")
+)
+
+
+@dataclass(frozen=True)
+class _File:
+    """A picture file: its split, its role and the folder that says it, and folders that it shares with its partner.
+
+    role: "image", "mask", "other" or "".
+    """
+
+    path: Path
+    split: str
+    role: str
+    folder: str
+    case: tuple[str, ...]
+
+    def key(self, affixes: re.Pattern | None) -> tuple:
+        """What picture and mask have in common. affixes: of this role, to be left out of the name."""
+        stem = unicodedata.normalize("NFC", self.path.stem)  # macOS spells é as two characters, others as one
+        if Path(stem).suffix.lower() in PICTURE_ENDINGS:  # a.jpg.png is the mask of a.jpg
+            stem = Path(stem).stem
+        if affixes is not None:
+            whole = {IMAGE_AFFIXES: IMAGE_WORDS, MASK_AFFIXES: MASK_WORDS}[affixes]
+            stem = "" if stem.lower() in whole else affixes.sub("", stem, count=1)
+        return self.split, self.case, stem
+
+
+def fits(folder: Folder) -> str:
+    """Why this folder has pictures with masks, or ""."""
+    images, masks = _roles(folder)
+    if not masks:
+        return ""
+    return f"pictures such as {images[0].path.name} with masks such as {masks[0].path.name}" if images else ""
+
+
+def read(folder: Folder) -> Reading:
+    """Pair pictures with masks by their names."""
+    images, masks = _roles(folder)
+    _check_one_kind(folder, masks)
+    reading = Reading(_layout(folder, images, masks))
+    _pair_up(folder, images, masks, reading)
+    _strangers(folder, images, masks, reading)
+    if others := sorted(set(folder.pictures) - {file.path for file in (*images, *masks)}):
+        reading.notes.append(f"{len(others)} other pictures are left out, such as {others[0].relative_to(folder.root)}")
+    reading.classes = _classes(folder, masks)
+    if reading.classes.source:
+        reading.layout += f" ({reading.classes.source})"
+    _split_by_lists(folder, masks, reading)
+    return reading
+
+
+def _check_one_kind(folder: Folder, masks: list[_File]) -> None:
+    """Raises DataError where one place has masks in folders of two names."""
+    places: dict[tuple, set[str]] = defaultdict(set)
+    for file in masks:
+        places[file.key(MASK_AFFIXES)].add(file.folder)
+    if several := next((names for names in places.values() if len(names) > 1), None):
+        found = " and ".join(f"{name}/" for name in sorted(several))
+        raise DataError(f"{folder.root} has annotations in {found}: leave one there, that of the masks of classes")
+
+
+def _roles(folder: Folder) -> tuple[list[_File], list[_File]]:
+    """The pictures and the masks among the picture files."""
+    common = _common_folder(folder)
+    files = [_file(folder, path, common) for path in folder.pictures]
+    files = [file for file in files if file.role != "other" and not OTHER_AFFIXES.search(file.path.stem)]
+    masks = [file for file in files if file.role == "mask"]
+    if any("manual" in words_in(file.path.parent.name) for file in masks):  # then "mask" is the field of view
+        masks = [file for file in masks if "mask" not in words_in(file.path.parent.name)]
+    images = [file for file in files if file.role == "image"]
+    if masks:
+        if any(re.search("labelIds$", file.path.stem) for file in masks):  # colours and train ids say the same
+            masks = [file for file in masks if re.search("labelIds$", file.path.stem)]
+        elif any(re.search("labelTrainIds$", file.path.stem) for file in masks):
+            masks = [file for file in masks if re.search("labelTrainIds$", file.path.stem)]
+        return images or [file for file in files if not file.role], masks
+    return _beside(images or files)
+
+
+def _beside(files: list[_File]) -> tuple[list[_File], list[_File]]:
+    """Pictures and masks in the same folders: masks by their affix, or PNG masks of JPEG photos."""
+    masks = [file for file in files if file.key(MASK_AFFIXES) != file.key(None)]
+    if masks:
+        chosen = set(masks)
+        images = [file for file in files if file not in chosen]
+        names = {file.key(affixes) for file in images for affixes in (None, IMAGE_AFFIXES)}
+        if sum(mask.key(MASK_AFFIXES) in names for mask in masks) * 2 > len(masks):
+            return images, masks
+    photos = [file for file in files if file.path.suffix.lower() in (".jpg", ".jpeg")]
+    rest = [file for file in files if file.path.suffix.lower() in (".png", ".gif", ".bmp", ".tif")]
+    if photos and {file.key(None) for file in photos} == {file.key(None) for file in rest}:
+        return photos, rest
+    return files, []
+
+
+def _common_folder(folder: Folder) -> int:
+    """How many folders all picture files share: these say nothing about any of them."""
+    parts = [path.relative_to(folder.root).parts[:-1] for path in folder.pictures]
+    depth = min(map(len, parts), default=0)
+    return next((i for i in range(depth) if len({part[i] for part in parts}) > 1), depth)
+
+
+def _file(folder: Folder, path: Path, common: int) -> _File:
+    role, role_folder, case = "", "", []
+    for part in path.relative_to(folder.root).parts[common:-1]:
+        words = words_in(part)
+        here = next(
+            (role for role, known in (("other", OTHER_WORDS), ("mask", MASK_WORDS), ("image", IMAGE_WORDS))
+             if known & set(words)), "",
+        )  # fmt: skip
+        if part.lower() in ("segmentationobject", "2nd_manual", "manual2"):
+            here = "other"
+        role, role_folder = (here, part) if here else (role, role_folder)
+        if not here and not all(word in SPLITS for word in words):
+            case.append(part)
+    return _File(path, folder.split_of(path), role, role_folder, tuple(case))
+
+
+def _pair_up(folder: Folder, images: list[_File], masks: list[_File], reading: Reading) -> None:
+    """Add every picture with its mask; what has no partner, or two, becomes a problem."""
+    tries = [(None, None), (None, MASK_AFFIXES), (IMAGE_AFFIXES, None), (IMAGE_AFFIXES, MASK_AFFIXES)]
+
+    def matched(pair: tuple) -> int:
+        return len({file.key(pair[0]) for file in images} & {file.key(pair[1]) for file in masks})
+
+    best = max(tries, key=matched)
+    if not matched(best) and _by_case(images, masks, reading):
+        return
+    by_key: list[dict[tuple, Path]] = [{}, {}]
+    for found, files, affixes in zip(by_key, (images, masks), best, strict=True):
+        for file in files:
+            key = file.key(affixes)
+            if key in found:
+                reading.problems.append(f"{file.path} and {found[key].name} have one name")
+            else:
+                found[key] = file.path
+    pictures, annotations = by_key
+    paired = sorted(pictures.keys() & annotations.keys())
+    splits = {key[0] for key in paired}
+    for key in paired:
+        reading.add(key[0], Pair(pictures[key], Mask(annotations[key])))
+    partial = all(file.folder == "SegmentationClass" for file in masks)  # Pascal VOC has masks of some pictures
+    missing = sorted(pictures.keys() - annotations)
+    left_out = [key for key in missing if partial or (splits and key[0] not in splits)]
+    if left_out:
+        reading.notes.append(f"{len(left_out)} pictures have no annotation and are left out")
+    missing = [pictures[key] for key in missing if key not in left_out]
+    alone = [annotations[key] for key in sorted(annotations.keys() - pictures)]
+    if len(splits) > 1 or "" not in splits:  # a preview beside the splits
+        previews = [path for path in alone if path.parent == folder.root]
+        reading.notes += [f"{path.name} lies in no split and is left out" for path in previews]
+        alone = [path for path in alone if path not in previews]
+    reading.problems += [f"{path} has no annotation{_place(masks)}" for path in missing]
+    reading.problems += [f"{path} has no picture{_place(images)}" for path in alone]
+
+
+def _by_case(images: list[_File], masks: list[_File], reading: Reading) -> bool:
+    """Pair the one picture of a case folder with all of its masks, if every case is like that."""
+    cases: dict[tuple, tuple[list, list]] = defaultdict(lambda: ([], []))
+    for kind, files in enumerate((images, masks)):
+        for file in files:
+            cases[file.split, file.case][kind].append(file.path)
+    if not all(len(pictures) == 1 for pictures, _ in cases.values()):
+        return False
+    several = any(len(found) > 1 for _, found in cases.values())
+    for (split, _), ((picture,), found) in sorted(cases.items()):
+        if found:
+            mask = ObjectMasks(found[0].parent, tuple(sorted(found))) if several else Mask(found[0])
+            reading.add(split, Pair(picture, mask))
+        else:
+            reading.problems.append(f"{picture} has no mask beside it")
+    if several:
+        reading.layout = "a folder a picture, a mask an object"
+    return True
+
+
+def _place(files: list[_File]) -> str:
+    """ " in labels/", where one folder name says the role of all files."""
+    names = {file.folder for file in files}
+    return f" in {names.pop()}/" if len(names) == 1 and "" not in names else ""
+
+
+def _strangers(folder: Folder, images: list[_File], masks: list[_File], reading: Reading) -> None:
+    """Files among pictures and masks that were meant to be pictures."""
+    folders = {file.path.parent for file in (*images, *masks)}
+    for path in folder.files:
+        is_known = path.suffix.lower() in PICTURE_ENDINGS | NOTE_ENDINGS
+        if path.parent in folders and path.parent != folder.root and not is_known:
+            reading.problems.append(
+                f"{path} is no picture that can be read here: export it as PNG, or take it out of the folder"
+            )
+
+
+def _layout(folder: Folder, images: list[_File], masks: list[_File]) -> str:
+    """What people call this layout."""
+    folders = {file.folder for file in masks}
+    if folders == {"SegmentationClass"}:
+        return "CVAT segmentation mask" if folder.named("labelmap.txt") else "Pascal VOC"
+    if folder.named("_classes.csv"):
+        return "Roboflow semantic masks"
+    if "labelsTr" in folders:
+        return "nnU-Net"
+    if {file.path.parent for file in images} & {file.path.parent for file in masks}:
+        return "masks beside pictures"
+    return f"pictures{_place(images)} and masks{_place(masks)}"
+
+
+#: Numbers that well-known data sets use, by words in the paths of their masks.
+CONVENTIONS: tuple[tuple[str, ClassList], ...] = (
+    (
+        r"labelIds",
+        ClassList(
+            tuple(name for _, name, _ in CITYSCAPES_CLASSES),
+            "Cityscapes label ids",
+            dict.fromkeys(range(34), IGNORE_INDEX) | {row[0]: i for i, row in enumerate(CITYSCAPES_CLASSES)},
+        ),
+    ),
+    (
+        r"labelTrainIds",
+        ClassList(
+            tuple(name for _, name, _ in CITYSCAPES_CLASSES),
+            "Cityscapes train ids",
+            {i: i for i in range(19)} | {19: IGNORE_INDEX},
+        ),
+    ),
+    (
+        r"ADE_(?:train|val)_\d+$",
+        ClassList(
+            tuple(f"class {i}" for i in range(1, 151)),
+            "ADE20K, 0 is void",
+            {0: IGNORE_INDEX} | {i: i - 1 for i in range(1, 151)},
+        ),
+    ),
+    (
+        r"trimaps?\b",
+        ClassList(("background", "foreground"), "trimaps, the border is void", {1: 1, 2: 0, 3: IGNORE_INDEX}),
+    ),
+    (
+        r"(?:Rural|Urban)/masks_png",
+        ClassList(
+            ("background", "building", "road", "water", "barren", "forest", "agricultural"),
+            "LoveDA, 0 is void",
+            {0: IGNORE_INDEX} | {i: i - 1 for i in range(1, 8)},
+        ),
+    ),
+)
+
+
+def _classes(folder: Folder, masks: list[_File]) -> ClassList:
+    """The class list that lies there, or else that of a convention that all masks follow."""
+    listed = find_classes(folder)
+    if listed.names or listed.values:
+        return listed
+    names = [file.path.relative_to(folder.root.parent).with_suffix("").as_posix() for file in masks]
+    return next((known for words, known in CONVENTIONS if all(re.search(words, name) for name in names)), listed)
+
+
+def _split_by_lists(folder: Folder, masks: list[_File], reading: Reading) -> None:
+    """Split pictures as lists of names say (ImageSets/Segmentation/train.txt, valid.txt), if no folder does."""
+    if set(reading.splits) != {""}:
+        return
+    places = {folder.root, *(file.path.parent.parent for file in masks)}
+    lists: dict[str, set[str]] = {}
+    for path in folder.with_ending(".txt"):
+        if (path.parent in places or path.parent.name == "Segmentation") and path.name.lower() not in PARSERS:
+            split = {"trainval": "", "default": ""}.get(path.stem.lower(), SPLITS.get(path.stem.lower()))
+            if split is not None:
+                lines = [line.split() for line in read_text(path).splitlines()]
+                lists.setdefault(split, set()).update(_name_of(words[0]) for words in lines if words)
+    pairs = reading.splits[""]
+    present = {_name_of(pair.image.name) for pair in pairs}
+    listed = set().union(*(names for split, names in lists.items() if split != "test"))
+    for name in sorted(listed - present):
+        reading.problems.append(f"{name} is listed for training, but its picture or mask is not there: put it back")
+    if lists.keys() <= {""}:
+        return
+    reading.splits = {}
+    for pair in pairs:
+        name = _name_of(pair.image.name)
+        split = next((split for split in ("test", "val", "train") if name in lists.get(split, ())), "")
+        reading.add(split or ("" if "train" not in lists else "left out"), pair)
+    if left_out := reading.splits.pop("left out", None):
+        reading.notes.append(f"{len(left_out)} pictures are in no list and are left out")
+
+
+def _name_of(word: str) -> str:
+    """A picture's name as lists give it: without folders and ending."""
+    path = Path(word)
+    return path.stem if path.suffix.lower() in PICTURE_ENDINGS else path.name

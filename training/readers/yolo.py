@@ -1,0 +1,98 @@
+"""YOLO segmentation labels: a text file of polygons a picture, and data.yaml."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from .base import ClassList, DataError, Folder, Pair, Reading, Shape, Shapes, read_text
+
+NAME = "yolo"
+
+
+def fits(folder: Folder) -> str:
+    """Why this is a YOLO folder, or ""."""
+    yamls = _yamls(folder)
+    labels = _label_files(folder)
+    if yamls and labels:
+        return f"{yamls[0].name} and text files of labels"
+    return "text files that begin with a class number and coordinates" if labels and _is_label(labels[0]) else ""
+
+
+def read(folder: Folder) -> Reading:
+    """Read polygons of shares of the width and height; a picture without a label file is all background."""
+    yamls = _yamls(folder)
+    if len(yamls) != 1:
+        found = " and ".join(map(str, yamls[:2])) or "none is there"
+        raise DataError(f"YOLO labels need one data.yaml that names the classes ({found})")
+    names = _names(yamls[0])
+    reading = Reading(f"YOLO segmentation ({yamls[0].name})", classes=ClassList.of_shapes(names, yamls[0].name))
+    labels = {(path.parent, path.stem): path for path in _label_files(folder)}
+    unlabelled = 0
+    for picture in folder.pictures:
+        path = labels.pop((_label_folder(picture.parent), picture.stem), None)
+        shapes = ()
+        if path is None:
+            unlabelled += 1
+        else:
+            try:
+                shapes = tuple(_shape(line, path, len(names)) for line in read_text(path).splitlines() if line.strip())
+            except DataError as error:
+                reading.problems.append(str(error))
+                continue
+        reading.add(folder.split_of(picture), Pair(picture, Shapes(path or picture, shapes)))
+    if unlabelled:
+        reading.notes.append(f"{unlabelled} pictures without a label file are all background, as YOLO has it")
+    reading.problems += [f"{path} has no picture" for path in labels.values()]
+    return reading
+
+
+def _shape(line: str, path: Path, classes: int) -> Shape:
+    number, *coordinates = line.split()
+    if len(coordinates) == 4:
+        raise DataError(f"{path} holds boxes, not outlines: export the data set for segmentation")
+    try:
+        number, corners = int(number), np.array(coordinates, float).reshape(-1, 2)
+    except ValueError as error:
+        raise DataError(f"{path} has a line that is no class number and polygon, {line[:40]!r}: export it") from error
+    if not 0 <= number < classes or not np.isfinite(corners).all() or len(corners) < 3:
+        raise DataError(f"{path} has the class {number} with {len(corners)} corners; data.yaml names {classes} classes")
+    return Shape(number + 1, (corners,), relative=True)
+
+
+def _names(path: Path) -> list[str]:
+    try:
+        names = yaml.safe_load(read_text(path))["names"]
+        names = [names[number] for number in sorted(names)] if isinstance(names, dict) else list(names)
+    except (yaml.YAMLError, KeyError, TypeError) as error:
+        raise DataError(f"{path} does not list the classes as names: [a, b]") from error
+    return [str(name) for name in names]
+
+
+def _yamls(folder: Folder) -> list[Path]:
+    return [path for path in folder.with_ending(".yaml", ".yml") if "names:" in path.read_text(errors="replace")]
+
+
+def _label_folder(folder: Path) -> Path:
+    """Where the labels of the pictures in a folder lie: its last part "images" becomes "labels"."""
+    parts = list(folder.parts)
+    for i in reversed(range(len(parts))):
+        if parts[i] == "images":
+            return Path(*parts[:i], "labels", *parts[i + 1 :])
+    return folder
+
+
+def _label_files(folder: Folder) -> list[Path]:
+    folders = {_label_folder(parent) for parent in {path.parent for path in folder.pictures}}
+    stems = {path.stem for path in folder.pictures}
+    return [path for path in folder.with_ending(".txt") if path.parent in folders and path.stem in stems]
+
+
+def _is_label(path: Path) -> bool:
+    number, *coordinates = (read_text(path).split("\n") or [""])[0].split() or [""]
+    try:
+        return number.isdigit() and len(coordinates) >= 4 and bool(np.array(coordinates, float).max() <= 1)
+    except ValueError:
+        return False
