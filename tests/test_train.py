@@ -39,7 +39,9 @@ def test_a_folder_becomes_two_bundles_with_scores_and_cards(tmp_path, capsys):
     data = write_dataset(tmp_path / "discs", classes={"class_names": ["ground", "disc"]})
     assert run(tmp_path, "--data", str(data)) == 0
     printed = capsys.readouterr().out
-    assert "read as: pictures in images/ and masks in labels/ (classes.json); train 6, val 2, test 0; 2 classes" in printed
+    assert (
+        "read as: pictures in images/ and masks in labels/ (classes.json); train 6, val 2, test 0; 2 classes" in printed
+    )
     assert "disc" in printed
     for architecture, parameters in (("residual-add", "after_relu"), ("crop-concat", "none")):
         folder = tmp_path / "weights/discs" / architecture

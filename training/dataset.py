@@ -214,12 +214,15 @@ def load_dataset(
         seen[name].append(look(pair, reading.classes))
     coding, wrong = decide(seen, splits, reading.classes, task, classes)
     record = task.record() if task else {"name": root.name, "source": f"the folder {root.name}"}
+    layout = reading.layout
+    if coding.source and coding.source not in layout:
+        layout += f" ({coding.source})"
     note = "; ".join(filter(None, (coding.note, *reading.notes)))
     # A wrong label on a blurred edge teaches a wrong outline; in a score every pixel counts.
     ambiguous = {"train": "ignore", "val": "nearest", "test": "nearest"}
     train, val, test = (Pairs(tuple(splits[name]), coding, how) for name, how in ambiguous.items())
     names, palette = coding.class_names, coding.colors
-    dataset = Dataset(train, val, test, names, palette, record, reading.layout, note, task, seen)
+    dataset = Dataset(train, val, test, names, palette, record, layout, note, task, seen)
     if reading.problems or wrong:
         _raise_if_any(reading.problems + wrong + dataset.problems())
     return dataset
@@ -232,7 +235,7 @@ def _split(reading: Reading, seed: int) -> dict[str, list[Pair]]:
     """
     splits = {name: sorted(pairs, key=lambda pair: pair.image) for name, pairs in reading.splits.items()}
     unsplit = splits.pop("", [])
-    if unsplit and ("train" in splits or "val" in splits):
+    if unsplit and "train" in splits:
         reading.problems.append(
             f"{unsplit[0].image} and {len(unsplit) - 1} others lie in no split: put them into train/ or val/"
         )

@@ -22,6 +22,8 @@ def read_folder(root: Path, layout: str | None = None) -> Reading:
     """
     folder = Folder(root)
     if layout is not None:
+        if layout != side_by_side.NAME and not READERS[layout].fits(folder):
+            raise DataError(f"{root} holds nothing for the layout {layout}: {READERS[layout].__doc__.splitlines()[0]}")
         return READERS[layout].read(folder)
     fitting = {
         name: why for name, reader in READERS.items() if reader is not side_by_side and (why := reader.fits(folder))

@@ -41,7 +41,7 @@ IMAGE_WORDS = _words(
     "stills frames tissue x"
 )
 MASK_WORDS = _words(
-    "masks mask labels label labeled labelled lab annotations annotation annotated annots annot anns ann anno seg segs "
+    "masks mask labels label labeled labelled lab annotations annotation annots annot anns ann anno seg segs "
     "segmentation segmentations segmented gt groundtruth truth manual targets target trimaps trimap y"
 )
 #: Neither pictures nor masks of classes: previews, object numbers, a second person's masks.
@@ -243,9 +243,9 @@ def _by_case(images: list[_File], masks: list[_File], reading: Reading) -> bool:
 
 
 def _place(files: list[_File]) -> str:
-    """ " in labels/", where one folder name says the role of all files."""
-    names = {file.folder for file in files}
-    return f" in {names.pop()}/" if len(names) == 1 and "" not in names else ""
+    """The folders that say the role of these files, as the end of a sentence, if they are few."""
+    names = sorted({file.folder for file in files if file.folder})
+    return " in " + ", ".join(f"{name}/" for name in names) if 0 < len(names) < 4 else ""
 
 
 def _strangers(folder: Folder, images: list[_File], masks: list[_File], reading: Reading) -> None:

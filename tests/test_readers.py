@@ -1,0 +1,293 @@
+"""Folders are read as exported, or refused in one sentence; none is read as something else."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from layouts import LAYOUTS, SIZE, coco, corners, dump, save, scene, scenes, splits_of, text, write, write_yolo
+from PIL import Image
+
+from training.dataset import DataError, load_dataset
+from training.readers import READERS
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_layout_is_read_as_exported(tmp_path, name):
+    truth = LAYOUTS[name](tmp_path)
+    dataset = load_dataset(tmp_path)
+    dataset.check()
+    assert truth.read_as in dataset.layout
+    assert dataset.class_names == truth.names
+    splits = {"train": dataset.train, "val": dataset.val, "test": dataset.test}
+    read = {split: dict(zip(pairs.images, pairs, strict=True)) for split, pairs in splits.items()}
+    if truth.unsplit:
+        assert read["val"]
+        assert read["train"].keys() | read["val"].keys() == truth.unsplit.keys()
+        both = {None: (read["train"] | read["val"], truth.unsplit), "test": (read["test"], truth.test)}
+    else:
+        both = {split: (read[split], pictures) for split, pictures in splits_of(truth).items()}
+    for found, expected in both.values():
+        assert found.keys() == expected.keys()
+        for path, (image, labels) in found.items():
+            np.testing.assert_array_equal(labels, expected[path], err_msg=str(path))
+            assert image.shape == (*SIZE, 3)
+    counts = ", ".join(f"{split} {len(pairs)}" for split, pairs in splits.items())
+    assert dataset.summary() == (
+        f"read as: {dataset.layout}; {counts}; {len(truth.names)} classes: {', '.join(truth.names)}"
+    )
+
+
+def refusal(root, **options):
+    with pytest.raises(DataError) as error:
+        load_dataset(root, **options).check()
+    return str(error.value)
+
+
+def photo(seed, size=(48, 64)):
+    """Blurred noise with soft areas, like a photo out of focus."""
+    rng = np.random.default_rng(seed)
+    coarse = Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)).resize(
+        size[::-1], Image.Resampling.BICUBIC
+    )
+    return np.clip(np.asarray(coarse) + rng.normal(0, 4, (*size, 3)), 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("folders", [("",), ("holiday", "garden"), ("train", "val"), ("images",)])
+def test_ordinary_photos_are_no_data_set(tmp_path, folders):
+    for folder in folders:
+        for i in range(6):
+            save(tmp_path / folder / f"IMG_{i}.jpg", photo(i))
+    assert "no annotations that belong to them" in refusal(tmp_path)
+    assert "--data needs" in refusal(tmp_path / "nowhere")
+
+
+def test_flat_pictures_are_not_taken_for_side_by_side_pairs(tmp_path):
+    for i in range(6):  # cells on a black slide: few colours on both sides
+        slide = np.zeros((48, 64, 3), np.uint8)
+        slide[10 + i : 20 + i, 8:20] = slide[20 - i : 30 - i, 40:55] = (40, 200, 90)
+        save(tmp_path / f"{i}.png", slide)
+    assert "no annotations that belong to them" in refusal(tmp_path)
+
+
+def test_volumes_are_named(tmp_path):
+    (tmp_path / "imagesTr").mkdir()
+    (tmp_path / "imagesTr/heart_0000.nii.gz").write_bytes(b"volume")
+    assert "heart_0000.nii.gz cannot be read here, export them as PNG" in refusal(tmp_path)
+
+
+def test_two_fitting_readers_are_named_and_layout_decides(tmp_path):
+    LAYOUTS["labelme"](tmp_path)
+    for path in (tmp_path / "data_annotated").glob("[0-9].jpg"):
+        save(tmp_path / f"masks/{path.stem}.png", scene(int(path.stem))[1])
+        shutil.copy(path, (tmp_path / "images").mkdir(exist_ok=True) or tmp_path / "images")
+    message = refusal(tmp_path)
+    assert "can be read in several ways: masks, for pictures such as" in message
+    assert "labelme, for 0.json with imagePath and shapes" in message
+    assert "--layout masks" in message
+    assert load_dataset(tmp_path, layout="labelme").layout == "LabelMe JSON (labels.txt)"
+    assert load_dataset(tmp_path, layout="masks").layout.startswith("pictures in images/")
+
+
+@pytest.mark.parametrize("layout", READERS)
+def test_layout_that_does_not_fit_is_refused(tmp_path, layout):
+    for i in range(3):
+        save(tmp_path / f"{i}.jpg", photo(i))
+    assert refusal(tmp_path, layout=layout)
+
+
+def test_damaged_masks_are_named(tmp_path):
+    """A change of line ends, as git makes it in files that it takes for text, spoils a PNG."""
+    LAYOUTS["roboflow_masks"](tmp_path)
+    masks = sorted(tmp_path.glob("*/*_mask.png"))
+    for path in masks:
+        path.write_bytes(path.read_bytes().replace(b"\r\n", b"\n"))
+    message = refusal(tmp_path)
+    assert message.startswith(f"{len(masks)} problems")
+    assert all(path.name in message for path in masks)
+
+
+@pytest.mark.parametrize("gray", [False, True])
+def test_class_numbers_in_jpeg_are_refused(tmp_path, gray):
+    colors = np.repeat(np.arange(0, 255, 80)[:, None], 3, axis=1) if gray else np.eye(3) * 200
+    names = ("{split}/leftImg/{n}.jpg", "{split}/labelIds/{n}.jpg")
+    write(tmp_path, *names, {"train": 3, "val": 2}, encode=lambda labels: colors[labels].astype(np.uint8))
+    assert "JPEG" in refusal(tmp_path)
+
+
+def test_pictures_that_a_list_names_and_nobody_has_are_named(tmp_path):
+    for name, missing in (
+        ("coco_cvat", "images/default/2.jpg"),
+        ("via", "train/2.jpg"),
+        ("labelme", "data_annotated/2.jpg"),
+    ):
+        LAYOUTS[name](tmp_path / name)
+        (tmp_path / name / missing).unlink()
+        assert "2.jpg" in refusal(tmp_path / name)
+    LAYOUTS["cvat_segmentation_mask"](tmp_path / "cvat")
+    (tmp_path / "cvat/JPEGImages/p03.png").unlink()
+    (tmp_path / "cvat/SegmentationClass/p03.png").unlink()
+    assert "p03 is listed for training" in refusal(tmp_path / "cvat")
+
+
+def test_boxes_are_no_masks(tmp_path):
+    write_yolo(tmp_path / "yolo", "images/train/{n}.jpg", "labels/train/{n}.txt", {"train": 3})
+    text(tmp_path / "yolo/data.yaml", "names: [a, b]")
+    text(tmp_path / "yolo/labels/train/1.txt", "0 0.5 0.5 0.2 0.2")
+    assert "1.txt holds boxes, not outlines" in refusal(tmp_path / "yolo")
+    pictures = list(scenes(tmp_path / "coco", "{n}.jpg", {"": 3}))
+    dump(tmp_path / "coco/boxes.json", coco([(p[2].name, p[4]) for p in pictures], encode=lambda box: []))
+    assert "annotations without an outline" in refusal(tmp_path / "coco")
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [("5 0.1 0.1 0.5 0.1 0.5 0.5", "has the class 5"), ("0 0.1 0.1 0.5 0.1 x 0.5", "no class number and polygon"),
+     ("0 0.1 nan 0.5 0.1 0.5 0.5", "has the class 0"), ("0 0.1 0.1 0.5", "no class number and polygon")],
+)  # fmt: skip
+def test_broken_yolo_lines_are_named(tmp_path, line, reason):
+    LAYOUTS["yolo_roboflow"](tmp_path)
+    text(tmp_path / "train/labels/1.txt", line)
+    message = refusal(tmp_path)
+    assert "train/labels/1.txt" in message
+    assert reason in message
+
+
+def test_broken_json_is_named(tmp_path):
+    LAYOUTS["labelme"](tmp_path)
+    path = tmp_path / "data_annotated/2.json"
+    path.write_text(path.read_text()[:100])
+    assert f"{path} is no readable JSON" in refusal(tmp_path)
+
+
+def test_object_numbers_are_no_classes(tmp_path):
+    for i in range(4):
+        labels = np.zeros((40, 60), np.uint8)
+        for n in range(12 + i):
+            labels[3 + 10 * (n // 5) :, :][:6, 2 + 11 * (n % 5) : 9 + 11 * (n % 5)] = n + 1
+        save(tmp_path / f"images/{i}.png", photo(i, (40, 60)))
+        save(tmp_path / f"masks/{i}.png", labels)
+    assert "number objects one by one" in refusal(tmp_path)
+
+
+def test_small_shapes_lie_on_large_ones_and_holes_are_background(tmp_path):
+    small, large = (10, 10, 14, 14), (2, 2, 30, 25)
+    for i in range(3):
+        save(tmp_path / f"img/{i}.png", scene(i)[0])
+        objects = [
+            {"classTitle": "small", "geometryType": "polygon", "points": {"exterior": corners(small), "interior": []}},
+            {"classTitle": "large", "geometryType": "polygon",
+             "points": {"exterior": corners(large), "interior": [corners((20, 5, 24, 9))]}},
+        ]  # fmt: skip
+        dump(tmp_path / f"ann/{i}.png.json", {"size": {"height": SIZE[0], "width": SIZE[1]}, "objects": objects})
+    dump(tmp_path / "meta.json", {"classes": [{"title": "small"}, {"title": "large"}]})
+    dataset = load_dataset(tmp_path)
+    dataset.check()
+    expected = np.zeros(SIZE, np.uint8)
+    expected[2:26, 2:31] = 2
+    expected[5:10, 20:25] = 0
+    expected[10:15, 10:15] = 1
+    np.testing.assert_array_equal(dataset.train.label_map(0), expected)
+
+
+@pytest.mark.parametrize(
+    "name", ["fastai_camvid", "kaggle_camvid", "cvat_segmentation_mask", "roboflow_masks", "nnunet"]
+)
+def test_broken_class_list_is_named(tmp_path, name):
+    LAYOUTS[name](tmp_path)
+    lists = ("codes.txt", "class_dict.csv", "labelmap.txt", "_classes.csv", "dataset.json")
+    path = next(path for file in lists for path in sorted(tmp_path.rglob(file)))
+    path.write_bytes(b"a\na\n\xff")
+    assert path.name in refusal(tmp_path)
+
+
+def test_lists_that_differ_are_refused(tmp_path):
+    LAYOUTS["roboflow_masks"](tmp_path)
+    text(tmp_path / "valid/_classes.csv", "Pixel Value, Class", "0, background", "1, b", "2, a")
+    assert "list different classes" in refusal(tmp_path)
+
+
+def test_palette_files_count_by_their_colours_where_files_number_them_differently(tmp_path):
+    colors = np.uint8([(0, 0, 0), (255, 0, 0), (0, 0, 255)])
+    for i in range(6):
+        order = np.array([0, 1, 2] if i % 2 else [2, 0, 1])
+        save(tmp_path / f"images/{i}.png", scene(i)[0])
+        save(tmp_path / f"labels/{i}.png", order.argsort()[scene(i)[1]].astype(np.uint8), colors=colors[order])
+    dataset = load_dataset(tmp_path)
+    dataset.check()
+    for pairs in (dataset.train, dataset.val):
+        for i, path in enumerate(pairs.images):
+            painted = dataset.palette[pairs.label_map(i)]
+            np.testing.assert_array_equal(painted, colors[scene(int(path.stem))[1]])
+
+
+def test_white_is_the_object_where_the_palette_begins_with_white(tmp_path):
+    for i in range(5):
+        save(tmp_path / f"images/{i}.png", scene(i, 2)[0])
+        save(tmp_path / f"labels/{i}.png", 1 - scene(i, 2)[1], colors=[(255, 255, 255), (0, 0, 0)])
+    dataset = load_dataset(tmp_path)
+    dataset.check()
+    path = dataset.train.images[0]
+    np.testing.assert_array_equal(dataset.train.label_map(0), scene(int(path.stem), 2)[1])
+
+
+def test_colour_that_only_val_has_is_refused(tmp_path):
+    colors = np.uint8([(0, 0, 0), (255, 0, 0), (0, 0, 255)])
+    write(
+        tmp_path, "{split}/images/{n}.png", "{split}/labels/{n}.png", {"train": 4, "val": 2}, encode=lambda x: colors[x]
+    )
+    mask = colors[scene(30)[1]]
+    mask[:5, :5] = (0, 255, 0)
+    save(tmp_path / "val/labels/1.png", mask)
+    assert "1.png has colours that are not in the training masks, #00ff00" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("turn", [3, 6])
+def test_photo_turned_by_exif_and_mask_that_is_not_are_refused(tmp_path, turn):
+    exif = Image.Exif()
+    exif[0x112] = turn
+    for i in range(4):
+        image, labels, _ = scene(i, 2)
+        save(tmp_path / f"images/{i}.jpg", image, exif=exif)
+        save(tmp_path / f"labels/{i}.png", labels)
+    message = refusal(tmp_path)
+    assert message.startswith("4 problems")
+    assert message.count("EXIF tag") == 4
+
+
+def test_masks_that_follow_the_exif_turn_of_photos_are_read(tmp_path):
+    for i, (turn, quarters) in enumerate(((6, 3), (3, 2), (1, 0), (6, 3))):
+        exif = Image.Exif()
+        exif[0x112] = turn
+        image, labels, _ = scene(i, 2)
+        save(tmp_path / f"images/{i}.png", image, exif=exif)
+        save(tmp_path / f"labels/{i}.png", np.rot90(labels, quarters))
+    dataset = load_dataset(tmp_path)
+    dataset.check()
+    assert {dataset.train.size(i) for i in range(3)} <= {SIZE, SIZE[::-1]}
+
+
+def test_test_split_is_checked_and_kept_apart(tmp_path):
+    LAYOUTS["singular_folders_with_valid"](tmp_path)
+    assert len(load_dataset(tmp_path).test) == 1
+    (tmp_path / "test/label/p40.png").write_bytes(b"broken")
+    assert "p40.png" in refusal(tmp_path)
+
+
+def test_every_reader_says_why_a_folder_is_its_own(tmp_path):
+    assert len(READERS) == len({reader.NAME for reader in READERS.values()})
+    for name, reader in READERS.items():
+        assert name == reader.NAME
+        assert reader.__doc__
+
+
+def test_broken_pictures_are_not_hidden_by_shapes(tmp_path):
+    LAYOUTS["coco_cvat"](tmp_path)
+    (tmp_path / "images/default/1.jpg").write_bytes(b"\xff\xd8\xff cut off")
+    message = refusal(tmp_path)
+    assert message.startswith("1 problem")
+    assert "1.jpg" in message
+    content = json.loads((tmp_path / "annotations/instances_default.json").read_text())
+    content["images"][0]["height"] += 1
+    dump(tmp_path / "annotations/instances_default.json", content)
+    assert "0.jpg is (32, 40), its annotation (33, 40)" in refusal(tmp_path)
