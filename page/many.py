@@ -28,10 +28,12 @@ from page.refusals import refusal
 from page.scores import score_cells, side_headers
 from page.session import MAX_PIXELS, examples, known, new_file, segmentations
 from page.visitors import HOUR
-from unet.batch import Row, match_truths, pooled, segment_many
+from unet.archive import match_truths
+from unet.batch import segment_many
 from unet.images import ImageError, image_size
 from unet.metrics import ConfusionMatrix
 from unet.overlay import unpainted_classes
+from unet.tables import Row, pooled
 
 MAX_PICTURES, MAX_TOTAL_PIXELS = 50, 100_000_000  # in one run, together
 TICK = 0.5  # seconds between two looks at how far a run is

@@ -14,10 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from unet.batch import match_truths, pooled, segment_many
+from unet.archive import match_truths
+from unet.batch import segment_many
 from unet.compare import score
 from unet.images import read_annotation, read_image, save_png
 from unet.predict import Segmentation
+from unet.tables import pooled
 
 NETWORKS = ("residual-add", "crop-concat")
 

@@ -9,9 +9,9 @@ from page import answer as answer_section
 from page import formatting, many, overlay, palettes, scores
 from page.patterns import pattern_numbers, perceived_distances
 from training.datasets import TASKS
-from unet.batch import Row, pooled
 from unet.compare import compare
 from unet.predict import Segmentation
+from unet.tables import Row, pooled
 
 PALETTE = np.array([(0, 0, 0), (200, 100, 0), (0, 100, 200)], np.uint8)
 

@@ -1,190 +1,182 @@
-"""Many pictures, two networks -> a row of numbers a picture, and one ZIP with all label maps, masks and overlays.
+"""Segment many pictures: a row of numbers a picture, and files with all label maps, masks, overlays and objects.
 
     with open("answers.zip", "wb") as file:
         for row in segment_many(pictures, ask, ("residual-add", "crop-concat"), file):
             print(row.name, row.note or row.agreement)
 
-One picture is in memory at a time. One that cannot be read is a row that says why, and costs the others nothing.
-Names come from strangers: in the archive they are plain file names, each there once.
+A picture that cannot be read becomes a row that says why; the others are not affected. Names may come from strangers:
+in the archive they are plain, unique file names.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-import unicodedata
 import zipfile
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import PurePosixPath
-from typing import BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 from PIL import Image
 
-from .compare import Scores, compare
+from .archive import Archive, network_folders, picture_files, write_text
+from .compare import Scores, disagreement, score
 from .ground_truth import read_truth
 from .images import MAX_PIXELS, ImageError, Source, read_image, save_png
-from .metrics import IGNORE_INDEX, ConfusionMatrix
+from .objects import Object, coco_annotation, find_objects, geojson, labelme, measurements
 from .overlay import overlay, unpainted_classes
 from .predict import Segmentation
+from .tables import Row, write_tables
 
-#: Both networks asked about one picture, uint8 (H, W, 3).
-Ask = Callable[[np.ndarray], tuple[Segmentation, Segmentation]]
-
-_NAME_BYTES = 120  # file systems take 255; a number and an ending are added
-_NOT_IN_NAMES = frozenset('<>:"/\\|?*')
-_WINDOWS_DEVICES = frozenset(
-    ["con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in range(1, 10))]
-)
-_FORMULA_STARTS = ("=", "+", "-", "@")
+#: The networks' answers to one picture, uint8 (H, W, 3).
+Ask = Callable[[np.ndarray], Sequence[Segmentation]]
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
-class Row:
-    """What came of one picture; of each pair, the first network's comes first.
+class ObjectOptions:
+    """Which objects are written, see `find_objects`."""
 
-    name: as it was given. file: its name in the archive, without ending. size: (h, w). agreement: share of pixels.
-    shares: float64 (2, k). scores: where it has a ground truth that fits. note: why something is missing, or what was
-    decided: of several pages the first is read, and about its ground truth.
-    """
-
-    name: str
-    file: str = ""
-    size: tuple[int, int] | None = None
-    agreement: float | None = None
-    shares: np.ndarray | None = None
-    seconds: tuple[float, float] | None = None
-    scores: tuple[Scores, Scores] | None = None
-    note: str = ""
+    classes: tuple[str, ...] = ()
+    min_area: int = 1
+    split: bool = False
 
 
 def segment_many(
     pictures: Iterable[tuple[str, Source]],
     ask: Ask,
-    networks: tuple[str, str],
+    networks: Sequence[str],
     target: BinaryIO,
     *,
     truths: Mapping[str, Source] | None = None,
     max_pixels: int | None = MAX_PIXELS,
 ) -> Iterator[Row]:
-    """Segment ``pictures``, (name, source) each, with both networks, writing a ZIP to ``target``; yields a row each.
+    """Segment ``pictures``, (name, source) each, into a ZIP in ``target``; yields a row each.
 
-    networks: what the two are called, in folders and columns. truths: ground truths by the name of their picture, see
-    `match_truths`. max_pixels: larger pictures become rows with a note.
+    networks: names for folders and columns. truths: ground truths by the name of their picture, see `match_truths`.
+    max_pixels: larger pictures become rows with a note.
 
     The archive holds, for each network, labels/ (palette PNG of class numbers), masks/ (RGB PNG) and overlays/ (JPEG);
     scores.csv with a line for each picture and network; and classes.json. It is complete when the iterator is exhausted
-    or closed: whoever stops early keeps what was done until then.
+    or closed: stopped early, it holds what was done until then.
     """
-    folders = _unique(networks)
-    rows: list[Row] = []
-    class_names: tuple[str, ...] = ()
+    pictures, rows = list(pictures), []
+    files = picture_files(name for name, _ in pictures)
     with zipfile.ZipFile(target, "w") as archive:
+        work = Work(ask, network_folders(networks), archive, truths or {}, max_pixels=max_pixels)
         try:
-            taken: set[str] = set()
-            for name, source in pictures:
-                notes: list[str] = []
-                try:
-                    image = read_image(source, max_pixels=max_pixels, notify=notes.append)
-                except ImageError as error:
-                    row = Row(name, note=str(error))
-                else:
-                    found = ask(image)
-                    class_names, palette = found[0].class_names, found[0].palette
-                    truth = (truths or {}).get(name)
-                    row = _row(name, _file_name(name, taken), image, found, truth, max_pixels, notes)
-                    for folder, segmentation in zip(folders, found, strict=True):
-                        _add_pictures(archive, folder, row.file, image, segmentation)
-                    del image, found
+            for row in work.rows((name, source, file) for (name, source), file in zip(pictures, files, strict=True)):
                 rows.append(row)
                 yield row
         finally:
-            if class_names:
-                known = {"class_names": class_names, "palette": palette.tolist(), "ignore_index": IGNORE_INDEX}
-                _add_text(archive, "classes.json", json.dumps(known, indent=1))
-            _add_text(archive, "scores.csv", scores_csv(rows, networks, class_names))
+            write_tables(archive, rows, networks, work.classes)
 
 
-def match_truths(pictures: Iterable[str], truths: Mapping[str, Source]) -> tuple[dict[str, Source], list[str]]:
-    """Ground truths by file name -> those of these pictures, by the picture's name, and sentences about the others.
+@dataclass
+class Work:
+    """How pictures become rows and files. classes: (names, palette) of the networks, once a picture was answered."""
 
-    A ground truth belongs to the picture of the same name; ending and capitals may differ.
-    """
-    pictures, called = list(pictures), {}
-    for name in sorted(truths):
-        called.setdefault(_key(name), []).append(name)
-    wanted, remarks = {_key(name) for name in pictures}, []
-    for key, names in called.items():
-        if key not in wanted:
-            remarks += [f"No picture is called like the ground truth {name}." for name in names]
-        elif len(names) > 1:
-            remarks.append(f"The ground truths {' and '.join(names)} have one name: none of them is used.")
-    return {name: truths[names[0]] for name in pictures if len(names := called.get(_key(name), [])) == 1}, remarks
+    ask: Ask
+    networks: Sequence[str]
+    archive: Archive
+    truths: Mapping[str, Source]
+    objects: ObjectOptions | None = None
+    max_pixels: int | None = MAX_PIXELS
+    ahead: int = 0
+    classes: tuple[tuple[str, ...], np.ndarray] | None = None
 
+    def rows(self, pictures: Iterable[tuple[str, Source, str]]) -> Iterator[Row]:
+        """(name, source, file name) -> a row each, in order; ``ahead`` are read and written beside the networks."""
+        return _beside(self._finish, self._answered(pictures), self.ahead)
 
-def pooled(rows: Iterable[Row]) -> tuple[ConfusionMatrix, ConfusionMatrix] | None:
-    """The counts of all pictures with a ground truth, for each network, to be scored as one; None without any."""
-    pairs = [row.scores for row in rows if row.scores]
-    if not pairs:
-        return None
-    first, second = ([scores.confusion for scores in side] for side in zip(*pairs, strict=True))
-    return sum(first[1:], first[0]), sum(second[1:], second[0])
+    def _answered(self, pictures: Iterable[tuple[str, Source, str]]) -> Iterator[tuple[Any, ...]]:
+        for picture, image, notes in _beside(self._read, pictures, self.ahead):
+            answers = self.ask(image) if image is not None else ()
+            if answers:
+                self.classes = answers[0].class_names, answers[0].palette
+            yield picture, image, notes, answers
 
-
-def scores_csv(rows: Sequence[Row], networks: tuple[str, str], class_names: Sequence[str]) -> str:
-    """A line for each picture and network, numbers from 0 to 1; empty where there is none."""
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    shares, ious = ([_cell(f"{what} {name}") for name in class_names] for what in ("share", "iou"))
-    numbers = ["miou", "dice", "pixel_accuracy", "boundary_f1"]
-    writer.writerow(
-        ["picture", "file", "width", "height", "network", "agreement", "seconds", *numbers, *shares, *ious, "note"]
-    )
-    for row in rows:
-        about = [_cell(row.name), _cell(row.file), *(row.size or ("", ""))[::-1]]
-        if row.size is None:
-            writer.writerow([*about, "", "", "", *[""] * (len(numbers) + 2 * len(class_names)), _cell(row.note)])
-            continue
-        for side, network in enumerate(networks):
-            scores = row.scores[side] if row.scores else None
-            judged = [scores.miou, scores.dice, scores.pixel_accuracy, scores.boundary] if scores else [None] * 4
-            values = [*judged, *row.shares[side], *(scores.iou if scores else [None] * len(class_names))]
-            written = [_number(value) for value in (row.agreement, row.seconds[side], *values)]
-            writer.writerow([*about, _cell(network), *written, _cell(row.note)])
-    return file.getvalue()
-
-
-def _row(
-    name: str,
-    file: str,
-    image: np.ndarray,
-    found: tuple[Segmentation, Segmentation],
-    truth: Source | None,
-    max_pixels: int | None,
-    notes: list[str],
-) -> Row:
-    comparison = compare(*found)
-    notes = [*notes, *dict.fromkeys(segmentation.note for segmentation in found if segmentation.note)]
-    if truth is not None:
+    def _read(self, picture: tuple[str, Source, str]) -> tuple[Any, np.ndarray | None, list[str]]:
+        notes: list[str] = []
         try:
-            read = read_truth(truth, comparison.class_names, found[0].palette, max_pixels=max_pixels)
-            comparison = comparison.with_truth(read.labels)
-            notes = [*notes, *read.notes]
+            return picture, read_image(picture[1], max_pixels=self.max_pixels, notify=notes.append), notes
+        except ImageError as error:
+            return picture, None, [str(error)]
+
+    def _finish(
+        self, done: tuple[tuple[str, Source, str], np.ndarray | None, list[str], Sequence[Segmentation]]
+    ) -> Row:
+        """Score one picture's answers, and write its files."""
+        (name, _, file), image, notes, answers = done
+        if image is None:
+            return Row(name, note=" ".join(notes))
+        notes = [*notes, *dict.fromkeys(answer.note for answer in answers if answer.note)]
+        scores = self._scores(name, answers, notes)
+        agreement = None
+        if len(answers) == 2:
+            agreement = float(1 - disagreement(answers[0].label_map, answers[1].label_map).mean())
+        found = self._objects(answers)
+        row = Row(
+            name,
+            file,
+            image.shape[:2],
+            agreement,
+            np.stack([answer.shares() for answer in answers]),
+            tuple(answer.seconds for answer in answers),
+            scores,
+            found and tuple((len(some), _median_area(some)) for some in found),
+            " ".join(notes),
+        )
+        for number, (network, answer) in enumerate(zip(self.networks, answers, strict=True)):
+            _write_pictures(self.archive, network, file, image, answer)
+            if self.objects:
+                row.annotations.append(_write_objects(self.archive, network, row, found[number]))
+        return row
+
+    def _scores(self, name: str, answers: Sequence[Segmentation], notes: list[str]) -> tuple[Scores, ...] | None:
+        if name not in self.truths:
+            return None
+        names, palette = answers[0].class_names, answers[0].palette
+        try:
+            truth = read_truth(self.truths[name], names, palette, max_pixels=self.max_pixels)
+            scores = tuple(score(answer.label_map, truth.labels, len(names)) for answer in answers)
         except ValueError as error:  # ImageError and TruthError are
-            notes = [*notes, str(error)]
-    seconds = (found[0].seconds, found[1].seconds)
-    size = image.shape[:2]
-    return Row(name, file, size, comparison.agreement, comparison.shares, seconds, comparison.scores, " ".join(notes))
+            notes.append(str(error))
+            return None
+        notes += truth.notes
+        return scores
+
+    def _objects(self, answers: Sequence[Segmentation]) -> tuple[list[Object], ...] | None:
+        """Each network's objects: as asked for, else those of tasks of two classes."""
+        if self.objects is None and len(answers[0].class_names) > 2:
+            return None
+        asked = self.objects or ObjectOptions()
+        return tuple(find_objects(answer, **vars(asked)) for answer in answers)
+
+
+def _beside(function: Callable[[Item], Result], items: Iterable[Item], ahead: int) -> Iterator[Result]:
+    """``map`` in a thread of its own, up to ``ahead`` results ahead of the caller."""
+    pending: deque[Future[Result]] = deque()
+    with ThreadPoolExecutor(1) as thread:
+        for item in items:
+            pending.append(thread.submit(function, item))
+            if len(pending) > ahead:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+
+
+def _median_area(objects: Sequence[Object]) -> float:
+    return float(np.median([found.area for found in objects])) if objects else float("nan")
 
 
 # ---- the archive -----------------------------------------------------------------------------------------------------
 
 
-def _add_pictures(
-    archive: zipfile.ZipFile, folder: str, name: str, image: np.ndarray, segmentation: Segmentation
-) -> None:
+def _write_pictures(archive: Archive, folder: str, name: str, image: np.ndarray, segmentation: Segmentation) -> None:
     labels, palette = segmentation.label_map, segmentation.palette
     with archive.open(f"{folder}/labels/{name}.png", "w") as file:
         save_png(labels, file, palette=palette)
@@ -195,45 +187,8 @@ def _add_pictures(
         Image.fromarray(drawn).save(file, "JPEG", quality=92)
 
 
-def _add_text(archive: zipfile.ZipFile, name: str, text: str) -> None:
-    archive.writestr(name, text.encode(), compress_type=zipfile.ZIP_DEFLATED)
-
-
-def _stem(name: str) -> str:
-    """A file's name without its folders, of whatever system, and without its ending."""
-    base = PurePosixPath(name.replace("\\", "/")).name
-    return base.rpartition(".")[0] or base
-
-
-def _key(name: str) -> str:
-    """What names have in common that mean one picture, whatever system wrote them: macOS spells é as two characters."""
-    return unicodedata.normalize("NFC", _stem(name)).casefold()
-
-
-def _file_name(name: str, taken: set[str]) -> str:
-    """A file name, without ending, that every system can store; not one that is taken, whose number it gets."""
-    text = unicodedata.normalize("NFC", _stem(name))
-    plain = "".join(c if c.isprintable() and c not in _NOT_IN_NAMES else "_" for c in text)
-    plain = plain.encode()[:_NAME_BYTES].decode(errors="ignore").strip(" .") or "picture"
-    plain = f"_{plain}" if plain.casefold().partition(".")[0] in _WINDOWS_DEVICES else plain
-    unique, number = plain, 1
-    while unique.casefold() in taken:
-        number += 1
-        unique = f"{plain}-{number}"
-    taken.add(unique.casefold())
-    return unique
-
-
-def _unique(names: Iterable[str]) -> list[str]:
-    taken: set[str] = set()
-    return [_file_name(f"{name}.", taken) for name in names]
-
-
-def _cell(text: str) -> str:
-    """Text on one line that no spreadsheet runs as a formula."""
-    text = "".join(c if c.isprintable() else " " for c in text)
-    return f"'{text}" if text.startswith(_FORMULA_STARTS) else text
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None or np.isnan(value) else f"{value:.6g}"
+def _write_objects(archive: Archive, folder: str, row: Row, objects: list[Object]) -> list[dict[str, Any]]:
+    """Write one picture's LabelMe and GeoJSON files; returns its COCO annotations, with measurements."""
+    write_text(archive, f"{folder}/labelme/{row.file}.json", json.dumps(labelme(objects, row.name, row.size)))
+    write_text(archive, f"{folder}/geojson/{row.file}.geojson", json.dumps(geojson(objects)))
+    return [coco_annotation(found, row.size) | {"measurements": measurements(found)} for found in objects]

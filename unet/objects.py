@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 from contourpy import FillType, contour_generator
 from scipy import ndimage
-from scipy.spatial import cKDTree
 
 from .images import save_png
 from .overlay import unpainted_classes
@@ -108,7 +107,8 @@ def _split(mask: np.ndarray, numbers: np.ndarray) -> np.ndarray:
             if all(np.hypot(*(positions[i] - positions[j])) > APART * depths[j] for j in centres):
                 centres.append(i)
         if len(centres) > 1:
-            _, nearest = cKDTree(positions[centres]).query(np.argwhere(part))
+            offsets = np.argwhere(part)[:, None] - positions[centres]
+            nearest = (offsets**2).sum(axis=2).argmin(axis=1)
             numbers[box][part] = np.where(nearest == 0, number, count + nearest)
             count += len(centres) - 1
     return numbers

@@ -1,0 +1,154 @@
+"""The rows of many pictures, and the tables made of them: scores.csv, objects.csv, coco.json, classes.json."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from .archive import Archive, network_folders, write_text
+from .compare import Scores
+from .metrics import IGNORE_INDEX, ConfusionMatrix
+from .overlay import unpainted_classes
+
+_FORMULA_STARTS = ("=", "+", "-", "@")
+
+
+@dataclass(frozen=True)
+class Row:
+    """What came of one picture; tuples have an entry for each network, in their order.
+
+    name: as it was given. file: its name in the archive, without ending. size: (h, w). agreement: share of pixels to
+    which two networks give the same class. shares: float64 (n, k). scores: where it has a ground truth that fits.
+    objects: (how many, their median area) for each network. note: why something is missing, or what was decided.
+    annotations: COCO annotations for each network, where they are written.
+    """
+
+    name: str
+    file: str = ""
+    size: tuple[int, int] | None = None
+    agreement: float | None = None
+    shares: np.ndarray | None = None
+    seconds: tuple[float, ...] | None = None
+    scores: tuple[Scores, ...] | None = None
+    objects: tuple[tuple[int, float], ...] | None = None
+    note: str = ""
+    annotations: list[list[dict[str, Any]]] = field(default_factory=list, repr=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """The row as JSON has it."""
+        scores = self.scores and [[s.confusion.counts.tolist(), s.boundary, s.tolerance] for s in self.scores]
+        return vars(self) | {"shares": self.shares.tolist(), "scores": scores}
+
+    @classmethod
+    def from_json(cls, known: Mapping[str, Any]) -> Row:
+        """The row that `to_json` gave."""
+        scores = []
+        for counts, boundary, tolerance in known["scores"] or ():
+            confusion = ConfusionMatrix(len(counts))
+            confusion.counts += np.array(counts)
+            scores.append(Scores(confusion, boundary, tolerance))
+        return cls(**known | {"shares": np.array(known["shares"]), "scores": tuple(scores) or None})
+
+
+def pooled(rows: Iterable[Row]) -> tuple[ConfusionMatrix, ...] | None:
+    """Each network's counts over all pictures with a ground truth, to be scored as one; None without any."""
+    scored = [row.scores for row in rows if row.scores]
+    if not scored:
+        return None
+    each = ([scores.confusion for scores in side] for side in zip(*scored, strict=True))
+    return tuple(sum(rest, first) for first, *rest in each)
+
+
+def write_tables(
+    archive: Archive,
+    rows: Sequence[Row],
+    networks: Sequence[str],
+    classes: tuple[Sequence[str], np.ndarray] | None,
+) -> None:
+    """Write scores.csv and classes.json, and where objects were written, objects.csv and each network's coco.json."""
+    names = classes[0] if classes else ()
+    if classes:
+        known = {"class_names": names, "palette": classes[1].tolist(), "ignore_index": IGNORE_INDEX}
+        write_text(archive, "classes.json", json.dumps(known, indent=1))
+    write_text(archive, "scores.csv", scores_csv(rows, networks, names))
+    if any(row.annotations for row in rows):
+        for number, folder in enumerate(network_folders(networks)):
+            write_text(archive, f"{folder}/coco.json", json.dumps(_coco(rows, number, names)))
+        write_text(archive, "objects.csv", _objects_csv(rows, networks, names))
+
+
+def scores_csv(rows: Sequence[Row], networks: Sequence[str], class_names: Sequence[str]) -> str:
+    """A line for each picture and network; shares and scores are from 0 to 1, and median_area is in square pixels."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    shares, ious = ([_cell(f"{what} {name}") for name in class_names] for what in ("share", "iou"))
+    numbers = ["miou", "dice", "pixel_accuracy", "boundary_f1", "objects", "median_area"]
+    writer.writerow(
+        ["picture", "file", "width", "height", "network", "agreement", "seconds", *numbers, *shares, *ious, "note"]
+    )
+    for row in rows:
+        about = [_cell(row.name), _cell(row.file), *(row.size or ("", ""))[::-1]]
+        if row.size is None:
+            writer.writerow([*about, "", "", "", *[""] * (len(numbers) + 2 * len(class_names)), _cell(row.note)])
+            continue
+        for side, network in enumerate(networks):
+            scores = row.scores[side] if row.scores else None
+            judged = [scores.miou, scores.dice, scores.pixel_accuracy, scores.boundary] if scores else [None] * 4
+            counted = row.objects[side] if row.objects else (None, None)
+            values = [*judged, *counted, *row.shares[side], *(scores.iou if scores else [None] * len(class_names))]
+            written = [_number(value) for value in (row.agreement, row.seconds[side], *values)]
+            writer.writerow([*about, _cell(network), *written, _cell(row.note)])
+    return file.getvalue()
+
+
+def _objects_csv(rows: Sequence[Row], networks: Sequence[str], class_names: Sequence[str]) -> str:
+    """A line for each object: x, y, left, top, width and height in pixels, area in square pixels."""
+    file = io.StringIO()
+    columns = ("area", "x", "y", "left", "top", "width", "height", "confidence")
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(["picture", "file", "network", "object", "class", *columns])
+    for row in rows:
+        for network, objects in zip(networks, row.annotations, strict=False):  # a failed picture has none
+            for number, annotation in enumerate(objects, 1):
+                about = [_cell(row.name), _cell(row.file), _cell(network), number]
+                name = _cell(class_names[annotation["category_id"] - 1])
+                writer.writerow([*about, name, *(annotation["measurements"][column] for column in columns)])
+    return file.getvalue()
+
+
+def _coco(rows: Sequence[Row], network: int, class_names: Sequence[str]) -> dict[str, Any]:
+    rows = [row for row in rows if row.annotations]
+    annotations = [
+        {"image_id": image, **{key: value for key, value in annotation.items() if key != "measurements"}}
+        for image, row in enumerate(rows, 1)
+        for annotation in row.annotations[network]
+    ]
+    used = {annotation["category_id"] for annotation in annotations}
+    return {
+        "images": [
+            {"id": i, "file_name": row.name, "height": row.size[0], "width": row.size[1]}
+            for i, row in enumerate(rows, 1)
+        ],
+        "annotations": [{"id": i, **annotation} for i, annotation in enumerate(annotations, 1)],
+        "categories": [
+            {"id": i, "name": name}
+            for i, name in enumerate(class_names, 1)
+            if i in used or i - 1 not in unpainted_classes(class_names)
+        ],
+    }
+
+
+def _cell(text: str) -> str:
+    """Text on one line that no spreadsheet runs as a formula."""
+    text = "".join(c if c.isprintable() else " " for c in text)
+    return f"'{text}" if text.startswith(_FORMULA_STARTS) else text
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None or np.isnan(value) else f"{value:.6g}"
