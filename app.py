@@ -432,7 +432,7 @@ def build_demo() -> gr.Blocks:
         html("code-title", CODE_TITLE)
         with gr.Tabs(elem_id="code"):
             code = []
-            for chapter in _asset("code.md").split("### ")[1:]:
+            for chapter in (HERE / "docs" / "api.md").read_text(encoding="utf-8").split("### ")[1:]:
                 title, text = chapter.split("\n", 1)
                 with gr.Tab(title):
                     code.append(gr.Markdown(text))
