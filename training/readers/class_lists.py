@@ -127,6 +127,7 @@ PARSERS: dict[str, Callable[[Path], Iterable[Row]]] = {
     "class_dict.csv": _class_dict,
     "label_colors.txt": _label_colors,
     "class_names.txt": _names,
+    "label_names.txt": _names,
     "codes.txt": _names,
     "dataset_meta.json": _datumaro,
     "dataset.json": _nnunet,

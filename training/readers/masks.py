@@ -118,7 +118,12 @@ def read(folder: Folder) -> Reading:
 
 
 def _check_one_kind(folder: Folder, masks: list[_File]) -> None:
-    """Raises DataError where one place has masks in folders of two names."""
+    """Raises DataError where a picture has masks in folders of two names, and for masks of a kind that is not read."""
+    if any(re.search(r"_parts_\d+$", path.stem) for path in folder.pictures):
+        raise DataError(
+            f"{folder.root} is the full ADE20K, whose _seg.png hold coded classes and objects: take its release for "
+            "scene parsing, with annotations/training"
+        )
     places: dict[tuple, set[str]] = defaultdict(set)
     for file in masks:
         places[file.key(MASK_AFFIXES)].add(file.folder)
@@ -327,16 +332,17 @@ def _split_by_lists(folder: Folder, masks: list[_File], reading: Reading) -> Non
     """Split pictures as lists of names say (ImageSets/Segmentation/train.txt, valid.txt), if no folder does."""
     if set(reading.splits) != {""}:
         return
+    pairs = reading.splits[""]
+    present = {_name_of(pair.image.name) for pair in pairs}
     places = {folder.root, *(file.path.parent.parent for file in masks)}
     lists: dict[str, set[str]] = {}
     for path in folder.with_ending(".txt"):
         if (path.parent in places or path.parent.name == "Segmentation") and path.name.lower() not in PARSERS:
             split = {"trainval": "", "default": ""}.get(path.stem.lower(), SPLITS.get(path.stem.lower()))
             if split is not None:
-                lines = [line.split() for line in read_text(path).splitlines()]
-                lists.setdefault(split, set()).update(_name_of(words[0]) for words in lines if words)
-    pairs = reading.splits[""]
-    present = {_name_of(pair.image.name) for pair in pairs}
+                names = {_name_of(line.split()[0]) for line in read_text(path).splitlines() if line.strip()}
+                if names & present:
+                    lists.setdefault(split, set()).update(names)
     listed = set().union(*(names for split, names in lists.items() if split != "test"))
     for name in sorted(listed - present):
         reading.problems.append(f"{name} is listed for training, but its picture or mask is not there: put it back")
