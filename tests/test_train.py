@@ -343,3 +343,34 @@ def test_a_training_starts_from_a_bundle_of_other_classes_and_says_so(tmp_path, 
     assert run(tmp_path, *given[:-2], "--width", "0.05") == 2
     assert "a network may only grow" in capsys.readouterr().err
     assert run(tmp_path, "--data", str(other), "--start-from", "no/such folder") == 2
+
+
+def test_check_says_how_a_folder_is_read_and_trains_nothing(tmp_path, capsys):
+    data = write_dataset(tmp_path / "discs", classes={"class_names": ["ground", "disc"]})
+    assert run(tmp_path, "--data", str(data), "--check") == 0
+    first, *table = capsys.readouterr().out.splitlines()
+    layout = "pictures in images/ and masks in labels/ (classes.json)"
+    assert first == f"read as: {layout}; train 6, val 2, test 0; 2 classes: ground, disc"
+    assert [row.split()[2] for row in table] == ["name", "ground", "disc"]
+    (data / "val/labels/000.png").write_bytes(b"")
+    assert run(tmp_path, "--data", str(data), "--check") == 2
+    assert "000.png" in capsys.readouterr().err
+    assert not (tmp_path / "weights").exists()
+    assert not (tmp_path / "runs").exists()
+
+
+def test_own_folder_named_like_a_known_set_is_not_that_set(tmp_path):
+    data = write_dataset(tmp_path / "nuclei")
+    assert run(tmp_path, "--data", str(data), "--architectures", "residual-add") == 0
+    config = json.loads((tmp_path / "weights/nuclei/residual-add/config.json").read_text())
+    assert config["data"] == {"name": "nuclei", "source": "the folder nuclei"}
+    assert config["class_names"] == ["background", "object"]
+
+
+def test_test_split_is_scored_on_its_own(tmp_path, capsys):
+    data = write_dataset(tmp_path / "discs")
+    write_pairs(data / "test", [(40, 48)] * 3, first_seed=300)
+    assert run(tmp_path, "--data", str(data), "--architectures", "residual-add") == 0
+    scores = json.loads((tmp_path / "weights/discs/residual-add/config.json").read_text())["scores"]
+    assert (scores["val"]["pictures"], scores["test"]["pictures"]) == (2, 3)
+    assert "test, 3 pictures" in capsys.readouterr().out

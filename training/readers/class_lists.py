@@ -146,7 +146,7 @@ def _own_classes(path: Path) -> ClassList:
     except (OSError, ValueError, RecursionError) as error:
         wrong = str(error)
     if wrong:
-        raise DataError(f"{path} is not a class list ({wrong}); see the README for its form")
+        raise DataError(f"{path} is not a class list ({wrong}); see docs/training.md for its form")
     void, names = listed.get("ignore_index"), tuple(listed.get("class_names") or ())
     values = None
     if void is not None:
