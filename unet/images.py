@@ -45,6 +45,12 @@ Source: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | B
 #: Up to here every format is read within 5 s and 1 GB. An array is already in memory and has no limit.
 MAX_PIXELS = 50_000_000
 
+#: Endings of the names of picture files.
+PICTURE_ENDINGS = frozenset((
+    ".jpg", ".jpeg", ".jfif", ".png", ".webp", ".avif", ".heic", ".heif", ".tif", ".tiff", ".bmp", ".gif", ".ppm",
+    ".pgm", ".pbm",
+))  # fmt: skip
+
 # Only formats that tell when they are cut off. Pillow's Image.open would add a global pixel limit that warns or raises;
 # ours is an argument, so the readers are called directly. JpegImageFile also reads the MPO of phones, whose further
 # pictures are previews and depth maps.

@@ -14,13 +14,9 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from unet.images import image_size, read_annotation, read_image
+from unet.images import PICTURE_ENDINGS, image_size, read_annotation, read_image
 from unet.metrics import IGNORE_INDEX
 
-PICTURE_ENDINGS = frozenset((
-    ".jpg", ".jpeg", ".jfif", ".png", ".webp", ".avif", ".heic", ".heif", ".tif", ".tiff", ".bmp", ".gif", ".ppm",
-    ".pgm", ".pbm",
-))  # fmt: skip
 #: Words in the names of folders and lists that say to which split pictures belong.
 SPLITS = {
     word: split

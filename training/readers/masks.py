@@ -11,11 +11,11 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
+from unet.images import PICTURE_ENDINGS
 from unet.metrics import IGNORE_INDEX
 
 from ..datasets import CITYSCAPES_CLASSES
 from .base import (
-    PICTURE_ENDINGS,
     SPLITS,
     ClassList,
     DataError,

@@ -1,0 +1,270 @@
+"""Segment pictures, reduce their colours, or export a network, from the command line.
+
+python -m unet segment photos --bundle weights/streets/residual-add -o answers
+accelerate launch -m unet segment photos --bundle weights/streets/residual-add -o answers
+python -m unet quantize photo.jpg -k 8 -o photo.png
+python -m unet export weights/streets/residual-add -o model.onnx
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import hashlib
+import importlib.util
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from PIL import Image
+from tqdm import tqdm
+
+from .archive import FolderArchive, match_truths, picture_files
+from .batch import ObjectOptions, Work
+from .bundle import Bundle, BundleError
+from .export import ONNX_FILE, equal_labels, export
+from .images import PICTURE_ENDINGS, ImageError, read_image, save_png
+from .palette import PaletteLadder
+from .predict import Segmenter
+from .tables import Row, pooled, write_tables
+
+MAX_COLORS = 256  # a palette PNG has no more
+AHEAD = 2  # pictures that are read and written beside the networks
+
+
+class CommandError(ValueError):
+    """A command that cannot be carried out; the message says why and what to do."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status: 0, 1 where a picture was left out or a check failed, 2 for misuse."""
+    args = _parser().parse_args(arguments)
+    try:
+        return args.command(args)
+    except (CommandError, BundleError, ImageError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on where this one stopped", file=sys.stderr)
+        return 130
+
+
+# ---- segment ---------------------------------------------------------------------------------------------------------
+
+
+def segment(args: argparse.Namespace) -> int:
+    """Segment pictures into a folder, each process its share; what an earlier run finished is kept."""
+    pictures = _pictures(args.pictures)
+    truths, remarks = match_truths(pictures, {path.name: path for path in _files(args.truths)} if args.truths else {})
+    state = PartialState()
+    segmenters = _load(args.bundle, state)
+    bundle = segmenters[0].bundle
+    networks = _network_names([segmenter.bundle for segmenter in segmenters])
+    objects = _object_options(args, bundle.class_names)
+    archive = FolderArchive(Path(args.output))
+
+    settings = [*(_digest(segmenter.bundle) for segmenter in segmenters), objects and dataclasses.astuple(objects)]
+    keys = {name: _key(settings, path, truths.get(name)) for name, path in pictures.items()}
+    every = [(name, path, file) for (name, path), file in zip(pictures.items(), picture_files(pictures), strict=True)]
+    mine = every[state.process_index :: state.num_processes]
+    todo = [(name, path, file) for name, path, file in mine if _record(archive, name, file, keys[name]) is None]
+
+    work = Work(lambda image: [segmenter(image) for segmenter in segmenters], networks, archive, truths, objects)
+    work.ahead = AHEAD
+    failed = []
+    quiet = None if state.is_main_process else True
+    for row in tqdm(work.rows(todo), "segmenting", len(todo), unit="picture", disable=quiet):
+        if row.size is None:
+            failed.append((row.name, row.note))
+        else:
+            record = json.dumps({"key": keys[row.name], "row": row.to_json()})
+            archive.writestr(f"records/{row.file}.json", record.encode())
+    notes = dict(gather_object(failed) if state.num_processes > 1 else failed)
+    if not state.is_main_process:
+        return 0  # the main process speaks for all
+    rows = [
+        _record(archive, name, file, keys[name]) or Row(name, note=notes.get(name, "its process ended early"))
+        for name, _, file in every
+    ]
+    write_tables(archive, rows, networks, (bundle.class_names, bundle.palette))
+    return _report(rows, networks, remarks, archive.folder)
+
+
+def _load(sources: Sequence[str], state: PartialState) -> list[Segmenter]:
+    """One or two networks of one task. Raises CommandError for others."""
+    segmenters = [
+        Segmenter.load(source, device=state.device if state.num_processes > 1 else None) for source in sources
+    ]
+    if len(segmenters) > 2 or len({segmenter.bundle.class_names for segmenter in segmenters}) > 1:
+        raise CommandError(f"--bundle {' '.join(sources)}: give one network, or two with the same classes")
+    return segmenters
+
+
+def _object_options(args: argparse.Namespace, class_names: Sequence[str]) -> ObjectOptions | None:
+    """What --objects asks for. Raises CommandError for an unknown class."""
+    if args.objects is None:
+        return None
+    if unknown := [name for name in args.objects if name not in class_names]:
+        raise CommandError(f"--objects: there is no class {unknown[0]!r}; the classes are {', '.join(class_names)}")
+    return ObjectOptions(tuple(args.objects), args.min_area, args.split)
+
+
+def _report(rows: list[Row], networks: Sequence[str], remarks: list[str], folder: Path) -> int:
+    """Say what was done and what was left out; returns the exit status."""
+    left_out = [row for row in rows if row.size is None]
+    print(f"{len(rows) - len(left_out)} of {len(rows)} pictures are segmented: {folder / 'scores.csv'}")
+    for network, scores in zip(networks, pooled(rows) or (), strict=False):
+        print(f"{network}: mIoU {scores.miou():.4f}, pixel accuracy {scores.pixel_accuracy():.4f}")
+    for line in [*remarks, *(f"{row.name}: {row.note}" for row in rows if row.size and row.note)]:
+        print(line)
+    for row in left_out:
+        print(f"left out: {row.name}: {row.note}", file=sys.stderr)
+    return 1 if left_out else 0
+
+
+def _pictures(sources: Sequence[str]) -> dict[str, Path]:
+    """Pictures by the names that the tables call them. Raises CommandError where there are none."""
+    paths = list(dict.fromkeys(path for source in sources for path in _files(source)))
+    if not paths:
+        raise CommandError(f"{', '.join(sources)}: there are no pictures here")
+    names = [path.name for path in paths]
+    return {path.name if names.count(path.name) == 1 else str(path): path for path in paths}
+
+
+def _files(source: str) -> Iterator[Path]:
+    """The file, or the pictures in a folder, by name. Raises CommandError for a folder that is not there."""
+    path = Path(source)
+    if not path.is_dir():
+        if not path.suffix:
+            raise CommandError(f"{path} is no folder and no picture: check the path")
+        yield path
+        return
+    for file in sorted(path.iterdir()):
+        if file.suffix.lower() in PICTURE_ENDINGS and not file.name.startswith("."):
+            yield file
+
+
+def _network_names(bundles: Sequence[Bundle]) -> list[str]:
+    """The architectures; numbered where two bundles have one architecture."""
+    names = [bundle.architecture for bundle in bundles]
+    return names if len(set(names)) == len(names) else [f"{name}-{i}" for i, name in enumerate(names, 1)]
+
+
+def _digest(bundle: Bundle) -> str:
+    """What tells a network from others: a hash of its weights."""
+    digest = hashlib.sha256(repr((bundle.net.config, bundle.preprocessing)).encode())
+    for tensor in bundle.net.state_dict().values():
+        digest.update(tensor.cpu().contiguous().numpy())
+    return digest.hexdigest()
+
+
+def _key(settings: list[object], *paths: Path | None) -> str:
+    """What a record must have been made of to be kept: networks, options, and these files as they are now."""
+    stats = [(path.stat().st_size, path.stat().st_mtime_ns) for path in paths if path and path.exists()]
+    return hashlib.sha256(json.dumps([settings, stats]).encode()).hexdigest()
+
+
+def _record(archive: FolderArchive, name: str, file: str, key: str) -> Row | None:
+    """The row of a picture that was finished under the same key, by this run or an earlier one."""
+    try:
+        record = json.loads((archive.folder / "records" / f"{file}.json").read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+    return Row.from_json(record["row"]) if record["key"] == key and record["row"]["name"] == name else None
+
+
+# ---- quantize and export ---------------------------------------------------------------------------------------------
+
+
+def quantize(args: argparse.Namespace) -> int:
+    """Show a picture in k colours, as a palette PNG."""
+    image = read_image(args.picture)
+    palette = PaletteLadder(image, max_colors=args.colors)[args.colors]
+    save_png(palette.encode(image), args.output, palette=palette.colors)
+    print(f"{args.output}: {len(palette)} colours")
+    return 0
+
+
+def export_bundle(args: argparse.Namespace) -> int:
+    """Write an ONNX file, and check it against Segmenter where onnxruntime is installed."""
+    bundle = Segmenter.load(args.bundle, device="cpu").bundle
+    path = export(bundle, args.output)
+    print(f"{path}: {path.stat().st_size / 1e6:.2f} MB, uint8 (H, W, 3) -> label_map (H, W), confidence (H, W)")
+    if importlib.util.find_spec("onnxruntime") is None:
+        print("not checked: pip install onnxruntime, and export again to compare it with Segmenter")
+        return 0
+    images = [read_image(picture) for picture in args.check] or [_smooth_noise(size) for size in ((240, 320), (97, 61))]
+    equal = equal_labels(path, bundle, images)
+    print(f"onnxruntime gives {100 * equal:.3f} % of the pixels the same class as Segmenter in float32")
+    return 0 if equal >= 0.999 else 1
+
+
+def _smooth_noise(size: tuple[int, int]) -> np.ndarray:
+    """uint8 (H, W, 3) with areas of many colours."""
+    cells = np.random.default_rng(0).integers(0, 256, (9, 12, 3), np.uint8)
+    return np.asarray(Image.fromarray(cells).resize(size[::-1], Image.Resampling.BICUBIC))
+
+
+# ---- the command line ------------------------------------------------------------------------------------------------
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("python -m unet", description="Segment pictures, reduce colours, export networks.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    command = commands.add_parser("segment", help="label maps, colour masks, overlays and scores.csv of pictures")
+    command.set_defaults(command=segment)
+    command.add_argument("pictures", nargs="+", metavar="PICTURE", help="pictures, or folders of pictures")
+    command.add_argument(
+        "--bundle", nargs="+", required=True, help='one network or two: folders, or "user/name" on the Hub'
+    )
+    command.add_argument(
+        "-o", "--output", required=True, metavar="DIR", help="what is finished there is not done again"
+    )
+    command.add_argument("--truths", metavar="DIR", help="ground truths with the names of the pictures: scores them")
+    command.add_argument(
+        "--objects",
+        nargs="*",
+        metavar="CLASS",
+        help="write single objects of these classes, or of all: objects.csv, COCO, LabelMe and GeoJSON",
+    )
+    command.add_argument("--min-area", type=_count, default=1, metavar="PIXELS", help="leave smaller objects out")
+    command.add_argument("--split", action="store_true", help="part touching objects where they narrow")
+
+    command = commands.add_parser("quantize", help="a picture in k colours, by k-means")
+    command.set_defaults(command=quantize)
+    command.add_argument("picture")
+    command.add_argument("-k", "--colors", type=_colors, default=8, help=f"2 to {MAX_COLORS}, default 8")
+    command.add_argument("-o", "--output", required=True, metavar="FILE.png")
+
+    command = commands.add_parser(
+        "export",
+        help="a network as ONNX, with resizing and normalisation inside",
+        description="The file takes uint8 (H, W, 3) of any size. It does not cut large pictures into tiles as "
+        "Segmenter does: memory grows with the picture, for 12 million pixels and 11 classes to about 3 GB.",
+    )
+    command.set_defaults(command=export_bundle)
+    command.add_argument("bundle", help='a folder, or "user/name" on the Hub')
+    command.add_argument("-o", "--output", default=ONNX_FILE, metavar="FILE.onnx")
+    command.add_argument("--check", nargs="+", default=(), metavar="PICTURE", help="compare answers on these pictures")
+    return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no whole number of at least 1")
+    return int(text)
+
+
+def _colors(text: str) -> int:
+    if (colors := _count(text)) not in range(2, MAX_COLORS + 1):
+        raise argparse.ArgumentTypeError(f"{text} is not one of 2 to {MAX_COLORS}")
+    return colors
+
+
+if __name__ == "__main__":
+    sys.exit(main())
