@@ -8,8 +8,12 @@ import pytest
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
+from training.readers import read_folder
+from unet.images import save_png
+from unet.metrics import ConfusionMatrix
 from unet.objects import coco_annotation, find_objects, geojson, labelme, outlines
 from unet.predict import Segmentation
+from unet.tables import Row, coco
 
 NAMES = ("background", "nucleus", "cell")
 
@@ -143,3 +147,30 @@ def test_geojson_is_json_with_closed_rings():
     assert len(piece) == 2
     assert all(polygon[0] == polygon[-1] for polygon in piece)
     assert feature["properties"]["area"] == ring.sum()
+
+
+@pytest.mark.parametrize("layout", ["coco", "labelme"])
+def test_what_is_written_here_is_read_for_training_as_the_same_masks(layout, tmp_path):
+    rows, truths = [], []
+    for seed in range(4):
+        labels = np.where(blobs(seed), 1, 0)
+        labels[blobs(seed + 10)] = 2
+        objects, name = find_objects(segmentation(labels), split=seed % 2 == 0), f"{seed}.png"
+        save_png(np.zeros((*labels.shape, 3), np.uint8), tmp_path / name)
+        if layout == "labelme":
+            (tmp_path / f"{seed}.json").write_text(json.dumps(labelme(objects, name, labels.shape)))
+        rows.append(
+            Row(name, str(seed), labels.shape, annotations=[[coco_annotation(o, labels.shape) for o in objects]])
+        )
+        truths.append(labels.astype(np.uint8))
+    if layout == "coco":
+        (tmp_path / "coco.json").write_text(json.dumps(coco(rows, 0, NAMES)))
+    reading = read_folder(tmp_path)
+    counts = ConfusionMatrix(3)
+    pairs = sorted((pair for split in reading.splits.values() for pair in split), key=lambda pair: pair.image)
+    for truth, pair in zip(truths, pairs, strict=True):
+        labels = pair.annotation.read(truth.shape).labels
+        # Readers number classes as their file lists them: by name in LabelMe, as here in COCO.
+        order = np.array([0, *(reading.classes.names.index(name) for name in NAMES[1:])])
+        counts.update(order[truth].astype(np.uint8), labels)
+    assert counts.iou().min() >= 0.995

@@ -79,7 +79,7 @@ def write_tables(
     write_text(archive, "scores.csv", scores_csv(rows, networks, names))
     if any(row.annotations for row in rows):
         for number, folder in enumerate(network_folders(networks)):
-            write_text(archive, f"{folder}/coco.json", json.dumps(_coco(rows, number, names)))
+            write_text(archive, f"{folder}/coco.json", json.dumps(coco(rows, number, names)))
         write_text(archive, "objects.csv", _objects_csv(rows, networks, names))
 
 
@@ -122,7 +122,8 @@ def _objects_csv(rows: Sequence[Row], networks: Sequence[str], class_names: Sequ
     return file.getvalue()
 
 
-def _coco(rows: Sequence[Row], network: int, class_names: Sequence[str]) -> dict[str, Any]:
+def coco(rows: Sequence[Row], network: int, class_names: Sequence[str]) -> dict[str, Any]:
+    """One network's objects in all pictures, as a COCO file."""
     rows = [row for row in rows if row.annotations]
     annotations = [
         {"image_id": image, **{key: value for key, value in annotation.items() if key != "measurements"}}
