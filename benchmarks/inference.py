@@ -16,6 +16,7 @@ import io
 import statistics
 import sys
 import time
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -42,6 +43,7 @@ from PIL import Image
 
 from page import viewer
 from page.formatting import parameters as parameters_text
+from page.session import VIEW_PIXELS
 from training.datasets import DownloadError
 from unet.bundle import Bundle
 from unet.compare import compare
@@ -225,7 +227,7 @@ def one_picture(file: bytes, segmenters: Sequence[Segmenter]) -> Counter[str]:
     with watch("reading the file"):
         image = read_image(file)
     with watch("shrinking for the screen"):
-        view = shrink(image, viewer.PIXELS)
+        view = shrink(image, VIEW_PIXELS)
     answers = []
     for segmenter in segmenters:
         net, handles = segmenter.net, []
@@ -239,7 +241,8 @@ def one_picture(file: bytes, segmenters: Sequence[Segmenter]) -> Counter[str]:
         comparison = compare(*answers)
     with watch("packing both answers and the picture for the viewer"):
         confidences = [sample(answer.confidence, view.shape[:2]) for answer in answers]
-        viewer.files(view, comparison, confidences, answers[0].palette, [s.bundle.architecture for s in segmenters])
+        viewer.planes(view.shape[:2], comparison.label_maps, confidences)
+        Image.fromarray(view).save(io.BytesIO(), "PNG", compress_type=zlib.Z_RLE)
     return watch.seconds
 
 

@@ -1,16 +1,169 @@
-"""What the page says about an answer, as HTML."""
+"""The section with both answers: which network is on which side, the viewer, agreement and legend."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
+from typing import Any, NamedTuple
 
+import gradio as gr
 import numpy as np
 
-from page.formatting import hex_code, parameters, percent, seconds
-from unet.compare import Comparison
-from unet.model import UNetConfig
+from page import networks, viewer
+from page.boxes import html
+from page.formatting import hex_code, parameters, percent
+from page.networks import Sides
+from page.refusals import refusal
+from page.session import (
+    Answer,
+    Picture,
+    State,
+    choose_side,
+    known,
+    needs_what_is_shown,
+    new_file,
+    notes,
+    scored,
+    segmentations,
+)
+from unet.bundle import Bundle, BundleError, read_card
+from unet.compare import Comparison, compare
+from unet.images import save_png
+from unet.model import UNet, UNetConfig, count_parameters
 from unet.overlay import unpainted_classes
+from unet.resize import sample
+
+PAPER_WIDTH = 64  # channels of the paper's network at full resolution
+SHARES = {1: "the paper’s width", 2: "half the paper’s width", 4: "a quarter of the paper’s width"}
+
+
+class Section(NamedTuple):
+    menus: list[gr.Dropdown]
+    viewer: gr.HTML
+    shown: list[gr.HTML]  # what `show` fills
+
+
+def build(state: State, task: str) -> Section:
+    """Draw the section where it is called, inside gr.Blocks; ``task`` is the first that is shown."""
+    with gr.Row(elem_id="sides"):
+        menus = [_side_menu(task, side) for side in (0, 1)]
+    headings = html("headings", script="headings.js")
+    drawn = viewer.build()
+    below = [html("agreement"), html("legend")]
+    file = gr.File(visible="hidden")
+    with gr.Column(elem_id="card", elem_classes="dialog"):
+        card = gr.Markdown()
+    quiet = {"api_visibility": "private", "show_progress": "hidden"}
+    saved = drawn.save_labels(save_labels, state.answer, file, **quiet)
+    saved.success(None, file, js="unetPage.download", api_visibility="private")
+    opened = headings.card(show_card, state.sides, card, **quiet)
+    opened.success(None, js="() => unetPage.open('card')", api_visibility="private")
+    return Section(menus, drawn, [headings, drawn, *below])
+
+
+def _side_menu(task: str, side: int) -> gr.Dropdown:
+    return gr.Dropdown(
+        list(networks.tasks()[task]),
+        value=networks.default_names(task)[side],
+        label=("Left network", "Right network")[side],
+        allow_custom_value=True,
+        min_width=120,
+        elem_id=("left", "right")[side],
+    )
+
+
+# ---- which networks --------------------------------------------------------------------------------------------------
+
+
+def take_side(task: str, sides: Sides | None, name: str | None, *, side: int) -> tuple[Sides, str, str]:
+    """Another network was chosen for a side -> (both networks, what the two menus show)."""
+    sides = known(sides)
+    chosen = choose_side(task, name or "")
+    if chosen.location == sides[1 - side].location:  # what the other side shows: they change places
+        sides = sides[::-1]
+    else:
+        sides = (chosen, sides[1]) if side == 0 else (sides[0], chosen)
+    return sides, *restore_menus(sides)
+
+
+def restore_menus(sides: Sides | None) -> tuple[Any, Any]:
+    """What the two menus show, after a choice that was refused too."""
+    if sides is None:
+        return gr.skip(), gr.skip()
+    return sides[0].name, sides[1].name
+
+
+def menus_of(task: str, sides: Sides) -> list[gr.Dropdown]:
+    """Both menus with the task's networks."""
+    return [gr.Dropdown(choices=list(networks.tasks()[task]), value=side.name) for side in sides]
+
+
+def show_card(sides: Sides | None, event: gr.EventData) -> str:
+    """The card of a network on this machine, as Markdown."""
+    side = known(sides)[_side(event)]
+    if side.card:
+        raise refusal(f"The card of {side.name} is on the Hub.")
+    try:
+        return read_card(side.location)
+    except BundleError as error:
+        raise refusal(str(error)) from error
+
+
+def _side(event: gr.EventData) -> int:
+    """0 or 1, of an event that comes from a browser."""
+    return int(getattr(event, "side", 0) == 1)
+
+
+# ---- what they answer ------------------------------------------------------------------------------------------------
+
+
+@needs_what_is_shown
+def ask(picture: Picture, sides: Sides | None, quantized: bool, colors: int, space: str) -> Answer:
+    """Ask both networks about the picture, or about what ``colors`` colours leave of it."""
+    sides = known(sides)
+    image, view = picture.pixels(), picture.view
+    if quantized:
+        palette = picture.ladder(space)[colors]
+        image, view = (palette.decode(palette.encode(pixels)) for pixels in (image, view))
+    first, second = segmentations(sides, image)
+    for note in notes(sides, (first, second)):
+        gr.Warning(note)
+    comparison, truth = scored(compare(first, second), first.palette, picture.truth)
+    return Answer(
+        sides=sides,
+        picture=picture,
+        view=view,
+        comparison=comparison,
+        truth=truth,
+        confidences=(sample(first.confidence, view.shape[:2]), sample(second.confidence, view.shape[:2])),
+        palette=first.palette,
+        colors=colors if quantized else None,
+        space=space,
+    )
+
+
+@needs_what_is_shown
+def show(answer: Answer) -> tuple[Any, ...]:
+    """What the section shows of an answer -> (headings, viewer, agreement, legend)."""
+    return (
+        show_headings(answer),
+        viewer.answered(answer),
+        agreement_bar(answer.comparison.agreement, answer.colors),
+        legend(answer.names, answer.comparison, answer.palette),
+    )
+
+
+@needs_what_is_shown
+def save_labels(answer: Answer, event: gr.EventData) -> str:
+    """Write a side's label map at the picture's full size for download -> path."""
+    side = _side(event)
+    name = answer.names[side].replace("/", "-")  # as a bundle on the Hub has it
+    path = new_file(f"{name}-labels.png")
+    save_png(answer.comparison.label_maps[side], path, palette=answer.palette)
+    return str(path)
+
+
+# ---- HTML ------------------------------------------------------------------------------------------------------------
 
 
 def tagline(config: UNetConfig) -> str:
@@ -21,37 +174,61 @@ def tagline(config: UNetConfig) -> str:
     return f"skips are cropped and {joined} · convolutions unpadded"
 
 
+def facts_about(bundle: Bundle, size: tuple[int, int]) -> list[str]:
+    """What decides how well a network can see a picture of ``size`` (h, w), in a few words each."""
+    h, w = bundle.preprocessing.working_size(size)
+    seen = f"seen at {w} × {h}" + ("" if (h, w) == size else f" of {size[1]} × {size[0]}")
+    miou = bundle.scores.get("val", {}).get("miou")
+    return [seen, *([] if miou is None else [f"val mIoU {miou:.2f}"])]
+
+
+def size_of(net: UNet) -> list[str]:
+    """How large a network is; of the paper's, how wide beside it."""
+    count, config = parameters(count_parameters(net)), net.config
+    if config.padded or config.skip != "concat" or len(config.widths) != 5:
+        return [f"{count} parameters"]
+    share = PAPER_WIDTH / config.widths[0]
+    return [f"{count} parameters", SHARES.get(share, f"{config.widths[0]} channels instead of {PAPER_WIDTH}")]
+
+
+def show_headings(answer: Answer) -> str:
+    """What the two networks are, and what decides how well they see this picture."""
+    size = answer.comparison.label_maps[0].shape
+    bundles = [networks.segmenter(side.location).bundle for side in answer.sides]
+    return network_headings(
+        answer.names,
+        [facts_about(bundle, size) for bundle in bundles],
+        [tagline(bundle.net.config) for bundle in bundles],
+        [size_of(bundle.net) for bundle in bundles],
+        [side.card for side in answer.sides],
+    )
+
+
 def network_headings(
     names: Sequence[str],
+    facts: Sequence[Sequence[str]],
     taglines: Sequence[str],
-    counts: Sequence[int],
-    durations: Sequence[float],
-    devices: Sequence[str],
+    sizes: Sequence[Sequence[str]],
     cards: Sequence[str | None],
 ) -> str:
-    """One heading a side: name, how it joins its skips, parameters, and seconds on which device.
+    """One heading a side.
 
-    cards: addresses of the networks' cards; where there is none, a button that says which side's is asked for.
+    cards: addresses of the networks' cards; where there is none, a button opens the one on this machine.
     """
     sides = []
-    columns = zip("ab", names, taglines, counts, durations, map(escape, devices), cards, strict=True)
-    for side, name, how, count, duration, device, card in columns:
-        timed = (
-            f"Wall-clock time from the picture to its label map on this machine’s {device}, measured when the picture "
-            "was first answered, in a network that had run before"
-        )
+    columns = zip(map(escape, names), facts, taglines, sizes, cards, strict=True)
+    for i, (name, words, how, size, card) in enumerate(columns):
         if card:
             link = f'<a class="card-link" href="{escape(card)}" target="_blank" rel="noopener">card on the Hub</a>'
         else:
             link = (
-                f'<button type="button" class="card-link" data-press="card-{side}" aria-label="Card of {escape(name)}" '
+                f'<button type="button" class="card-link" data-card="{i}" aria-label="Card of {name}" '
                 'title="What this network is, what it was trained on and how well it does">card</button>'
             )
         sides.append(
-            f'<div class="network side-{side}"><h3><i></i>{escape(name)}</h3>'
-            f'<p class="facts"><span title="{count:,} trained numbers"><b>{parameters(count)}</b> parameters</span>'
-            f'<span class="dot"> · </span><span title="{timed}"><b>{seconds(duration)}</b> on the {device}</span>'
-            f'<span class="dot"> · </span>{link}</p><p class="tagline">{escape(how)}</p></div>'
+            f'<div class="network side-{"ab"[i]}"><h2><i></i>{name}</h2>'
+            f'<p class="facts">{escape(" · ".join(words))} · {link}</p><p class="tagline">{escape(how)}</p>'
+            f'<p class="size">{escape(" · ".join(size))}</p></div>'
         )
     return f'<div class="networks">{"".join(sides)}</div>'
 
@@ -70,7 +247,7 @@ def agreement_bar(agreement: float, colors: int | None) -> str:
 def legend(names: Sequence[str], comparison: Comparison, palette: np.ndarray) -> str:
     """Every class with its colour and the part of the picture that each network gives to it.
 
-    Each is a button; what it does is assets/viewer.js's matter.
+    Each is a button that the viewer listens to.
     """
     unpainted = unpainted_classes(comparison.class_names)
     items = []

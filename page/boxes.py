@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 from gradio.data_classes import FileData, GradioRootModel, ImageData
 
+SCRIPTS = Path(__file__).parent / "scripts"
 TRUTH_FILES = [".png", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".jpg", ".jpeg"]
 
 
@@ -35,6 +37,10 @@ Choice = _raw(gr.Radio)
 Number = _raw(gr.Number)
 
 
-def html(name: str, value: str = "") -> gr.HTML:
-    """HTML that assets/*.css finds by its name, and that nothing else styles."""
-    return gr.HTML(value, elem_id=name, apply_default_css=False)
+def html(name: str, value: str = "", *, script: str | None = None) -> gr.HTML:
+    """HTML that the page's CSS finds by its name, and that nothing else styles.
+
+    script: a file in page/scripts that runs with it; the events that it triggers are the component's.
+    """
+    js = (SCRIPTS / script).read_text(encoding="utf-8") if script else None
+    return gr.HTML(value, elem_id=name, apply_default_css=False, js_on_load=js)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from page.features import Loss, SkipFeatures
+from page.features import Ablation, SkipFeatures
 from page.formatting import percent
 from page.overlay import signed_view
 from unet.model import LevelShapes, UNetConfig
@@ -101,7 +101,7 @@ class _NetworkDrawing:
         width, height = self.right_edge, self.rows[-1].turn
         words = escape(network_words(self.config, self.size, name=name))
         return (
-            f'<svg class="network-drawing" viewBox="0 0 {width:.0f} {height:.0f}" role="img" aria-label="{words}" '
+            f'<svg class="network-drawing" viewBox="0 0 {width:.0f} {height:.0f}" role="group" aria-label="{words}" '
             f'style="max-width:{1.5 * width:.0f}px">{"".join(self.parts)}</svg>'
         )
 
@@ -200,9 +200,13 @@ class _NetworkDrawing:
         kept = f", of which crop keeps {shape_text(level.encoder[:1] + level.decoder[1:])}" if _rim(level) else ""
         title = f"Skip of level {i}: " + ("zeros instead of " if cut else "") + shape_text(level.encoder) + kept
         kind = "skip cut" if cut else "skip"
+        does = f"Level {i}: " + ("put its skip back" if cut else "leave its skip out")
         start, end = self.middle - outer_w / 2, self.middle + outer_w / 2
         self.parts.append(
-            f'<g class="{kind}"><title>{title}</title><polyline points="{x + 1:.1f},{y:.1f} {start:.1f},{y:.1f}"/>'
+            f'<g class="{kind} switch" data-level="{i}" role="button" tabindex="0" aria-pressed="{str(cut).lower()}" '
+            f'aria-label="{does}"><title>{title}. Click to {does.partition(": ")[2]}</title>'
+            f'<rect class="target" x="{self.middle - 30:.1f}" y="{y - 27:.1f}" width="60" height="54"/>'
+            f'<polyline points="{x + 1:.1f},{y:.1f} {start:.1f},{y:.1f}"/>'
             f'<rect class="away" x="{start:.1f}" y="{y - outer_h / 2:.1f}" width="{outer_w:.1f}" '
             f'height="{outer_h:.1f}"/><rect class="kept" x="{self.middle - inner_w / 2:.1f}" '
             f'y="{y - inner_h / 2:.1f}" width="{inner_w:.1f}" height="{inner_h:.1f}"/>'
@@ -431,7 +435,7 @@ def skips_table(measured: Sequence[Mapping[str, Any]]) -> str:
         )
     titles = ("Task and body", "Score", "Added", "Concatenated", "Difference", "95 % interval", "Seeds")
     head = "".join(f'<th scope="col">{title}</th>' for title in titles)
-    return f'<table class="losses"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
+    return f'<table class="ablations"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
 
 
 def _data_uri(image: np.ndarray, kind: str) -> str:
@@ -441,7 +445,7 @@ def _data_uri(image: np.ndarray, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
-def losses(found: Sequence[Loss], num_skips: int) -> str:
+def ablations(found: Sequence[Ablation], num_skips: int) -> str:
     """What leaving out skips costs, a line each, as an HTML table with a bar for what stays the same."""
     scored = any(entry.miou for entry in found)
     rows = []
@@ -455,4 +459,4 @@ def losses(found: Sequence[Loss], num_skips: int) -> str:
         )
     head = '<th scope="col">Without level</th><th scope="col">Agrees with its full answer on</th>'
     head += '<th scope="col">mIoU</th>' if scored else ""
-    return f'<table class="losses"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
+    return f'<table class="ablations"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'

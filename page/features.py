@@ -1,4 +1,4 @@
-"""What a skip connection carries, what it meets, and what a network loses without it."""
+"""What a skip connection carries, and what a network answers without it."""
 
 from __future__ import annotations
 
@@ -66,8 +66,8 @@ def skip_features(segmenter: Segmenter, image: np.ndarray, level: int, tile: Til
 
 
 @dataclass(frozen=True)
-class Loss:
-    """What a network's answer is without the skips of ``levels``.
+class Ablation:
+    """A network's answer without the skips of ``levels``.
 
     label_map: uint8 (H, W). agreement: share of pixels that keep the class of its full answer. miou: without the skips
     and with all of them, against a ground truth; None where there is none.
@@ -79,16 +79,16 @@ class Loss:
     miou: tuple[float, float] | None
 
 
-def loss(
+def ablation(
     levels: Collection[int],
     label_map: np.ndarray,
     full: np.ndarray,
     num_classes: int,
     truth: np.ndarray | None = None,
-) -> Loss:
+) -> Ablation:
     """Compare the answer without ``levels`` with the full one; label maps and truth uint8 (H, W). Raises as `score`."""
     agreement = float(1 - disagreement(label_map, full).mean())
     scores = None
     if truth is not None:
         scores = tuple(score(answer, truth, num_classes).miou for answer in (label_map, full))
-    return Loss(tuple(sorted(levels)), label_map, agreement, scores)
+    return Ablation(tuple(sorted(levels)), label_map, agreement, scores)

@@ -1,7 +1,6 @@
-"""The page's section "Inside the networks": their drawings, what their skips carry, and what they lose without them.
+"""The section *Inside the networks*: their drawings, what their skips carry, and what they lose without them.
 
-A page of its own in all but the address: it asks app.py for nothing but the picture and the two networks' answers, and
-computes nothing before it is opened.
+Nothing is computed before the section is opened.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import gradio as gr
 import numpy as np
@@ -20,8 +19,9 @@ import spaces
 
 from page import diagram, networks, visitors
 from page.boxes import html
-from page.features import loss, skip_features
+from page.features import ablation, skip_features
 from page.overlay import disagreement_view
+from page.session import Answer, State, needs_what_is_shown
 from page.visitors import HOUR
 from unet.overlay import overlay, unpainted_classes
 from unet.predict import TILE, Segmenter
@@ -33,28 +33,8 @@ SIDES = ("a", "b")
 VIEWS = ("Without", "Changes", "With all")
 TILES = (TILE, TILE // 2, TILE // 4)
 
-
-@dataclass(frozen=True)
-class Subject:
-    """What the section looks into.
-
-    read: gives the picture that both networks answered. view: uint8 (h, w, 3), what is shown of it. sides: the two
-    networks. label_maps: two uint8 (H, W), their answers. truth: uint8 (H, W), None where there is none.
-    """
-
-    read: Callable[[], np.ndarray]
-    view: np.ndarray
-    sides: networks.Sides
-    label_maps: tuple[np.ndarray, np.ndarray]
-    truth: np.ndarray | None
-
-    @functools.cached_property
-    def image(self) -> np.ndarray:
-        """uint8 (H, W, 3), read when somebody asks: most of what is shown does without, and it may be large."""
-        return self.read()
-
-    def network(self, side: int) -> Segmenter:
-        return networks.segmenter(self.sides[side].location)
+#: The levels whose skips are left out of each network.
+Cuts = tuple[list[int], list[int]]
 
 
 @dataclass(frozen=True)
@@ -63,6 +43,15 @@ class Altered:
 
     label_map: np.ndarray
     unaltered: np.ndarray
+
+
+def _segmenter(answer: Answer, side: int) -> Segmenter:
+    return networks.segmenter(answer.sides[side].location)
+
+
+def _skips(answer: Answer, side: int) -> range:
+    """The levels of a network that have a skip."""
+    return range(len(_segmenter(answer, side).net.config.widths) - 1)
 
 
 # ---- what runs a network ---------------------------------------------------------------------------------------------
@@ -92,134 +81,179 @@ joins = functools.partial(networks.run, spaces.GPU(_joins), _joins)
 # ---- what is shown ---------------------------------------------------------------------------------------------------
 
 
-def show_networks(subject: Subject, first: list[int], second: list[int], level: int) -> tuple[Any, ...]:
-    """The section was opened, or there is another answer -> (two choices of skips, the choice of level).
+@needs_what_is_shown
+def show_networks(answer: Answer, cuts: Cuts, level: int) -> tuple[Cuts, gr.Radio]:
+    """The section was opened, or there is another answer -> (skips left out of each, the choice of level).
 
     What was chosen before stays chosen where it still can be.
     """
-    skips = [range(len(subject.network(side).net.config.widths) - 1) for side in (0, 1)]
-    choices = [
-        gr.CheckboxGroup(
-            [(f"level {level}", level) for level in levels],
-            value=[level for level in chosen if level in levels],
-            label=f"{subject.sides[side].name}: leave out the skip of",
-        )
-        for side, levels, chosen in zip((0, 1), skips, (first, second), strict=True)
-    ]
-    depth = max(1, *map(len, skips))
+    kept = tuple([level for level in chosen if level in _skips(answer, i)] for i, chosen in enumerate(cuts))
+    depth = max(1, *(len(_skips(answer, i)) for i in (0, 1)))
     levels = [("0, full resolution", 0), *((str(i), i) for i in range(1, depth))]
-    return *choices, gr.Radio(levels, value=min(level, depth - 1))
+    return kept, gr.Radio(levels, value=min(level, depth - 1))
 
 
-def show_drawing(subject: Subject, levels: list[int], *, side: int) -> str:
+@needs_what_is_shown
+def toggle_skip(answer: Answer, cuts: Cuts, event: gr.EventData) -> Cuts:
+    """A skip was clicked in a drawing -> the skips that are left out of each network."""
+    side, level = (getattr(event, name, None) for name in ("side", "level"))
+    if side not in (0, 1) or level not in list(_skips(answer, side)):  # a click in a drawing of before
+        return cuts
+    return tuple(sorted(set(chosen) ^ {level}) if i == side else chosen for i, chosen in enumerate(cuts))
+
+
+@needs_what_is_shown
+def show_drawing(answer: Answer, cuts: Cuts, *, side: int) -> str:
     """One side's drawing, without the skips that are left out; no network runs."""
-    network = subject.network(side)
-    size = network.layout(subject.label_maps[side].shape).middle.input_size
-    return _side(side, diagram.network(network.net.config, size, name=subject.sides[side].name, without_skips=levels))
+    segmenter, name = _segmenter(answer, side), answer.names[side]
+    size = segmenter.layout(answer.comparison.label_maps[side].shape).middle.input_size
+    return _side(side, diagram.network(segmenter.net.config, size, name=name, without_skips=cuts[side]))
 
 
-def show_without(subject: Subject, view: str, levels: list[int], *, side: int) -> tuple[Any, ...]:
+@needs_what_is_shown
+def show_without(answer: Answer, view: str, cuts: Cuts, *, side: int) -> tuple[Any, ...]:
     """Skips were left out on one side -> (answer, its picture, what it lost)."""
-    network, full = subject.network(side), subject.label_maps[side]
-    (label_map,) = segment(subject.sides[side].location, subject.image, [levels]) if levels else [full]
-    shown = subject.view.shape[:2]
+    levels, full = cuts[side], answer.comparison.label_maps[side]
+    (label_map,) = segment(answer.sides[side].location, answer.image(), [levels]) if levels else [full]
+    shown = answer.view.shape[:2]
     altered = Altered(sample(label_map, shown), sample(full, shown))
-    facts = _facts(subject, network, side, [(levels, label_map)]) if levels else HINT
-    return altered, show_altered(subject, altered, view, side=side), _side(side, facts)
+    costs = _costs(answer, side, [(levels, label_map)]) if levels else HINT
+    return altered, show_altered(answer, altered, view, side=side), _side(side, costs)
 
 
-def show_each(subject: Subject, *, side: int) -> str:
+@needs_what_is_shown
+def show_each(answer: Answer, *, side: int) -> str:
     """Every skip left out in turn, then all -> the table of what that costs."""
-    network = subject.network(side)
-    levels = range(len(network.net.config.widths) - 1)
-    each = [[level] for level in levels] + ([list(levels)] if len(levels) > 1 else [])
-    found = segment(subject.sides[side].location, subject.image, each)
-    return _side(side, _facts(subject, network, side, list(zip(each, found, strict=True))))
+    levels = list(_skips(answer, side))
+    each = [[level] for level in levels] + ([levels] if len(levels) > 1 else [])
+    label_maps = segment(answer.sides[side].location, answer.image(), each)
+    return _side(side, _costs(answer, side, list(zip(each, label_maps, strict=True))))
 
 
-def show_altered(subject: Subject, altered: Altered, view: str, *, side: int) -> np.ndarray:
+@needs_what_is_shown
+def show_altered(answer: Answer, altered: Altered, view: str, *, side: int) -> np.ndarray:
     """One side's answer without the skips, looked at in one way; no network runs."""
-    bundle = subject.network(side).bundle
-    unpainted = unpainted_classes(bundle.class_names)
+    unpainted = unpainted_classes(answer.comparison.class_names)
     if view == "Changes":
-        return disagreement_view(
-            subject.view, altered.label_map, altered.unaltered, bundle.palette, unpainted=unpainted
-        )
+        return disagreement_view(answer.view, altered.label_map, altered.unaltered, answer.palette, unpainted=unpainted)
     label_map = altered.unaltered if view == "With all" else altered.label_map
-    return overlay(subject.view, label_map, bundle.palette, unpainted=unpainted)
+    return overlay(answer.view, label_map, answer.palette, unpainted=unpainted)
 
 
-def show_joins(subject: Subject, level: int) -> tuple[str, ...]:
+@needs_what_is_shown
+def show_joins(answer: Answer, level: int) -> tuple[str, ...]:
     """A level was chosen -> what meets there, left and right."""
     shown = []
-    for side, chosen in enumerate(subject.sides):
-        deepest = len(subject.network(side).net.config.widths) - 1
+    for side, chosen in enumerate(answer.sides):
+        deepest = len(_skips(answer, side))
         if level < deepest:
-            html = joins(chosen.location, subject.image, level, TILE)
+            maps = joins(chosen.location, answer.image(), level, TILE)
         else:
             place = "its bottleneck" if level == deepest else "deeper than it goes"
-            html = f'<p class="quiet">No skip here: level {level} is {place}.</p>'
-        shown.append(_side(side, f"<h4><i></i>{escape(chosen.name)}</h4>{html}"))
+            maps = f'<p class="quiet">No skip here: level {level} is {place}.</p>'
+        shown.append(_side(side, f"<h4><i></i>{escape(chosen.name)}</h4>{maps}"))
     return tuple(shown)
 
 
-def show_tiles(subject: Subject, tile: int) -> tuple[str, ...]:
+@needs_what_is_shown
+def show_tiles(answer: Answer, tile: int) -> tuple[str, ...]:
     """A tile size was chosen -> how each network's picture is cut."""
-    shown = []
+    shown, image = [], answer.image()
     for side in (0, 1):
-        network = subject.network(side)
-        layout = network.layout(subject.label_maps[side].shape, tile=tile)
-        drawing = diagram.tiling(layout, layout.middle, network.working_picture(subject.image))
-        facts = diagram.tiling_facts(layout, layout.middle, network.net.config)
-        name = escape(subject.sides[side].name)
-        shown.append(_side(side, f"<h4><i></i>{name}</h4>{drawing}<p>{facts}</p>"))
+        segmenter = _segmenter(answer, side)
+        layout = segmenter.layout(image.shape[:2], tile=tile)
+        drawing = diagram.tiling(layout, layout.middle, segmenter.working_picture(image))
+        facts = diagram.tiling_facts(layout, layout.middle, segmenter.net.config)
+        shown.append(_side(side, f"<h4><i></i>{escape(answer.names[side])}</h4>{drawing}<p>{facts}</p>"))
     return tuple(shown)
 
 
-HINT = '<p class="quiet">Tick a level, or try each in turn.</p>'
+HINT = '<p class="quiet">Click a skip in the drawing to leave it out.</p>'
 
 
-def _facts(subject: Subject, network: Segmenter, side: int, each: Sequence[tuple[Sequence[int], np.ndarray]]) -> str:
-    full, classes = subject.label_maps[side], network.bundle.class_names
-    found = [loss(levels, label_map, full, len(classes), subject.truth) for levels, label_map in each]
-    return diagram.losses(found, len(network.net.config.widths) - 1)
+def _costs(answer: Answer, side: int, each: Sequence[tuple[Sequence[int], np.ndarray]]) -> str:
+    full, classes = answer.comparison.label_maps[side], len(answer.comparison.class_names)
+    truth = answer.truth.labels if answer.truth else None
+    rows = [ablation(levels, label_map, full, classes, truth) for levels, label_map in each]
+    return diagram.ablations(rows, len(_skips(answer, side)))
 
 
-def _side(side: int, html: str) -> str:
-    return f'<div class="side-{SIDES[side]}">{html}</div>'
+def _side(side: int, content: str) -> str:
+    return f'<div class="side-{SIDES[side]}">{content}</div>'
 
 
 # ---- the section -----------------------------------------------------------------------------------------------------
 
 
-def build(look: Callable[[Any], Subject], answer: gr.State) -> Callable[[Any], None]:
+class _Parts(NamedTuple):
+    """What the handlers read and fill; of each pair, the left side's comes first."""
+
+    section: gr.Accordion
+    drawings: list[gr.HTML]
+    view: gr.Radio
+    each: gr.Button
+    pictures: list[gr.Image]
+    costs: list[gr.HTML]
+    level: gr.Radio
+    carried: list[gr.HTML]
+    tile: gr.Radio
+    tiles: list[gr.HTML]
+
+
+def build(state: State) -> Callable[[Any], None]:
     """Draw the section where it is called, inside gr.Blocks.
 
-    look: makes a Subject of the session's ``answer``. Returns what is to be called with an event after which there is
-    another answer to look into: an open section then follows.
+    Returns what is to be called with an event after which there is another answer to look into: an open section then
+    follows.
     """
+    parts = _lay_out()
+    altered = [gr.State(time_to_live=HOUR) for _ in SIDES]
+    cuts = gr.State(([], []))
+    private = {"api_visibility": "private"}
+    quiet = private | {"show_progress": "hidden", "trigger_mode": "always_last"}
+    heavy = {"concurrency_id": "networks", "concurrency_limit": 1, "trigger_mode": "always_last"} | private
+
+    def draw(event: Callable[..., Any], i: int) -> None:
+        event(functools.partial(show_drawing, side=i), [state.answer, cuts], parts.drawings[i], **quiet)
+
+    def without(event: Callable[..., Any], i: int) -> Any:
+        outputs = [altered[i], parts.pictures[i], parts.costs[i]]
+        show = functools.partial(show_without, side=i)
+        return event(show, [state.answer, parts.view, cuts], outputs, show_progress_on=[parts.pictures[i]], **heavy)
+
+    for event in (parts.section.expand, parts.drawings[0].look):
+        step = event(show_networks, [state.answer, cuts, parts.level], [cuts, parts.level], **quiet)
+        step.success(show_tiles, [state.answer, parts.tile], parts.tiles, **quiet)
+        for i in (0, 1):  # at once: they do not wait for networks that others keep busy
+            draw(step.success, i)
+        step = without(without(step.success, 0).success, 1)
+        step.success(show_joins, [state.answer, parts.level], parts.carried, **heavy)
+    one_by_one = {"trigger_mode": "multiple", "concurrency_limit": 1, "show_progress": "hidden"} | private
+    for i in (0, 1):
+        clicked = parts.drawings[i].skip(toggle_skip, [state.answer, cuts], cuts, **one_by_one)
+        draw(clicked.success, i)
+        without(clicked.success, i)
+        change = functools.partial(show_altered, side=i)
+        parts.view.input(change, [state.answer, altered[i], parts.view], parts.pictures[i], **quiet)
+        parts.each.click(functools.partial(show_each, side=i), state.answer, parts.costs[i], **heavy)
+    parts.level.input(show_joins, [state.answer, parts.level], parts.carried, **heavy)
+    parts.tile.input(show_tiles, [state.answer, parts.tile], parts.tiles, **quiet)
+    return lambda event: event(None, js="() => window.unetInside?.()", **private)
+
+
+def _lay_out() -> _Parts:
     text = _text()
     with gr.Accordion("Inside the networks", open=False, elem_id="inside") as section:
         with gr.Tab("The skips"):
             gr.Markdown(text["network"], elem_classes="explains")
             with gr.Row(elem_classes="both"):
-                drawings = [html(f"drawing-{side}") for side in SIDES]
-            gr.Markdown(text["what-if"], elem_classes="explains")
+                drawings = [html(f"drawing-{side}", script="drawing.js") for side in SIDES]
             with gr.Row(elem_id="without-controls"):
                 view = gr.Radio(VIEWS, value=VIEWS[0], label="View", elem_id="without-view")
                 each = gr.Button("Leave out each skip in turn", size="sm", elem_id="each-skip", scale=0, min_width=240)
-            cuts, pictures, costs = [], [], []
             with gr.Row():
-                for side in SIDES:
-                    with gr.Column(min_width=300, elem_classes=f"side-{side}"):
-                        cuts.append(gr.CheckboxGroup([], label="Leave out the skip of", elem_id=f"cuts-{side}"))
-                        pictures.append(
-                            gr.Image(
-                                show_label=False, label="Its answer", format="png", height=340, interactive=False,
-                                buttons=["download", "fullscreen"], elem_id=f"without-{side}",
-                            )
-                        )  # fmt: skip
-                        costs.append(html(f"costs-{side}"))
+                pictures, costs = zip(*map(_answer_without, SIDES), strict=True)
+            gr.Markdown(text["what-if"], elem_classes="explains")
         with gr.Tab("Feature maps"):
             gr.Markdown(text["carries"], elem_classes="explains")
             level = gr.Radio([("0, full resolution", 0)], value=0, label="Level", elem_id="level")
@@ -229,50 +263,30 @@ def build(look: Callable[[Any], Subject], answer: gr.State) -> Callable[[Any], N
             gr.Markdown(text["tiles"], elem_classes="explains")
             tile = gr.Radio(TILES, value=TILE, label="Largest side of a tile, in pixels", elem_id="tile")
             with gr.Row(elem_classes="both"):
-                cut = [html(f"tiles-{side}") for side in SIDES]
+                tiles = [html(f"tiles-{side}") for side in SIDES]
         if SKIPS_FILE.exists():
             with gr.Tab("Add versus concat"):
                 gr.Markdown(text["table"], elem_classes="explains")
-                measured = json.loads(SKIPS_FILE.read_text(encoding="utf-8"))
-                gr.HTML(diagram.skips_table(measured), elem_id="skips-table", apply_default_css=False)
-    opened = gr.Button("Look inside", visible="hidden", elem_id="look-inside")
-    altered = [gr.State(time_to_live=HOUR) for _ in SIDES]
+                html("skips-table", diagram.skips_table(json.loads(SKIPS_FILE.read_text(encoding="utf-8"))))
+    return _Parts(section, drawings, view, each, pictures, costs, level, carried, tile, tiles)
 
-    def seen(show: Callable[..., Any]) -> Callable[..., Any]:
-        """``show``, for the session's answer in place of a Subject."""
-        return lambda answer, *values: show(look(answer), *values)
 
-    private = {"api_visibility": "private"}
-    quiet = private | {"show_progress": "hidden", "trigger_mode": "always_last"}
-    heavy = {"concurrency_id": "networks", "concurrency_limit": 1, "trigger_mode": "always_last"} | private
-
-    def draw(event: Callable[..., Any], i: int) -> None:
-        event(seen(functools.partial(show_drawing, side=i)), [answer, cuts[i]], drawings[i], **quiet)
-
-    def without(event: Callable[..., Any], i: int) -> Any:
-        outputs = [altered[i], pictures[i], costs[i]]
-        show = seen(functools.partial(show_without, side=i))
-        return event(show, [answer, view, cuts[i]], outputs, show_progress_on=[pictures[i]], **heavy)
-
-    for event in (section.expand, opened.click):
-        step = event(seen(show_networks), [answer, *cuts, level], [*cuts, level], **quiet)
-        step.success(seen(show_tiles), [answer, tile], cut, **quiet)
-        for i in range(len(SIDES)):  # at once: they do not wait for networks that others keep busy
-            draw(step.success, i)
-        step = without(without(step.success, 0).success, 1)
-        step.success(seen(show_joins), [answer, level], carried, **heavy)
-    for i in range(len(SIDES)):
-        draw(cuts[i].input, i)
-        without(cuts[i].input, i)
-        change = seen(functools.partial(show_altered, side=i))
-        view.input(change, [answer, altered[i], view], pictures[i], **quiet)
-        each.click(seen(functools.partial(show_each, side=i)), answer, costs[i], **heavy)
-    level.input(seen(show_joins), [answer, level], carried, **heavy)
-    tile.input(seen(show_tiles), [answer, tile], cut, **quiet)
-    return lambda event: event(None, js="unetPage.lookInside", **private)
+def _answer_without(side: str) -> tuple[gr.Image, gr.HTML]:
+    """One side's answer without its skips, and what that costs."""
+    with gr.Column(min_width=300, elem_classes=f"side-{side}"):
+        picture = gr.Image(
+            show_label=False,
+            label="Its answer",
+            format="png",
+            height=340,
+            interactive=False,
+            buttons=["download", "fullscreen"],
+            elem_id=f"without-{side}",
+        )
+        return picture, html(f"costs-{side}")
 
 
 def _text() -> dict[str, str]:
-    """The section's words by the name that heads them in assets/inside.md."""
-    parts = (ROOT / "assets" / "inside.md").read_text(encoding="utf-8").split("# ")[1:]
+    """The section's words by the name that heads them in inside.md."""
+    parts = Path(__file__).with_name("inside.md").read_text(encoding="utf-8").split("# ")[1:]
     return {name: body.strip() for name, body in (part.split("\n", 1) for part in parts)}

@@ -1,4 +1,4 @@
-"""The page's section "Many pictures at once": from a pile of files to a table and a ZIP, with an end in sight."""
+"""The section *Many pictures at once*: segment many pictures into a table and a ZIP, with progress."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import gradio as gr
 import numpy as np
@@ -24,9 +24,10 @@ from page.boxes import TRUTH_FILES, FileBox, html
 from page.formatting import hex_code, percent
 from page.formatting import seconds as seconds_text
 from page.networks import Sides
+from page.picture import Opened, opened
 from page.refusals import refusal
 from page.scores import score_cells, side_headers
-from page.session import MAX_PIXELS, examples, known, new_file, segmentations
+from page.session import MAX_PIXELS, State, examples, known, needs_what_is_shown, new_file, open_picture, segmentations
 from page.visitors import HOUR
 from unet.archive import match_truths
 from unet.batch import segment_many
@@ -46,7 +47,7 @@ masks, overlays and a CSV. Up to {MAX_PICTURES} pictures, together {MAX_TOTAL_PI
 
 
 class Stopped(Exception):
-    """A run was stopped in the middle of a picture."""
+    """The visitor stopped the run in the middle of a picture."""
 
 
 @dataclass
@@ -54,7 +55,7 @@ class Run:
     """Pictures on their way through both networks: (name, path) each, and how many pixels they have together.
 
     truths: paths by the name of their picture. remarks: sentences. under_way: how far a large picture is, in words.
-    stopped: somebody has had enough.
+    stopped: cancelled by the visitor.
     """
 
     task: str
@@ -186,6 +187,17 @@ def _with_ticks(answers: Iterator[Row], run: Run) -> Iterator[Row | None]:
             run.stopped = True  # who walks away does not wait for a large picture
 
 
+@needs_what_is_shown
+def open_row(run: Run, event: gr.EventData) -> Opened:
+    """A row was clicked -> its picture and ground truth, to be looked at above."""
+    row = getattr(event, "row", None)
+    if row not in range(len(run.pictures)):  # what a browser sends
+        raise refusal("There is no such row.")
+    name, path = run.pictures[row]
+    truth = run.truths.get(name)
+    return opened(open_picture(path, Path(truth) if truth else None))
+
+
 def example_files(task: str) -> tuple[list[str], list[str]]:
     """The task's examples -> (pictures, ground truths)."""
     return [str(path) for path, _ in examples(task)], [str(truth) for _, truth in examples(task) if truth]
@@ -223,14 +235,14 @@ def batch_table(
     head = f'<th scope="col">Picture</th><th scope="col">Agreement</th>{sides}<th scope="col">Classes, by network</th>'
     foot = ""
     if totals:
-        label = f"All {sum(row.scores is not None for row in rows)} with a ground truth, counted as one picture"
+        label = f"All {sum(row.scores is not None for row in rows)} with a ground truth, pixels pooled"
         cells = score_cells([total.miou() for total in totals])
         foot = f'<tfoot><tr><th scope="row">{label}</th><td></td>{cells}<td></td></tr></tfoot>'
-    body = "".join(_batch_row(names, row, class_names, palette) for row in rows)
+    body = "".join(_batch_row(names, i, row, class_names, palette) for i, row in enumerate(rows))
     return f'<table class="scores many"><thead><tr>{head}</tr></thead><tbody>{body}</tbody>{foot}</table>'
 
 
-def _batch_row(names: Sequence[str], row: Row, class_names: Sequence[str], palette: np.ndarray) -> str:
+def _batch_row(names: Sequence[str], index: int, row: Row, class_names: Sequence[str], palette: np.ndarray) -> str:
     name, note = escape(row.name), f"<small>{escape(row.note)}</small>" if row.note else ""
     if row.size is None:
         return f'<tr class="failed"><th scope="row">{name}{note}</th><td colspan="4">left out</td></tr>'
@@ -240,7 +252,8 @@ def _batch_row(names: Sequence[str], row: Row, class_names: Sequence[str], palet
         _share_strip(network, shares, class_names, palette) for network, shares in zip(names, row.shares, strict=True)
     )
     return (
-        f'<tr><th scope="row">{name}<small>{w} × {h}</small>{note}</th><td>{percent(row.agreement)}</td>{cells}'
+        f'<tr><th scope="row"><button type="button" data-row="{index}" title="Open it above">{name}</button>'
+        f"<small>{w} × {h}</small>{note}</th><td>{percent(row.agreement)}</td>{cells}"
         f'<td class="strips">{strips}</td></tr>'
     )
 
@@ -261,33 +274,38 @@ def _share_strip(network: str, shares: np.ndarray, class_names: Sequence[str], p
 # ---- the section -----------------------------------------------------------------------------------------------------
 
 
-def build(task: gr.Component, sides: gr.State) -> None:
-    """Draw the section where it is called, inside gr.Blocks, and say what happens when it is touched."""
+class Section(NamedTuple):
+    table: gr.HTML
+    run: gr.State
+
+
+def build(state: State, task: gr.Radio) -> Section:
+    """Draw the section where it is called, inside gr.Blocks. The table's event is ``open`` {row}."""
     private = {"api_visibility": "private"}
     quiet = private | {"show_progress": "hidden"}
-    html("many-title", TITLE)
-    with gr.Row(elem_id="many"):
-        with gr.Column(scale=4, min_width=300, elem_id="many-files"):
-            pictures = FileBox(file_count="multiple", label="Pictures", height=132, elem_id="many-pictures")
+    html("batch-title", TITLE)
+    with gr.Row(elem_id="batch"):
+        with gr.Column(scale=4, min_width=300, elem_id="batch-files"):
+            pictures = FileBox(file_count="multiple", label="Pictures", height=132, elem_id="batch-pictures")
             truths = FileBox(
                 file_count="multiple",
-                label="Ground truths (optional), called like the pictures",
+                label="Ground truths (optional), same file names as the pictures",
                 file_types=TRUTH_FILES,
                 height=132,
-                elem_id="many-truths",
+                elem_id="batch-truths",
             )
-            with gr.Row(elem_id="many-buttons"):
+            with gr.Row(elem_id="batch-buttons"):
                 begin_button = gr.Button("Segment all", variant="primary", size="sm", min_width=80)
                 stop_button = gr.Button("Stop", interactive=False, size="sm", min_width=60)
                 try_examples = gr.Button("Try the examples", size="sm", min_width=120)
-        with gr.Column(scale=8, min_width=320, elem_id="many-answers"):
-            progress = html("many-progress", _archive_contents())
-            table = html("many-table")
-            archive = gr.DownloadButton("Save all (ZIP)", visible=False, elem_id="many-save")
+        with gr.Column(scale=8, min_width=320, elem_id="batch-answers"):
+            progress = html("batch-progress", _archive_contents())
+            table = html("batch-table", script="batch.js")
+            archive = gr.DownloadButton("Save all (ZIP)", visible=False, elem_id="batch-save")
     run = gr.State(time_to_live=HOUR)
     filled = try_examples.click(example_files, task, [pictures, truths], **quiet)
     for started in (begin_button.click, filled.success):
-        checked = started(begin, [task, sides, pictures, truths], [run, progress, begin_button], **quiet)
+        checked = started(begin, [task, state.sides, pictures, truths], [run, progress, begin_button], **quiet)
         done = checked.success(
             segment_all,
             run,
@@ -298,6 +316,7 @@ def build(task: gr.Component, sides: gr.State) -> None:
         )
         done.then(lambda: gr.Button(interactive=True), None, begin_button, **quiet)
     stop_button.click(stop, run, stop_button, queue=False, **quiet)
+    return Section(table, run)
 
 
 def _archive_contents() -> str:

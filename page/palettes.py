@@ -1,43 +1,123 @@
-"""The picture in k colours: what the slider shows of it, and what can be saved."""
+"""The section *Colours*: the picture in k colours, chosen by k-means."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
+import gradio as gr
 import numpy as np
 from PIL import Image
 
+from page import chart
+from page.boxes import SCRIPTS, html
 from page.formatting import hex_code, percent
-from page.session import Picture, needs_what_is_shown, new_file
+from page.session import (
+    COLOR_SPACES,
+    DEFAULT_COLORS,
+    MAX_COLORS,
+    MIN_COLORS,
+    Picture,
+    State,
+    hand_over,
+    needs_what_is_shown,
+    new_file,
+)
 
-FILES = ("PNG", "GPL", "ASE", "JSON", "CSS")
+TITLE = """
+<h2>Colours</h2>
+<p>k-means picks the k colours that replace all others with a small error. At how few do you, or the networks, start to
+see something else?</p>
+"""
+SPACE_INFO = "RGB: smallest error in the numbers. OKLab: closest to what the eye sees; keeps rare hues longer."
+
+#: The files that a palette, or the whole picture in it, can be saved as.
+FILES: dict[str, Callable[[Any, Picture], str | bytes]] = {
+    "PNG": lambda palette, picture: palette.palette_png(picture.pixels()),
+    "GPL": lambda palette, _: palette.to_gpl(),
+    "ASE": lambda palette, _: palette.to_ase(),
+    "JSON": lambda palette, _: palette.to_json(),
+    "CSS": lambda palette, _: palette.to_css(),
+}
+
+
+class Section(NamedTuple):
+    colors: gr.Slider
+    space: gr.Radio
+    ask: gr.Checkbox
+    palette: gr.HTML
+    chart: gr.HTML
+
+    @property
+    def settings(self) -> list[Any]:
+        """In how many colours of which space."""
+        return [self.colors, self.space]
+
+
+def build(state: State) -> Section:
+    """Draw the section where it is called, inside gr.Blocks."""
+    html("palette-title", TITLE)
+    colors = gr.Slider(
+        MIN_COLORS, MAX_COLORS, value=DEFAULT_COLORS, step=1, label="Colours", show_label=False, elem_id="colours"
+    )
+    palette = gr.HTML(
+        {"html": ""},
+        html_template='${value.html}<p class="copied-note" role="status"></p>',
+        js_on_load=(SCRIPTS / "palette.js").read_text(encoding="utf-8"),
+        elem_id="palette",
+        apply_default_css=False,
+    )
+    ask = gr.Checkbox(label="Ask the networks about it", elem_id="ask-colours", container=False)
+    space = gr.Radio(
+        list(COLOR_SPACES), value="RGB", label="Distance between colours", info=SPACE_INFO, elem_id="space"
+    )
+    with gr.Row(elem_id="downloads"):
+        saves = {kind: gr.Button(kind, size="sm", min_width=48) for kind in FILES}
+    measure = gr.Button("How few do they need?", size="sm", elem_id="measure")
+    drawn = html("chart")
+    measure.click(
+        chart.measure,
+        [state.answer, space],
+        drawn,
+        concurrency_id="networks",
+        concurrency_limit=1,
+        api_visibility="private",
+    )
+    file = gr.File(visible="hidden")
+
+    def save_as(kind: str) -> Callable[[Picture, int, str], str]:
+        return lambda picture, colors, space: save(picture, colors, space, kind=kind)
+
+    for kind, button in saves.items():
+        saved = button.click(
+            save_as(kind), [state.picture, colors, space], file, api_visibility="private", show_progress="hidden"
+        )
+        saved.success(None, file, js="unetPage.download", api_visibility="private")
+    return Section(colors, space, ask, palette, drawn)
 
 
 @needs_what_is_shown
-def show(picture: Picture, colors: int, space: str) -> tuple[Image.Image, str, str]:
-    """The slider moved -> (picture in k colours, facts, swatches). No network runs and no GPU is asked for."""
+def show(picture: Picture, colors: int, space: str) -> dict[str, Any]:
+    """The slider moved -> the picture in k colours, and its palette. No network runs and no GPU is asked for."""
     ladder = picture.ladder(space)
-    palette = ladder[colors]
+    palette = ladder[int(colors)]
     labels = picture.live.encode(palette)
-    return (
-        paint(labels, palette.colors),
-        palette_facts(len(palette), ladder.distinct_colors, picture.live.mean_squared_error(palette)),
-        swatches(palette.colors, palette.shares(labels)),
-    )
+    path = new_file("colours.png")
+    paint(labels, palette.colors).save(path, compress_level=1)
+    facts = palette_facts(len(palette), ladder.distinct_colors, picture.live.mean_squared_error(palette))
+    return {
+        "key": picture.key,
+        "k": len(palette),
+        "picture": hand_over(path),
+        "html": facts + swatches(palette.colors, palette.shares(labels)),
+    }
 
 
 @needs_what_is_shown
 def save(picture: Picture, colors: int, space: str, *, kind: str) -> str:
     """Write the palette, or the whole picture in it, for download -> path."""
-    palette = picture.ladder(space)[colors]
-    write: dict[str, Callable[[], str | bytes]] = {
-        "PNG": lambda: palette.palette_png(picture.pixels()),
-        "GPL": palette.to_gpl,
-        "ASE": palette.to_ase,
-        "JSON": palette.to_json,
-        "CSS": palette.to_css,
-    }
-    content = write[kind]()
+    palette = picture.ladder(space)[int(colors)]
+    content = FILES[kind](palette, picture)
     path = new_file(f"{picture.source.stem}-{len(palette)}-colours.{kind.lower()}")
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     return str(path)
@@ -51,16 +131,19 @@ def paint(label_map: np.ndarray, palette: np.ndarray) -> Image.Image:
 
 
 def swatches(colors: np.ndarray, shares: np.ndarray) -> str:
-    """Palette uint8 (k, 3) and the share of pixels of each, largest first: a strip to scale, and a button a colour."""
+    """Palette uint8 (k, 3) with the share of pixels of each: a strip to scale, and a button a colour.
+
+    Largest share first.
+    """
     order = np.argsort(-shares, kind="stable")
     strip = "".join(f'<i style="flex-grow:{shares[i]:.6f};background:{hex_code(colors[i])}"></i>' for i in order)
     chips = []
     for i in order:
         code = hex_code(colors[i])
+        words = f"Copy {code}, {percent(shares[i])} of the picture"
         chips.append(
-            f'<button type="button" class="chip" data-hex="{code}" title="Copy {code}" '
-            f'aria-label="Copy {code}, {percent(shares[i])} of the picture"><i style="background:{code}"></i>'
-            f"<code>{code}</code><span>{percent(shares[i])}</span></button>"
+            f'<button type="button" class="chip" data-hex="{code}" title="{words}" aria-label="{words}" '
+            f'style="background:{code}"></button>'
         )
     return f'<div class="strip" aria-hidden="true">{strip}</div><div class="chips">{"".join(chips)}</div>'
 
@@ -71,9 +154,9 @@ def palette_facts(num_colors: int, distinct: int, squared_error: float) -> str:
     squared_error: mean over pixels of the squared distance, summed over the three channels, in levels of 0..255.
     """
     per_channel = squared_error / 3
-    error = (
-        "every pixel exact"
-        if per_channel == 0
-        else f"mean squared error <b>{per_channel:,.1f}</b> · PSNR <b>{10 * np.log10(255**2 / per_channel):.1f} dB</b>"
-    )
-    return f'<p class="palette-facts"><b>{num_colors}</b> of {distinct:,} colours · {error}</p>'
+    if per_channel == 0:
+        error = "every pixel exact"
+    else:
+        psnr = 10 * np.log10(255**2 / per_channel)
+        error = f'<span title="Mean squared error {per_channel:,.1f}">PSNR <b>{psnr:.1f} dB</b></span>'
+    return f'<p class="palette-facts"><b>{num_colors}</b> colours instead of {distinct:,} · {error}</p>'

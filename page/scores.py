@@ -1,15 +1,67 @@
-"""What the page says about scores, as HTML."""
+"""The section *Score*: both networks against a ground truth."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from html import escape
+from pathlib import Path
+from typing import NamedTuple
 
+import gradio as gr
 import numpy as np
 
+from page.boxes import TRUTH_FILES, FileBox, html
 from page.formatting import hex_code, percent
+from page.session import Answer, Picture, needs_what_is_shown, scored
 from unet.compare import Comparison
+
+TITLE = """
+<h2>Who is right?</h2>
+<p>A ground truth is a picture labelled by hand. Add one, and both networks are scored.</p>
+"""
+TRUTH_INFO = """
+<p>Same size as the picture. Grey class numbers, or the legend’s colours; a black-and-white mask if there are two
+classes. 255 and unlabelled pixels do not count.</p>
+"""
+
+
+class Section(NamedTuple):
+    truth: gr.File
+    shown: list[gr.HTML]  # what `show` fills
+
+
+def build() -> Section:
+    """Draw the section where it is called, inside gr.Blocks."""
+    html("score-title", TITLE)
+    with gr.Row(elem_id="score"):
+        with gr.Column(scale=4, min_width=300, elem_id="truth"):
+            truth = FileBox(label="Ground truth", file_types=TRUTH_FILES, height=132, elem_id="truth-file")
+            html("truth-info", TRUTH_INFO)
+            table = html("scores")
+        with gr.Column(scale=8, min_width=300):
+            bars = html("ious")
+    return Section(truth, [table, bars])
+
+
+@needs_what_is_shown
+def take_truth(answer: Answer, picture: Picture, path: str | None) -> tuple[Picture, Answer]:
+    """A ground truth was added or removed -> (picture, answer), scored again."""
+    picture = replace(picture, truth=Path(path) if path else None)
+    comparison, truth = scored(answer.comparison, answer.palette, picture.truth)
+    return picture, replace(answer, comparison=comparison, truth=truth)
+
+
+@needs_what_is_shown
+def show(answer: Answer) -> tuple[str, str]:
+    """Who is right -> (table of scores with how the ground truth was read, bars class by class)."""
+    read = truth_line(answer.truth.how, answer.truth.void) if answer.truth else ""
+    bars = iou_bars(answer.names, answer.comparison, answer.palette)
+    return read + score_table(answer.names, answer.comparison), bars
+
+
+# ---- HTML ------------------------------------------------------------------------------------------------------------
 
 
 def score_table(names: Sequence[str], comparison: Comparison) -> str:
@@ -65,7 +117,7 @@ def iou_bars(names: Sequence[str], comparison: Comparison, palette: np.ndarray) 
 
 def truth_line(how: str, void: float) -> str:
     """How a ground truth was read, and how much of it counts; void: the share left out."""
-    left_out = f"{percent(void)} of it is void and left out." if void else "All of it counts."
+    left_out = f"{percent(void)} of it is not labelled and left out." if void else "No pixel is left out."
     return f'<p class="truth-line">Read as {escape(how)}. {left_out}</p>'
 
 

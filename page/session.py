@@ -7,18 +7,21 @@ content, which only who has the same picture can ask for.
 from __future__ import annotations
 
 import functools
-import importlib.util
+import math
 import tempfile
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import gradio as gr
 import numpy as np
 import spaces
+from gradio import FileData
+from PIL import Image
 
-from page import networks, viewer
+from page import networks
 from page.networks import Sides
 from page.refusals import refusal
 from unet.bundle import BundleError
@@ -32,6 +35,8 @@ from unet.resize import shrink
 ROOT = Path(__file__).parents[1]
 
 MAX_PIXELS = 40_000_000  # on the page; the library has no limit
+VIEW_PIXELS = 1_000_000  # what a screen shows of a picture, and what the slider repaints
+MIN_COLORS, MAX_COLORS, DEFAULT_COLORS = 2, 64, 8  # of the slider
 
 COLOR_SPACES = {"RGB": "rgb", "OKLab": "oklab"}
 
@@ -66,17 +71,36 @@ def _check_task(task: str) -> None:
 
 @functools.cache
 def examples(task: str) -> tuple[tuple[Path, Path | None], ...]:
-    """Pictures to begin with, each with its ground truth where there is one."""
-    own = sorted((ROOT / "weights" / task / "examples").glob("*.jpg"))
-    pairs = [(picture, truth if (truth := picture.with_suffix(".png")).exists() else None) for picture in own]
-    # Two photographs that come inside scikit-learn. Asking for its place does not import it.
-    sklearn = importlib.util.find_spec("sklearn")
-    photos = Path(sklearn.origin).parent / "datasets" / "images" if sklearn and sklearn.origin else None
-    names = ("china.jpg", "flower.jpg") if photos else ()
-    return (*pairs, *((photos / name, None) for name in names if (photos / name).exists()))
+    """The task's example pictures, each with its ground truth where there is one; then some of other things."""
+    folders = (ROOT / "weights" / task / "examples", ROOT / "weights" / "examples")
+    pictures = [path for folder in folders for path in sorted(folder.glob("*.jpg"))]
+    return tuple((path, truth if (truth := path.with_suffix(".png")).exists() else None) for path in pictures)
+
+
+class State(NamedTuple):
+    """What Gradio keeps of a session."""
+
+    picture: gr.State
+    answer: gr.State
+    sides: gr.State
 
 
 # ---- what is looked at -----------------------------------------------------------------------------------------------
+
+
+class ViewFile:
+    """A picture uint8 (h, w, 3) as a PNG in the cache, written when first handed over."""
+
+    def __init__(self, view: np.ndarray) -> None:
+        self._view, self._path = view, None
+
+    def hand_over(self) -> dict[str, Any]:
+        """As Gradio sends files; written again should the cache have been emptied."""
+        if self._path is None or not self._path.exists():
+            # Of photographs, run lengths make smaller files in less time than deflate's quickest level.
+            self._path = new_file("picture.png")
+            Image.fromarray(self._view).save(self._path, compress_type=zlib.Z_RLE)
+        return hand_over(self._path)
 
 
 @dataclass(frozen=True)
@@ -92,6 +116,16 @@ class Picture:
     live: LiveView
     truth: Path | None = None
     ladders: dict[str, PaletteLadder] = field(default_factory=dict, repr=False)
+
+    @functools.cached_property
+    def key(self) -> int:
+        """Tells the viewer whether two values show one picture."""
+        return zlib.crc32(self.view)
+
+    @functools.cached_property
+    def view_file(self) -> ViewFile:
+        """The view as a file for the browser."""
+        return ViewFile(self.view)
 
     def pixels(self) -> np.ndarray:
         """uint8 (H, W, 3) at full size; read again rather than kept, since the slider and the views do without it."""
@@ -120,8 +154,6 @@ class Answer:
     truth: Truth | None
     confidences: tuple[np.ndarray, np.ndarray]
     palette: np.ndarray
-    seconds: tuple[float, float]
-    devices: tuple[str, str]
     colors: int | None
     space: str
 
@@ -132,6 +164,11 @@ class Answer:
             return image
         palette = self.picture.ladder(self.space)[self.colors]
         return palette.decode(palette.encode(image))
+
+    @functools.cached_property
+    def view_file(self) -> ViewFile:
+        """The view as a file for the browser."""
+        return self.picture.view_file if self.colors is None else ViewFile(self.view)
 
     @property
     def names(self) -> tuple[str, str]:
@@ -171,7 +208,7 @@ def read_picture(source: str | Path | None, notify: Callable[[str], Any] = gr.In
 def open_picture(source: str | Path, truth: Path | None = None) -> Picture:
     """Read a picture for the page. Raises as `read_picture`."""
     image = read_picture(source)
-    view = shrink(image, viewer.PIXELS)
+    view = shrink(image, VIEW_PIXELS)
     return Picture(Path(source), view, view is not image, LiveView(view), truth)
 
 
@@ -182,10 +219,21 @@ def new_file(name: str) -> Path:
     return Path(tempfile.mkdtemp(dir=cache)) / name
 
 
+def hand_over(path: Path) -> dict[str, Any]:
+    """A file of the cache as Gradio sends it inside another value."""
+    return FileData(path=str(path)).model_dump()
+
+
 # ---- what the networks say -------------------------------------------------------------------------------------------
 
 
-run_on_gpu = spaces.GPU(networks.segment)
+def gpu_seconds(locations: Sequence[str], image: np.ndarray) -> int:
+    """Seconds of a visitor's GPU time that ZeroGPU sets aside: its default of 60 leaves room for three questions."""
+    megapixels = image.shape[0] * image.shape[1] / 1e6
+    return min(60, math.ceil(5 + 2 * megapixels))
+
+
+run_on_gpu = spaces.GPU(networks.segment, duration=gpu_seconds)
 _answers = networks.Answers()
 
 

@@ -19,7 +19,7 @@ import app
 from page import networks
 
 SIDES = ("residual-add", "crop-concat")
-PATIENCE = 30_000  # milliseconds; for machines that are busy with something else
+PATIENCE = 60_000  # milliseconds; for machines that are busy with something else
 
 
 class Page:

@@ -12,7 +12,7 @@ from bundles import photo, small_bundle
 from PIL import Image
 
 from page import diagram
-from page.features import Loss, SkipFeatures
+from page.features import Ablation, SkipFeatures
 from unet import ARCHITECTURES, Segmenter, UNetConfig
 
 PAPER = dataclasses.replace(ARCHITECTURES["crop-concat"], num_outputs=12)
@@ -179,13 +179,13 @@ def test_concatenated_maps_follow_the_encoder_s():
 
 def test_losses_in_a_table():
     label_map = np.zeros((1, 2), np.uint8)
-    found = [Loss((0,), label_map, 0.5, (0.25, 0.75)), Loss((0, 1), label_map, 0.0, (0.0, 0.75))]
-    html = diagram.losses(found, 2)
+    found = [Ablation((0,), label_map, 0.5, (0.25, 0.75)), Ablation((0, 1), label_map, 0.0, (0.0, 0.75))]
+    html = diagram.ablations(found, 2)
     assert '<th scope="row">0</th>' in html
     assert '<th scope="row">all</th>' in html
     assert "width:50.0%" in html
     assert "25.0 % <small>of 75.0 %</small>" in html
-    assert "mIoU" not in diagram.losses([Loss((0,), label_map, 0.5, None)], 2)
+    assert "mIoU" not in diagram.ablations([Ablation((0,), label_map, 0.5, None)], 2)
 
 
 def test_the_table_of_both_skips():

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from bundles import photo, small_bundle
 
-from page.features import SkipFeatures, loss, skip_features
+from page.features import SkipFeatures, ablation, skip_features
 from unet import ARCHITECTURES, Segmenter
 
 
@@ -73,11 +73,11 @@ def test_a_level_without_a_skip_is_refused():
         skip_features(Segmenter(small_bundle("residual-concat", divisor=16)), photo(20, 20), 2)
 
 
-def test_a_loss_is_counted_against_the_full_answer_and_the_truth():
+def test_ablation_is_counted_against_the_full_answer_and_the_truth():
     full, without, truth = (np.array([row], np.uint8) for row in ([0, 0, 1, 1], [0, 0, 0, 1], [0, 1, 1, 255]))
-    found = loss([1, 0], without, full, 2, truth)
+    found = ablation([1, 0], without, full, 2, truth)
     assert found.levels == (0, 1)
     assert found.agreement == 0.75
     # Without: IoU of 0 is 1/3, of 1 is 0. In full: 1/2 and 1/2.
     assert found.miou == pytest.approx((1 / 6, 1 / 2))
-    assert loss([0], full, full, 2).miou is None
+    assert ablation([0], full, full, 2).miou is None

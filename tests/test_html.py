@@ -7,7 +7,7 @@ import pytest
 
 from page import answer as answer_section
 from page import formatting, many, overlay, palettes, scores
-from page.patterns import pattern_numbers, perceived_distances
+from page.viewer.patterns import pattern_numbers, perceived_distances
 from training.datasets import TASKS
 from unet.compare import compare
 from unet.predict import Segmentation
@@ -54,8 +54,8 @@ def test_swatches_are_buttons_largest_share_first():
 def test_palette_facts():
     # 12 levels of squared distance over three channels are 4 a channel: 10 log10(255^2 / 4) = 42.1 dB.
     facts = palettes.palette_facts(8, 35_120, 12.0)
-    assert "<b>8</b> of 35,120 colours" in facts
-    assert "<b>4.0</b>" in facts
+    assert "<b>8</b> colours instead of 35,120" in facts
+    assert "Mean squared error 4.0" in facts
     assert "<b>42.1 dB</b>" in facts
     assert "every pixel exact" in palettes.palette_facts(3, 3, 0.0)
 
@@ -92,7 +92,9 @@ def test_many_pictures_are_a_table_with_a_sum():
     row = Row("<i>.png", "i", (1, 4), answer.agreement, answer.shares, (0.1, 0.1), answer.scores)
     broken = Row("broken.png", note="It is <damaged>.")
     table = many.batch_table(("one", "other"), [row, broken], pooled([row, broken]), ("sky", "<b>"), PALETTE)
-    assert "&lt;i&gt;.png<small>4 × 1</small></th><td>75.0 %</td><td><b>100.0 %</b></td><td>58.3 %</td>" in table
+    assert (
+        "&lt;i&gt;.png</button><small>4 × 1</small></th><td>75.0 %</td><td><b>100.0 %</b></td><td>58.3 %</td>" in table
+    )
     assert 'aria-label="other: sky 75.0 %, &lt;b&gt; 25.0 %"' in table
     assert "It is &lt;damaged&gt;." in table
     assert "All 1 with a ground truth" in table
@@ -106,7 +108,7 @@ def test_names_from_a_bundle_are_text():
         scores.score_table((name, name), answer),
         scores.iou_bars((name, name), answer, PALETTE),
         scores.truth_line(name, 0.5),
-        answer_section.network_headings((name, name), (name, name), (1, 1), (1, 1), (name, name), (name, None)),
+        answer_section.network_headings((name, name), ([name], [name]), (name, name), ([name], [name]), (name, None)),
     ):
         assert "<img" not in html
         assert "&lt;img" in html

@@ -1,19 +1,5 @@
-// What the page does by itself in the browser: take a picture dropped anywhere, copy a colour, start a download, notice
-// that a slider rests.
+// What the page does by itself in the browser, beside its sections: names and tooltips, downloads, links, the server.
 window.unetPage = (() => {
-  const REST = 600; // milliseconds without a change
-  let timer;
-
-  function whenSettled(buttonId) {
-    clearTimeout(timer);
-    timer = setTimeout(() => document.getElementById(buttonId)?.click(), REST);
-  }
-
-  // Closed, the section about the networks costs nothing.
-  function lookInside() {
-    if (document.querySelector("#inside .label-wrap.open")) document.getElementById("look-inside").click();
-  }
-
   function download(file) {
     if (!file) return;
     const link = document.createElement("a");
@@ -36,55 +22,27 @@ window.unetPage = (() => {
     }
   }
 
-  // A picture may be dropped or pasted anywhere on the page, also while another one is in the box.
-  function take(files, event) {
-    const picture = [...(files ?? [])].find((file) => file.type.startsWith("image/") || file.type === "");
-    const input = document.querySelector("#picture input[type=file]");
-    if (!picture || !input || event.target.closest?.("#truth, #many-files")) return;
-    event.preventDefault();
-    event.stopPropagation();
-    const one = new DataTransfer();
-    one.items.add(picture);
-    input.files = one.files;
-    input.dispatchEvent(new Event("change", { bubbles: true }));
-  }
-
-  document.addEventListener("dragover", (event) => event.preventDefault());
-  document.addEventListener("drop", (event) => take(event.dataTransfer?.files, event), true);
-  document.addEventListener("paste", (event) => take(event.clipboardData?.files, event), true);
-
-  document.addEventListener("click", async (event) => {
-    const chip = event.target.closest?.(".chip[data-hex]");
-    if (!chip) return;
-    await copy(chip.dataset.hex);
-    chip.classList.add("copied");
-    setTimeout(() => chip.classList.remove("copied"), 1200);
-  });
-
   // Names and tooltips that Gradio's components cannot be given; they are made anew with what they belong to.
   const HUB = "Choose a network, or type a bundle on the Hub: user/name or user/name@revision";
   const TITLES = {
     "#task label": "What the networks were trained to see",
     "#left input": HUB,
     "#right input": HUB,
-    '#picture button[aria-label="Upload file"]': "Choose a picture from this device",
-    '#picture button[aria-label="Capture from camera"]': "Take a picture",
-    '#picture button[aria-label="Paste from clipboard"]': "Paste a picture",
     "#explanation > button": "How the two networks differ, and how they are measured",
     "#colours button": "Back to 8 colours",
     "#colours input": "How many colours the picture is shown in, 2 to 64",
     "#space label": "Where k-means measures how far two colours are apart",
-    "#quantised label": "Ask the networks about the picture in k colours",
-    "#downloads button": "Save this",
+    "#ask-colours label": "Ask both networks about the picture in k colours",
+    "#measure": "Ask both networks about the picture in 2 to 64 colours, and draw what comes of it",
+    "#downloads button": "Save the picture (PNG) or its colours",
+    "#camera button": "Take a picture with the camera",
     "#examples button": "Show this example",
-    "#painted button": "Show it larger",
-    "#many-pictures button": "Choose pictures, or drop them here",
-    "#many-truths button": "Choose ground truths, or drop them here",
-    "#many-buttons button": "Both networks, picture by picture",
+    "#batch-pictures button": "Choose pictures, or drop them here",
+    "#batch-truths button": "Choose ground truths, or drop them here",
+    "#batch-buttons button": "Both networks, picture by picture",
     "#inside > button": "Real sizes, feature maps, tiles, and what a skip is worth",
     ".tab-container button, [role=tab]": "Show this part",
     "#without-view label": "The answer without the skips, what changes, or the full answer",
-    "#cuts-a label, #cuts-b label": "Let this skip carry zeros",
     "#each-skip": "Run each network once without each of its skips",
     "#without-a button, #without-b button": "Show it larger",
     "#level label": "Which skip to look at; 0 is full resolution",
@@ -96,7 +54,6 @@ window.unetPage = (() => {
     for (const [selector, title] of Object.entries(TITLES)) {
       for (const element of document.querySelectorAll(selector)) element.title ||= title;
     }
-    document.querySelector("#painted button:has(.image-frame)")?.setAttribute("aria-label", "The picture in k colours");
     for (const code of document.querySelectorAll("pre:not([tabindex])")) code.tabIndex = 0; // to scroll it by keys
     if (document.querySelector("#examples button")) document.documentElement.classList.add("mounted");
     if (document.querySelector("#legend li") && document.querySelector(".chip")) answered();
@@ -111,11 +68,31 @@ window.unetPage = (() => {
     naming = requestAnimationFrame(name);
   }).observe(document.documentElement, { childList: true, subtree: true });
 
-  // What is drawn as HTML has no handlers of its own: it presses a button that has.
+  // The part that a link jumps to is opened.
   document.addEventListener("click", (event) => {
-    const name = event.target.closest?.("[data-press]")?.dataset.press;
-    if (name) document.getElementById(name)?.click();
+    const place = event.target.closest?.("#jumps a")?.hash;
+    const closed = place && document.querySelector(`${place} > .label-wrap:not(.open)`);
+    if (closed) closed.click();
   });
+
+  // A server that is gone is said once, and the page is of no use until it is back; Gradio then loads it anew.
+  const gone = document.createElement("p");
+  gone.id = "gone";
+  gone.setAttribute("role", "alert");
+  gone.textContent =
+    "The page has lost its server. It comes back by itself; a picture of your own has to be dropped again.";
+  const { fetch } = window;
+  window.fetch = async (...request) => {
+    try {
+      const response = await fetch(...request);
+      gone.remove();
+      return response;
+    } catch (error) {
+      const address = String(request[0]?.url ?? request[0]);
+      if (error.name !== "AbortError" && new URL(address, location).host === location.host) document.body.append(gone);
+      throw error;
+    }
+  };
 
   // A part of the page as a dialog of the browser's own: Escape closes it, and the keyboard stays inside.
   function open(id) {
@@ -159,7 +136,7 @@ window.unetPage = (() => {
     const button = event.target.closest?.("[data-copy-link]");
     if (!button) return;
     await copy(link);
-    const note = button.parentElement.querySelector("[role=status]");
+    const note = document.querySelector("#jumps [role=status]");
     note.textContent = new URL(link).searchParams.has("example")
       ? "Copied: example, networks and settings."
       : "Copied: networks and settings. Your own picture is not in the link.";
@@ -172,5 +149,5 @@ window.unetPage = (() => {
     return texts.map((text) => text.replaceAll("http://127.0.0.1:7860", here));
   }
 
-  return { whenSettled, lookInside, download, open, remember, withAddress };
+  return { download, copy, open, remember, withAddress };
 })();

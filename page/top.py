@@ -1,0 +1,91 @@
+"""The head of the page: what it is, the task, where to jump, and a link to what is seen."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any, NamedTuple
+
+import gradio as gr
+
+from page import networks, picture
+from page.answer import menus_of
+from page.boxes import html
+from page.networks import Sides
+from page.session import COLOR_SPACES, DEFAULT_COLORS, MAX_COLORS, MIN_COLORS, Picture, choose_sides, examples, known
+
+TITLE = "Add or concat? Two U-Nets and a colour slider on your picture"
+HEADLINE = """
+<h1>Add or concat? <span>Two U-Nets and a colour slider on your picture.</span></h1>
+<p>A U-Net squeezes a picture until it knows <em>what</em> is there, and gets <em>where</em> back through skip
+connections: one of these two <b>adds</b> them, the other <b>concatenates</b> them. Drop a picture: both answer, side by
+side. Drag <em>Colours</em> to see how little they need.</p>
+"""
+JUMPS = {
+    "Answer": "answer",
+    "Colours": "palette-title",
+    "Score": "score-title",
+    "Inside": "inside",
+    "Batch": "batch-title",
+    "Code": "code-title",
+}
+
+
+class Section(NamedTuple):
+    task: gr.Radio
+    example: gr.Textbox
+
+
+def build(tasks: list[str]) -> Section:
+    """Draw the section where it is called, inside gr.Blocks."""
+    links = "".join(f'<a href="#{place}">{name}</a>' for name, place in JUMPS.items())
+    what = "A link to this example, these networks and settings"
+    copy = f'<button type="button" data-copy-link title="{what}">Copy link</button>'
+    with gr.Row(elem_id="top"):
+        html("headline", HEADLINE)
+        html("jumps", f'<nav aria-label="Parts of this page">{links}{copy}</nav><p role="status"></p>')
+        task = gr.Radio([(name.capitalize(), name) for name in tasks], value=tasks[0], label="Task", elem_id="task")
+    return Section(task, gr.Textbox(visible="hidden", label="Example"))
+
+
+def open_page(request: gr.Request) -> tuple[Any, ...]:
+    """The page was opened, perhaps by a link -> (task, what `take_task` returns, colours, space).
+
+    A link is anybody's text: what this page does not have is left out, and said.
+    """
+    asked, left_out = dict(request.query_params), []
+
+    def wanted(name: str, allowed: Collection[str], default: str) -> str:
+        if asked.get(name, default) in allowed:
+            return asked.get(name, default)
+        left_out.append(name)
+        return default
+
+    task = wanted("task", networks.tasks(), next(iter(networks.tasks())))
+    pictures = [path.stem for path, _ in examples(task)]
+    example = wanted("example", pictures, pictures[0])
+    colors = int(wanted("k", [str(k) for k in range(MIN_COLORS, MAX_COLORS + 1)], str(DEFAULT_COLORS)))
+    space = wanted("space", COLOR_SPACES, "RGB")
+    quantized = wanted("quantised", ("0", "1"), "0") == "1"
+    try:
+        sides = choose_sides(task, asked.get("left"), asked.get("right"))
+    except gr.Error as error:
+        gr.Warning(f"The link’s networks are not shown: {error.message}")
+        sides = choose_sides(task)
+    if left_out:
+        gr.Warning(f"This page does not have what the link asks for; its own is shown for: {', '.join(left_out)}.")
+    if "example" not in asked:
+        picture.offer_camera(task)
+    opened = picture.open_example(task, pictures.index(example))
+    return task, *_of_task(task, sides), *opened[:-1], quantized, colors, space
+
+
+def take_task(task: str, sides: Sides | None, shown: Picture | None) -> tuple[Any, ...]:
+    """A task was chosen -> (its examples, both networks, their menus, `picture.Opened`)."""
+    names = [side.name for side in known(sides)]
+    same_two = set(names) <= set(networks.tasks()[task])  # trained for this task
+    sides = choose_sides(task, *names) if same_two else choose_sides(task)
+    return *_of_task(task, sides), *picture.opened_for(task, shown)
+
+
+def _of_task(task: str, sides: Sides) -> tuple[Any, ...]:
+    return picture.show_examples(task), sides, *menus_of(task, sides)

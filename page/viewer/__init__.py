@@ -1,0 +1,81 @@
+"""The viewer: one component, drawn in the browser by the JavaScript beside this file."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import numpy as np
+
+from page.formatting import percent
+from page.session import Answer, Picture, hand_over, new_file
+from page.viewer.patterns import pattern_numbers
+from unet.overlay import OPACITY, unpainted_classes
+from unet.resize import sample
+
+HERE = Path(__file__).parent
+
+
+def build() -> gr.HTML:
+    """Draw the viewer. Its events are ``save_labels`` {side} and ``all_colours``."""
+    scripts = [(HERE / name).read_text(encoding="utf-8") for name in ("draw.js", "words.js", "hands.js")]
+    return gr.HTML(
+        html_template=(HERE / "viewer.html").read_text(encoding="utf-8"),
+        js_on_load="\n".join(scripts),
+        opacity=round(100 * OPACITY),
+        elem_id="viewer",
+        apply_default_css=False,
+    )
+
+
+def waiting(picture: Picture) -> dict[str, Any]:
+    """The value that shows a picture before the networks answer."""
+    facts = {"key": picture.key, "size": picture.view.shape[:2]}
+    return {"facts": facts, "picture": picture.view_file.hand_over()}
+
+
+def answered(answer: Answer) -> dict[str, Any]:
+    """The value that shows an answer."""
+    comparison, truth = answer.comparison, answer.truth.labels if answer.truth else None
+    size = answer.view.shape[:2]
+    path = new_file("planes.bin")
+    path.write_bytes(planes(size, comparison.label_maps, answer.confidences, truth))
+    unpainted, patterns = unpainted_classes(comparison.class_names), pattern_numbers(answer.palette)
+    colors = zip(comparison.class_names, answer.palette.tolist(), strict=True)
+    facts = {
+        "key": answer.picture.key,
+        "size": size,
+        "full_size": comparison.label_maps[0].shape,
+        "sides": answer.names,
+        "classes": [
+            {"name": name, "color": color, "painted": i not in unpainted, "pattern": patterns[i]}
+            for i, (name, color) in enumerate(colors)
+        ],
+        "truth": truth is not None,
+        "colors": answer.colors,
+        "agreement": percent(comparison.agreement),
+        "miou": [percent(scores.miou) for scores in comparison.scores] if comparison.scores else None,
+    }
+    return {"facts": facts, "picture": answer.view_file.hand_over(), "planes": hand_over(path)}
+
+
+def planes(
+    size: tuple[int, int],
+    label_maps: Sequence[np.ndarray],
+    confidences: Sequence[np.ndarray],
+    truth: np.ndarray | None = None,
+) -> bytes:
+    """Both label maps, both confidences (255 is certainty) and the ground truth if there is one, at ``size`` (h, w).
+
+    label_maps, truth: uint8 (H, W). confidences: float32 (h, w). Returns uint8 (h, w) one after the other, gzipped:
+    no PNGs, because browsers that guard against fingerprinting change what a page reads back from a picture.
+    """
+    every = [
+        *(sample(label_map, size) for label_map in label_maps),
+        *(np.rint(255 * confidence).astype(np.uint8) for confidence in confidences),
+        *([] if truth is None else [sample(truth, size)]),
+    ]
+    return gzip.compress(np.stack(every).tobytes(), 1)
