@@ -187,6 +187,7 @@ def launch(demo: gr.Blocks, **options: Any) -> Any:
         app_kwargs={"lifespan": visitors.upkeep, "exception_handlers": {Exception: say_what_there_is}},
         footer_links=["api"],
         allowed_paths=sorted({str(path.parent) for name in networks.tasks() for path, _ in examples(name)}),
+        _frontend=False,  # Gradio's test of the address gives up where the first answer takes more than 3 seconds
         **options,
     )
 
