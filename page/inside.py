@@ -17,8 +17,9 @@ import gradio as gr
 import numpy as np
 import spaces
 
-from page import diagram, networks, visitors
+from page import diagram, networks
 from page.boxes import html
+from page.client import raise_if_disconnected
 from page.features import ablation, skip_features
 from page.overlay import disagreement_view
 from page.session import Answer, State, needs_what_is_shown
@@ -64,7 +65,7 @@ def _segment(location: str, image: np.ndarray, each: Sequence[Sequence[int]], de
 
 
 def _stay(done: int, total: int) -> None:
-    visitors.leave_if_gone()
+    raise_if_disconnected()
 
 
 def _joins(location: str, image: np.ndarray, level: int, side: int, device: str | None = None) -> str:

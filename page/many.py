@@ -19,7 +19,7 @@ import gradio as gr
 import numpy as np
 from gradio import FileData
 
-from page import networks
+from page import decoding, networks
 from page.boxes import TRUTH_FILES, FileBox, html
 from page.formatting import hex_code, percent
 from page.formatting import seconds as seconds_text
@@ -31,7 +31,7 @@ from page.session import MAX_PIXELS, State, examples, known, needs_what_is_shown
 from page.visitors import HOUR
 from unet.archive import match_truths
 from unet.batch import segment_many
-from unet.images import ImageError, image_size
+from unet.images import ImageError
 from unet.metrics import ConfusionMatrix
 from unet.overlay import unpainted_classes
 from unet.tables import Row, pooled
@@ -104,7 +104,7 @@ def begin(
 def _pixels_of(path: str) -> int:
     """From the header; 0 for a file without one, which becomes a row that says so."""
     try:
-        h, w = image_size(path)
+        h, w = decoding.image_size(path)
     except ImageError:
         return 0
     return h * w
@@ -114,7 +114,7 @@ def answers_of(run: Run, file: BinaryIO) -> Iterator[Row]:
     """A row a picture; everything else goes into the ZIP."""
     ask = functools.partial(segmentations, run.sides)
     folders = tuple(re.sub(r"[^\w-]+", "-", side.name) for side in run.sides)
-    return segment_many(run.pictures, ask, folders, file, truths=run.truths, max_pixels=MAX_PIXELS)
+    return segment_many(run.pictures, ask, folders, file, truths=run.truths, max_pixels=MAX_PIXELS, reader=decoding)
 
 
 @contextlib.contextmanager

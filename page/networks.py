@@ -22,7 +22,7 @@ import gradio as gr
 import numpy as np
 import torch
 
-from page import visitors
+from page.client import raise_if_disconnected
 from unet.bundle import BundleError, read_config
 from unet.hub import WEIGHTS_VARIABLE, card_address, fetch_bundle, find_bundles, forget_bundles, visitors_cache
 from unet.predict import Segmentation, Segmenter
@@ -184,7 +184,7 @@ def run(on_gpu: Callable[..., Result], function: Callable[..., Result], *inputs:
 
 
 def _show_progress(number: int, done: int, total: int) -> None:
-    visitors.leave_if_gone()
+    raise_if_disconnected()
     if total > 1:  # gr.Progress finds the request that it belongs to; without one it does nothing
         gr.Progress()((done, total), desc=f"Network {number}", unit="tiles")
 

@@ -21,13 +21,13 @@ import spaces
 from gradio import FileData
 from PIL import Image
 
-from page import networks
+from page import decoding, networks
 from page.networks import Sides
 from page.refusals import refusal
 from unet.bundle import BundleError
 from unet.compare import Comparison
 from unet.ground_truth import Truth, read_truth
-from unet.images import ImageError, read_image
+from unet.images import ImageError
 from unet.palette import LiveView, PaletteLadder
 from unet.predict import Segmentation
 from unet.resize import shrink
@@ -107,12 +107,13 @@ class ViewFile:
 class Picture:
     """The picture on the page.
 
-    view: uint8 (h, w, 3), what is shown of it; the picture itself where that is small. truth: file of its ground truth.
+    view: uint8 (h, w, 3), what is shown of it; the picture itself where that is small. decoded: file of its pixels,
+    None where it is small. truth: file of its ground truth.
     """
 
     source: Path
     view: np.ndarray
-    shrunk: bool
+    decoded: Path | None
     live: LiveView
     truth: Path | None = None
     ladders: dict[str, PaletteLadder] = field(default_factory=dict, repr=False)
@@ -128,8 +129,13 @@ class Picture:
         return ViewFile(self.view)
 
     def pixels(self) -> np.ndarray:
-        """uint8 (H, W, 3) at full size; read again rather than kept, since the slider and the views do without it."""
-        return read_picture(self.source, notify=lambda _: None) if self.shrunk else self.view
+        """uint8 (H, W, 3) at full size, from the disk: the slider and the views do without it."""
+        if self.decoded is None:
+            return self.view
+        try:
+            return np.load(self.decoded)
+        except FileNotFoundError:  # deleted to make room
+            return read_picture(self.source, notify=lambda _: None)
 
     def ladder(self, space: str) -> PaletteLadder:
         """Palettes of every size; prepared at the first question, so that the slider only looks them up."""
@@ -200,7 +206,7 @@ def read_picture(source: str | Path | None, notify: Callable[[str], Any] = gr.In
     if source is None:  # a program's question without one
         raise refusal("There is no picture: give one.")
     try:
-        return read_image(source, max_pixels=MAX_PIXELS, notify=notify)
+        return decoding.read_image(source, max_pixels=MAX_PIXELS, notify=notify)
     except ImageError as error:
         raise refusal(str(error)) from error
 
@@ -209,7 +215,12 @@ def open_picture(source: str | Path, truth: Path | None = None) -> Picture:
     """Read a picture for the page. Raises as `read_picture`."""
     image = read_picture(source)
     view = shrink(image, VIEW_PIXELS)
-    return Picture(Path(source), view, view is not image, LiveView(view), truth)
+    decoded = None
+    if view is not image:  # visitors.delete_files knows its name
+        with tempfile.NamedTemporaryFile(suffix=".npy", dir=gr.utils.get_upload_folder(), delete=False) as file:
+            np.save(file, image)
+        decoded = Path(file.name)
+    return Picture(Path(source), view, decoded, LiveView(view), truth)
 
 
 def new_file(name: str) -> Path:
@@ -260,7 +271,7 @@ def scored(comparison: Comparison, palette: np.ndarray, path: Path | None) -> tu
     if path is None:
         return comparison.with_truth(None), None
     try:
-        truth = read_truth(path, comparison.class_names, palette, max_pixels=MAX_PIXELS)
+        truth = read_truth(path, comparison.class_names, palette, max_pixels=MAX_PIXELS, reader=decoding)
         comparison = comparison.with_truth(truth.labels)
     except ValueError as error:  # ImageError and TruthError are
         raise refusal(str(error)) from error

@@ -1,8 +1,8 @@
-"""Visitors come and go: is the one who asked still there, and what did those who left leave behind?
+"""Delete expired sessions and files.
 
-Gradio lets a handler run on after its client has gone, keeps what a session looks at for an hour, and files until they
-are old: within an hour a crowd, or one program, leaves more than a machine has. What is used of Gradio here beside its
-documented names is that of the pinned version; tests/test_load.py fails where another one has it otherwise.
+Gradio keeps a session's state for an hour, and files until they are old: within an hour a crowd, or one program, leaves
+more than a machine has. Beside documented names this uses those of the pinned Gradio; tests/test_load.py fails where
+another one differs.
 """
 
 from __future__ import annotations
@@ -20,44 +20,20 @@ from typing import Any
 import anyio
 import gradio as gr
 import numpy as np
-from gradio.context import LocalContext
 
-HOUR = 3600  # seconds: how long what a visitor looks at is kept
-EVERY = 5.0  # seconds between two looks at what was left behind
-CACHE_BYTES = 4_000_000_000  # of files: uploads, and what came of them
-HELD_BYTES = 1_000_000_000  # of arrays: what the sessions look at
-CLOSED = 10  # pages that lost their connection, and may come back to what they showed
+from page import decoding
+
+HOUR = 3600  # seconds that sessions and files are kept
+EVERY = 5.0  # seconds between two deletions
+CACHE_BYTES = 4_000_000_000  # of files: uploads and results
+HELD_BYTES = 1_000_000_000  # of arrays in sessions
+CLOSED = 10  # pages that lost their connection and may come back
 SESSIONS = 1000  # open at once
 _M_ARENA_MAX = -8  # of malloc.h
 
-# ---- who is gone -----------------------------------------------------------------------------------------------------
-
-
-class Gone(gr.Error):
-    """Nobody waits for this answer any more. Gradio hears of it, and nobody else."""
-
-    def __init__(self) -> None:
-        super().__init__("Nobody waits for this answer any more.", print_exception=False)
-
-
-def leave_if_gone() -> None:
-    """For long work in a handler to call between its steps. Raises Gone where the client hung up or cancelled.
-
-    Outside of a handler, and in ZeroGPU's process, nothing is known of anybody: the work goes on.
-    """
-    blocks, event_id = LocalContext.blocks.get(None), LocalContext.event_id.get(None)
-    if blocks is None or event_id is None:
-        return
-    event = blocks._queue.event_ids_to_events.get(event_id)
-    if event is None or not event.alive:
-        raise Gone
-
-
-# ---- what they leave behind ------------------------------------------------------------------------------------------
-
 
 def forget_sessions(blocks: gr.Blocks) -> None:
-    """Let go of sessions that hold nothing, and of the idlest: of all beyond HELD_BYTES, of closed pages beyond CLOSED.
+    """Delete sessions that hold nothing, and the idlest beyond HELD_BYTES or, of closed pages, beyond CLOSED.
 
     Every call of an endpoint is a session of its own. To be called on the server's event loop, which makes them.
     """
@@ -75,7 +51,7 @@ def forget_sessions(blocks: gr.Blocks) -> None:
 
 
 def held_bytes(value: Any) -> int:
-    """Of all arrays in dataclasses and other plain objects, lists, tuples and dicts; each is counted once."""
+    """Bytes of all arrays in plain objects, lists, tuples and dicts; each is counted once."""
     waiting, seen, total = [value], {}, 0
     while waiting:
         value = waiting.pop()
@@ -96,10 +72,10 @@ def held_bytes(value: Any) -> int:
 
 
 def delete_files(blocks: gr.Blocks, *, max_bytes: int = CACHE_BYTES, now: float | None = None) -> None:
-    """Delete what this page was sent or wrote more than an hour ago, and, beyond ``max_bytes``, the oldest of the rest.
+    """Delete the page's files of more than an hour ago, and the oldest beyond ``max_bytes``.
 
-    The folder may be shared with other pages, whose files are theirs; of uploads that broke off nobody knows whose they
-    were. Gradio's own look, every hour, ends for good when a file comes in while it is looking.
+    The folder may be shared with other pages, whose files stay, but for uploads that broke off, which nobody can tell
+    apart. Gradio's own deletion, every hour, stops for good when a file comes in while it runs.
     """
     now = time.time() if now is None else now
     kept = {path for block in blocks.blocks.values() for path in getattr(block, "keep_in_cache", ())}
@@ -117,7 +93,8 @@ def delete_files(blocks: gr.Blocks, *, max_bytes: int = CACHE_BYTES, now: float 
             if path.is_file():
                 known[str(path)] = path.lstat()
     total = 0
-    for path, status in sorted(known.items(), key=lambda item: -item[1].st_ctime):
+    # Decoded pixels make room before uploads do: they can be decoded again.
+    for path, status in sorted(known.items(), key=lambda item: (item[0].endswith(".npy"), -item[1].st_ctime)):
         total += status.st_size
         if now - status.st_ctime > HOUR or total > max_bytes:
             Path(path).unlink(missing_ok=True)
@@ -132,7 +109,7 @@ def _glibc() -> ctypes.CDLL | None:
 
 @contextlib.asynccontextmanager
 async def upkeep(app: Any) -> AsyncIterator[None]:
-    """Look after all this as long as the page is served; a lifespan, for gr.Blocks.launch(app_kwargs=...)."""
+    """Delete every few seconds as long as the page is served: a lifespan for gr.Blocks.launch(app_kwargs=...)."""
 
     libc = _glibc()
     if libc is not None:
@@ -154,3 +131,4 @@ async def upkeep(app: Any) -> AsyncIterator[None]:
         yield
     finally:
         task.cancel()
+        decoding.close()

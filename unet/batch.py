@@ -21,10 +21,11 @@ from typing import Any, BinaryIO, TypeVar
 import numpy as np
 from PIL import Image
 
+from . import images
 from .archive import Archive, network_folders, picture_files, write_text
 from .compare import Scores, disagreement, score
 from .ground_truth import read_truth
-from .images import MAX_PIXELS, ImageError, Source, read_image, save_png
+from .images import MAX_PIXELS, ImageError, Source, save_png
 from .objects import Object, coco_annotation, find_objects, geojson, labelme, measurements
 from .overlay import overlay, unpainted_classes
 from .predict import Segmentation
@@ -53,11 +54,12 @@ def segment_many(
     *,
     truths: Mapping[str, Source] | None = None,
     max_pixels: int | None = MAX_PIXELS,
+    reader: Any = images,
 ) -> Iterator[Row]:
     """Segment ``pictures``, (name, source) each, into a ZIP in ``target``; yields a row each.
 
     networks: names for folders and columns. truths: ground truths by the name of their picture, see `match_truths`.
-    max_pixels: larger pictures become rows with a note.
+    max_pixels: larger pictures become rows with a note. reader: has `read_image` and `read_annotation`.
 
     The archive holds, for each network, labels/ (palette PNG of class numbers), masks/ (RGB PNG) and overlays/ (JPEG);
     scores.csv with a line for each picture and network; and classes.json. It is complete when the iterator is exhausted
@@ -66,7 +68,7 @@ def segment_many(
     pictures, rows = list(pictures), []
     files = picture_files(name for name, _ in pictures)
     with zipfile.ZipFile(target, "w") as archive:
-        work = Work(ask, network_folders(networks), archive, truths or {}, max_pixels=max_pixels)
+        work = Work(ask, network_folders(networks), archive, truths or {}, max_pixels=max_pixels, reader=reader)
         try:
             for row in work.rows((name, source, file) for (name, source), file in zip(pictures, files, strict=True)):
                 rows.append(row)
@@ -85,6 +87,7 @@ class Work:
     truths: Mapping[str, Source]
     objects: ObjectOptions | None = None
     max_pixels: int | None = MAX_PIXELS
+    reader: Any = images
     ahead: int = 0
     classes: tuple[tuple[str, ...], np.ndarray] | None = None
 
@@ -102,7 +105,7 @@ class Work:
     def _read(self, picture: tuple[str, Source, str]) -> tuple[Any, np.ndarray | None, list[str]]:
         notes: list[str] = []
         try:
-            return picture, read_image(picture[1], max_pixels=self.max_pixels, notify=notes.append), notes
+            return picture, self.reader.read_image(picture[1], max_pixels=self.max_pixels, notify=notes.append), notes
         except ImageError as error:
             return picture, None, [str(error)]
 
@@ -141,7 +144,7 @@ class Work:
             return None
         names, palette = answers[0].class_names, answers[0].palette
         try:
-            truth = read_truth(self.truths[name], names, palette, max_pixels=self.max_pixels)
+            truth = read_truth(self.truths[name], names, palette, max_pixels=self.max_pixels, reader=self.reader)
             scores = tuple(score(answer.label_map, truth.labels, len(names)) for answer in answers)
         except ValueError as error:  # ImageError and TruthError are
             notes.append(str(error))

@@ -12,11 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from .images import MAX_PIXELS, Source, read_annotation, read_image
+from . import images
+from .images import MAX_PIXELS, Source
 from .metrics import IGNORE_INDEX
 from .palette import Palette
 
@@ -53,19 +55,20 @@ def read_truth(
     palette: np.ndarray,
     *,
     max_pixels: int | None = MAX_PIXELS,
+    reader: Any = images,
 ) -> Truth:
     """Read a ground truth for the classes ``class_names``, drawn in ``palette``, uint8 (k, 3).
 
     Where a file holds numbers, these count; where it holds colours, these. A palette file holds both: its numbers
     count, unless all its colours are the classes' and stand in another order than the classes.
-    source, max_pixels: as for `read_image`.
+    source, max_pixels: as for `read_image`. reader: has `read_image` and `read_annotation`.
 
     Raises ImageError for what is no picture, TruthError for numbers or colours of other classes.
     """
     pages: list[str] = []
-    annotation = read_annotation(source, max_pixels=max_pixels, notify=pages.append)
+    annotation = reader.read_annotation(source, max_pixels=max_pixels, notify=pages.append)
     if annotation.ndim == 2:
-        numbers, colors = annotation, read_image(source, max_pixels=max_pixels, notify=lambda _: None)
+        numbers, colors = annotation, reader.read_image(source, max_pixels=max_pixels, notify=lambda _: None)
     else:  # some programs write numbers into all three channels
         colors, gray = annotation, annotation[..., 0]
         numbers = gray if (annotation == gray[..., None]).all() else None

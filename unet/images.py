@@ -39,11 +39,15 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from .structure import excess
+
 Source: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image | np.ndarray"
 
 #: Encoded pictures larger than this are refused from their header: a file of a few KB can claim any size.
 #: Up to here every format is read within 5 s and 1 GB. An array is already in memory and has no limit.
 MAX_PIXELS = 50_000_000
+#: As long may a side be, where there is a limit on pixels: indices along it take memory too.
+MAX_SIDE = 1_000_000
 
 #: Endings of the names of picture files.
 PICTURE_ENDINGS = frozenset((
@@ -74,11 +78,11 @@ _NOT_PICTURES = (
 )
 _HEAD_BYTES = 4096
 
-# What Pillow's readers raise on files that are broken, cut off or hostile. MemoryError: a size that no machine has.
-# UserWarning: its remarks on bad tags, where the caller turns warnings into errors.
+# What Pillow's readers raise on files that are broken, cut off or hostile. UserWarning: its remarks on bad tags, where
+# the caller turns warnings into errors.
 _DECODING_ERRORS = (
     OSError, SyntaxError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, EOFError, AssertionError,
-    RuntimeError, MemoryError, UserWarning, struct.error, zlib.error,
+    RuntimeError, UserWarning, struct.error, zlib.error,
 )  # fmt: skip
 # Some readers ask Pillow's global limit too: TIFF always, GIF for a frame larger than its screen.
 _BOMB_ERRORS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
@@ -270,10 +274,17 @@ def _open(source: Source, name: str) -> Iterator[Image.Image]:
             head = file.read(_HEAD_BYTES)
             file.seek(0)
         kind, reader = _kind_and_reader(head, name)
+        if kind != "JPEG":  # whose header costs nothing
+            _check_structure(kind, file, name)
         with _broken_file_is_an_image_error(name, kind):
             picture = reader(file)
         _check_not_empty(picture.size, name)
         yield picture
+
+
+def _check_structure(kind: str, file: BinaryIO, name: str) -> None:
+    if found := excess(kind, file):
+        raise ImageError(f"{name} has {found}, far too many: open it in another program and export it as PNG.")
 
 
 def _kind_and_reader(head: bytes, name: str) -> tuple[str, Callable[[BinaryIO], Image.Image]]:
@@ -321,6 +332,8 @@ def _broken_file_is_an_image_error(name: str, kind: str) -> Iterator[None]:
         yield
     except _BOMB_ERRORS as error:
         raise ImageError(f"{name} claims more pixels than can be decoded safely: make it smaller first.") from error
+    except MemoryError as error:  # a size that no machine has, or more than this process may take
+        raise ImageError(f"{name} needs more memory than there is: make it smaller first.") from error
     except _DECODING_ERRORS as error:
         raise ImageError(
             f"{name} is damaged, cut off, or an unusual kind of {kind}: "
@@ -365,6 +378,12 @@ def _decoded(
                 f"{name} has {width * height / 1e6:,.1f} million pixels ({width} x {height}), "
                 f"and the limit is {max_pixels / 1e6:,.1f} million: make it smaller first."
             )
+        if max_pixels is not None and max(width, height) > MAX_SIDE:
+            raise ImageError(
+                f"{name} has a side of {max(width, height):,} pixels, and the limit is {MAX_SIDE:,}: cut it into parts."
+            )
+    if isinstance(picture, JpegImagePlugin.JpegImageFile) and picture.fp is not None:
+        _check_structure("JPEG", picture.fp, name)
     # Before the pixels: PNG may hold a tag behind them, which image_size cannot see and this must not either.
     turn = _TURNS.get(_orientation(picture))
     with _broken_file_is_an_image_error(name, picture.format or "picture"):
