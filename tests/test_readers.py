@@ -44,13 +44,13 @@ def refusal(root, **options):
     return str(error.value)
 
 
-def photo(seed, size=(48, 64)):
+def photo(seed, size=(48, 64), noise=4):
     """Blurred noise with soft areas, like a photo out of focus."""
     rng = np.random.default_rng(seed)
     coarse = Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)).resize(
         size[::-1], Image.Resampling.BICUBIC
     )
-    return np.clip(np.asarray(coarse) + rng.normal(0, 4, (*size, 3)), 0, 255).astype(np.uint8)
+    return np.clip(np.asarray(coarse) + rng.normal(0, noise, (*size, 3)), 0, 255).astype(np.uint8)
 
 
 @pytest.mark.parametrize("folders", [("",), ("holiday", "garden"), ("train", "val"), ("images",)])
@@ -291,3 +291,45 @@ def test_broken_pictures_are_not_hidden_by_shapes(tmp_path):
     content["images"][0]["height"] += 1
     dump(tmp_path / "annotations/instances_default.json", content)
     assert "0.jpg is (32, 40), its annotation (33, 40)" in refusal(tmp_path)
+
+
+def test_photos_in_place_of_masks_are_refused(tmp_path):
+    """Pictures for restoration: noisy ones in input/, clean ones in target/; and photos in two formats."""
+    for i in range(6):
+        save(tmp_path / f"pairs/input/{i}.png", photo(i, (240, 320)))
+        save(tmp_path / f"pairs/target/{i}.png", photo(i, (240, 320), noise=0))
+        for ending in ("jpg", "png"):
+            save(tmp_path / f"twice/{i}.{ending}", photo(i))
+    assert "look like photos, not like masks" in refusal(tmp_path / "pairs")
+    assert "no annotations that belong to them" in refusal(tmp_path / "twice")
+
+
+def test_test_split_without_labels_is_left_out(tmp_path):
+    """Cityscapes keeps its test labels back: every pixel of them is void."""
+    LAYOUTS["cityscapes"](tmp_path)
+    for n in range(2):
+        name = f"test/bonn/bonn_{n}"
+        save(tmp_path / f"leftImg8bit/{name}_leftImg8bit.png", scene(n)[0])
+        save(tmp_path / f"gtFine/{name}_gtFine_labelIds.png", np.full(SIZE, 3, np.uint8))
+    (tmp_path / "leftImg8bit/test/aachen/aachen_p40_leftImg8bit.png").unlink()
+    dataset = load_dataset(tmp_path)
+    dataset.check()
+    assert len(dataset.test) == 0
+    assert "test are all void" in dataset.note
+
+
+def test_pictures_of_a_split_without_annotations_are_left_out(tmp_path):
+    LAYOUTS["a_mask_an_object"](tmp_path)
+    for n in range(2):
+        save(tmp_path / f"stage1_test/{n}a/images/{n}a.png", scene(n)[0])
+    dataset = load_dataset(tmp_path)
+    dataset.check()
+    assert "2 pictures have no annotation and are left out" in dataset.note
+
+
+def test_full_ade20k_is_refused(tmp_path):
+    for n in range(3):
+        save(tmp_path / f"training/street/{n}.jpg", scene(n)[0])
+        save(tmp_path / f"training/street/{n}_seg.png", scene(n)[0])
+        save(tmp_path / f"training/street/{n}_parts_1.png", scene(n)[0])
+    assert "full ADE20K" in refusal(tmp_path)

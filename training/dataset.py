@@ -213,6 +213,9 @@ def load_dataset(
     for name, pair in tqdm(every, "reading annotations", leave=False, disable=None):
         seen[name].append(look(pair, reading.classes))
     coding, wrong = decide(seen, splits, reading.classes, task, classes)
+    if splits["test"] and all(one.size and not coding.is_labelled(one) for one in seen["test"]):
+        reading.notes.append("the annotations of test are all void, so it is left out")  # as in Cityscapes
+        splits["test"], seen["test"] = [], []
     record = task.record() if task else {"name": root.name, "source": f"the folder {root.name}"}
     layout = reading.layout
     if coding.source and coding.source not in layout:

@@ -18,11 +18,14 @@ from unet.palette import Palette
 
 from .datasets import TASKS, Task
 from .readers.base import Annotation, ClassList, DataError, Pair
+from .readers.side_by_side import covered
 
 #: Labels as high as this are smoothed edges or object numbers rather than classes, unless the classes have names.
 MAX_NAMELESS_CLASSES = 100
 #: The values that masks of background and object have, beside 0 and 1.
 TWO_VALUES = ({0, 255}, {0, 254}, {0, 127})
+#: Colour masks with more classes than this, and with blended edges, are compared with the pictures.
+MAX_BLURRED_CLASSES = 12
 #: How far, in RGB levels, a mask's colour may be from a class's, as in ``Palette.strange_colors``.
 SAME_COLOR = 24
 
@@ -121,6 +124,13 @@ class Coding:
             labels = distances.argmin(axis=1).tolist()
         self._check(labels, seen.path.name)
         return {self.values[label] for label in labels} - {IGNORE_INDEX}
+
+    def is_labelled(self, seen: Seen) -> bool:
+        """Whether an annotation has anything but void."""
+        try:
+            return self.classes_in(seen) != set()
+        except DataError:
+            return True
 
     def _check(self, labels: Sequence[int], name: str) -> None:
         if unknown := [int(label) for label in labels if self.values[label] < 0]:
@@ -249,6 +259,11 @@ def _of_colors(train: list[Pair], seen: list[Seen], listed: ClassList, task: Tas
             palette = Palette.of_masks(_masks(train), count, names=known)
         except ValueError as error:
             raise DataError(f"the colours of the masks do not make classes: {error}") from error
+        if count is None and len(palette) > MAX_BLURRED_CLASSES and _are_photos(train, palette):
+            raise DataError(
+                f"{seen[0].path} and the others look like photos, not like masks: {palette.reason}. If they are masks, "
+                "say how many classes they have with --classes"
+            )
         colors, note = palette.colors, palette.reason
         exact = count is None and all(one.colors and one.colors <= {*map(tuple, colors.tolist())} for one in seen)
         names = palette.names or tuple(f"class {i}" for i in range(len(palette)))
@@ -269,6 +284,15 @@ def _masks(pairs: list[Pair]) -> Iterator[np.ndarray]:
             continue  # named by Dataset.check
         if colors is not None:
             yield colors
+
+
+def _are_photos(pairs: list[Pair], palette: Palette) -> bool:
+    """Whether the colours that fill the masks fill the pictures as well."""
+    alike = 0
+    for pair in pairs[:10]:
+        mask, picture = pair.read_annotation().colors(), pair.read_image()
+        alike += mask is not None and covered(palette, mask) - covered(palette, picture) < 0.1
+    return alike * 2 > len(pairs[:10])
 
 
 def _distances(colors: np.ndarray, palette: np.ndarray) -> np.ndarray:

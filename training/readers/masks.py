@@ -11,7 +11,9 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-from unet.images import PICTURE_ENDINGS
+from PIL import Image
+
+from unet.images import PICTURE_ENDINGS, ImageError, read_image
 from unet.metrics import IGNORE_INDEX
 
 from ..datasets import CITYSCAPES_CLASSES
@@ -56,11 +58,12 @@ IMAGE_AFFIXES = re.compile(
 MASK_AFFIXES = re.compile(
     r"(?:^(?:gt|mask|masks|label|labels|seg|segmentation|annotation)[-_ ])|(?:[-_. ](?:gtFine_labelIds"
     r"|gtFine_labelTrainIds|gtFine_color|gtCoarse_labelIds|labelIds|labelTrainIds|masks?|labels?|lab|seg|segmentation|segmented|annotation"
-    r"|anno|gt|groundtruth|ground_truth|manual1|1stHO|trimap|L|P|color_mask|mask_color))$",
+    r"|anno|gt|groundtruth|ground_truth|manual1|1stHO|ah|trimap|L|P|color_mask|mask_color))$",
     re.IGNORECASE,
 )
 OTHER_AFFIXES = re.compile(
-    r"[-_. ](?:instanceIds|instances?|2ndHO|manual2|parts_\d+|polygons|viz|vis|overlay|(?:training|test)_mask)$",
+    r"[-_. ](?:instanceIds|instances?|2ndHO|manual2|superpixels|parts_\d+|polygons|viz|vis|overlay|training_mask"
+    r"|test_mask)$",
     re.IGNORECASE,
 )
 #: What may lie among pictures without being one of them. Anything else there was meant to be one.
@@ -161,9 +164,18 @@ def _beside(files: list[_File]) -> tuple[list[_File], list[_File]]:
             return images, masks
     photos = [file for file in files if file.path.suffix.lower() in (".jpg", ".jpeg")]
     rest = [file for file in files if file.path.suffix.lower() in (".png", ".gif", ".bmp", ".tif")]
-    if photos and {file.key(None) for file in photos} == {file.key(None) for file in rest}:
+    same = photos and {file.key(None) for file in photos} == {file.key(None) for file in rest}
+    if same and all(_has_few_colors(file.path) for file in rest[:5]):
         return photos, rest
     return files, []
+
+
+def _has_few_colors(path: Path) -> bool:
+    """Whether a picture may be a mask: photos saved in two formats are none."""
+    try:
+        return Image.fromarray(read_image(path)).getcolors(64) is not None
+    except ImageError:
+        return True  # the scan of all masks names it
 
 
 def _common_folder(folder: Folder) -> int:
@@ -236,11 +248,14 @@ def _by_case(images: list[_File], masks: list[_File], reading: Reading) -> bool:
     if not all(len(pictures) == 1 for pictures, _ in cases.values()):
         return False
     several = any(len(found) > 1 for _, found in cases.values())
+    annotated = {split for (split, _), (_, found) in cases.items() if found}
+    if left_out := sum(split not in annotated for split, _ in cases):
+        reading.notes.append(f"{left_out} pictures have no annotation and are left out")
     for (split, _), ((picture,), found) in sorted(cases.items()):
         if found:
             mask = ObjectMasks(found[0].parent, tuple(sorted(found))) if several else Mask(found[0])
             reading.add(split, Pair(picture, mask))
-        else:
+        elif split in annotated:
             reading.problems.append(f"{picture} has no mask beside it")
     if several:
         reading.layout = "a folder a picture, a mask an object"

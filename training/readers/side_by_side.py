@@ -35,7 +35,7 @@ def fits(folder: Folder) -> str:
     except ValueError:
         return ""
     masks = sum(
-        (right := _covered(palette, mask)) >= COVERED and right - _covered(palette, photo) >= CONTRAST
+        (right := covered(palette, mask)) >= COVERED and right - covered(palette, photo) >= CONTRAST
         for photo, mask in pairs
     )
     return f"{len(palette)} colours fill the right halves" if masks >= 0.9 * len(pairs) else ""
@@ -57,7 +57,7 @@ def _halves(paths: list[Path]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
             continue  # the scan of all pictures names it
 
 
-def _covered(palette: Palette, image: np.ndarray) -> float:
+def covered(palette: Palette, image: np.ndarray) -> float:
     """The share of the pixels within 16 levels of one of the colours."""
     distance = np.subtract(image, palette.colors[palette.encode(image)], dtype=np.float32)
     return float(np.mean((distance**2).sum(axis=2) <= 16**2))
