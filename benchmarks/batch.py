@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> None:
                 how = "beside the network" if ahead else "in turn"
                 rows.append((name, how, f"{count / whole:.1f}", f"{100 * in_network / whole:.1f} %"))
     columns = ("network", "files read and written", "pictures a second", "time in the network")
-    text = f"{header} {count} JPEG photos of {SIZE[0]}x{SIZE[1]}, for one network at a time."
+    text = f"{header}. {count} JPEG photos of {SIZE[0]}x{SIZE[1]}, for one network at a time."
     publish("batch", f"{text}\n\n{table(columns, rows, text=2)}", write=args.write)
 
 

@@ -218,8 +218,8 @@ def resident(which: str, process: int | str = "self") -> int:
 
 
 @contextmanager
-def serve(weights: Path) -> Iterator[Page]:
-    """`python app.py` on a free port, once it answers; terminated afterwards."""
+def serve(weights: Path, **environment: str) -> Iterator[Page]:
+    """`python app.py` on a free port, with these variables, once it answers; terminated afterwards."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -232,6 +232,7 @@ def serve(weights: Path) -> Iterator[Page]:
             "GRADIO_TEMP_DIR": str(cache),
             "HF_HUB_OFFLINE": "1",
             "BROWSER": "true",  # the command of this name, which does nothing, in place of a browser
+            **environment,
         }
         started = time.perf_counter()
         with log.open("wb") as output:

@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> None:
             (network.bundle.architecture if network else "true masks", *row) for row in errors(counts, true_counts)
         ]
     columns = ("masks", "touching nuclei", "all nuclei", "error a picture, mean", "median")
-    text = f"{machine('torch', 'scipy')} {sum(true_counts.values())} nuclei in {len(true_counts)} pictures."
+    text = f"{machine('torch', 'scipy')}. {sum(true_counts.values())} nuclei in {len(true_counts)} pictures."
     publish("objects", f"{text}\n\n{table(columns, rows, text=2)}", write=args.write)
 
 

@@ -5,13 +5,10 @@ import io
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
-import time
 import urllib.request
 import zipfile
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,6 +25,7 @@ from pages import PATIENCE, SIDES, answers, looked_at, saved, shows, size_of_vie
 from PIL import Image
 from playwright.sync_api import expect
 
+import app
 from page import answer as answer_section
 from page import inside, many, networks, programs, session
 from page.viewer.patterns import pattern_numbers
@@ -39,6 +37,9 @@ from unet.images import read_annotation, read_image, save_png
 from unet.overlay import overlay
 
 ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "benchmarks"))
+from measuring import serve  # noqa: E402
+
 EXAMPLES = ROOT / "weights" / "nuclei" / "examples"
 PICTURE = (EXAMPLES / "fluorescence.jpg").read_bytes()
 
@@ -55,45 +56,10 @@ def weights(tmp_path_factory):
     return folder
 
 
-@contextmanager
-def serve(weights, folder, **environment):
-    """The page, started as a person starts it, on a free port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    environment = {
-        "UNET_WEIGHTS": str(weights),
-        "GRADIO_SERVER_PORT": str(port),
-        "GRADIO_TEMP_DIR": str(folder / "cache"),
-        "HF_HUB_OFFLINE": "1",
-        "BROWSER": "true",  # the command: what the page opens itself in does nothing
-        **environment,
-    }
-    url = f"http://127.0.0.1:{port}/"
-    with (folder / "log").open("wb") as log:
-        server = subprocess.Popen(
-            [sys.executable, "app.py"], cwd=ROOT, env=os.environ | environment, stdout=log, stderr=log
-        )
-        try:
-            deadline = time.monotonic() + 90
-            while True:
-                try:
-                    urllib.request.urlopen(url, timeout=5).close()
-                    break
-                except OSError:
-                    assert server.poll() is None, (folder / "log").read_text()
-                    assert time.monotonic() < deadline, (folder / "log").read_text()
-                    time.sleep(0.1)
-            yield url
-        finally:
-            server.terminate()
-            server.wait(20)
-
-
 @pytest.fixture(scope="module")
-def address(weights, tmp_path_factory):
-    with serve(weights, tmp_path_factory.mktemp("server"), GRADIO_MCP_SERVER="True") as url:
-        yield url
+def address(weights):
+    with serve(weights, GRADIO_MCP_SERVER="True") as page:
+        yield page.url
 
 
 @pytest.fixture
@@ -1042,11 +1008,11 @@ def test_importing_loads_no_weights_and_touches_no_network(weights):
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=environment, check=True, timeout=90)
 
 
-def test_started_as_a_space_it_answers(weights, picture, tmp_path):
+def test_started_as_a_space_it_answers(weights, picture):
     """With the variables that Spaces set; the server then listens on every address and opens no browser."""
     as_a_space = {"SPACE_ID": "ann/two-u-nets", "SYSTEM": "spaces", "GRADIO_SERVER_NAME": "0.0.0.0"}
-    with serve(weights, tmp_path, **as_a_space, SPACE_HOST="", SPACE_AUTHOR_NAME="ann", BROWSER="false") as url:
-        client = Client(url, verbose=False)
+    with serve(weights, **as_a_space, SPACE_HOST="", SPACE_AUTHOR_NAME="ann", BROWSER="false") as page:
+        client = Client(page.url, verbose=False)
         labels = Image.open(client.predict(handle_file(picture), "garden", "crop-concat", api_name="/segment"))
     expected = Segmenter.load(weights / "garden" / "crop-concat")(read_image(picture)).label_map
     np.testing.assert_array_equal(np.asarray(labels), expected)
@@ -1127,13 +1093,12 @@ def test_a_network_that_ran_short_of_memory_says_so(networks_here, monkeypatch, 
     assert asked["notes"] == ["crop-concat: There was too little GPU memory."]
 
 
-def test_without_bundles_it_says_what_to_do(tmp_path):
-    environment = os.environ | {"UNET_WEIGHTS": str(tmp_path)}
-    result = subprocess.run(
-        [sys.executable, "app.py"], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=90
-    )
-    assert result.returncode == 1
-    assert "Train them with `python train.py`" in result.stderr
+def test_without_bundles_it_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setattr(networks, "WEIGHTS", str(tmp_path))
+    networks.tasks.cache_clear()
+    with pytest.raises(SystemExit, match=r"Train them with `python train\.py`"):
+        app.build_demo()
+    networks.tasks.cache_clear()
 
 
 def test_committed_bundles_load_and_answer():
