@@ -20,7 +20,7 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio i
 import gradio as gr
 import spaces  # noqa: F401 - ZeroGPU: to be imported before torch, which comes with the library
 
-from page import answer, code, inside, many, networks, palettes, picture, programs, scores, top, visitors
+from page import answer, camera, code, inside, many, networks, palettes, picture, programs, scores, top, visitors
 from page.refusals import Page, say_what_there_is
 from page.session import State, choose_sides, examples, read_picture, segmentations
 from page.visitors import HOUR
@@ -66,6 +66,7 @@ def build_demo() -> gr.Blocks:
                 with gr.Accordion("What am I looking at?", open=False, elem_id="explanation"):
                     gr.Markdown((HERE / "explanation.md").read_text(encoding="utf-8"))
             with gr.Column(scale=8, min_width=300, elem_id="answer"):
+                camera.build(state.sides, *colours.settings)
                 result = answer.build(state, tasks[0])
         judged = scores.build()
         look_inside = inside.build(state)
@@ -177,7 +178,7 @@ def launch(demo: gr.Blocks, **options: Any) -> Any:
     demo.queue(max_size=64, default_concurrency_limit=2, api_open=False)
     return demo.launch(
         theme=page_theme(),
-        css_paths=[HERE / "page.css", HERE / "viewer" / "viewer.css", HERE / "inside.css"],
+        css_paths=[HERE / "page.css", HERE / "viewer" / "viewer.css", HERE / "camera.css", HERE / "inside.css"],
         head=f"<script>{(HERE / 'scripts' / 'page.js').read_text(encoding='utf-8')}</script>",
         max_threads=8,
         show_error=False,

@@ -19,6 +19,8 @@ BUTTONS = f"""
   <button type="button" data-way="choose" title="Choose a picture from this device">{{file}}<span>Choose</span></button>
   <button type="button" data-way="camera" title="Take a picture">{{camera}}<span>Camera</span></button>
   <button type="button" data-way="paste" title="Paste a picture">{{paste}}<span>Paste</span></button>
+  <button type="button" role="switch" aria-checked="false" data-live title="Both networks on what the camera sees">
+    {{live}}<span>Live</span></button>
 </div>
 <p class="quiet">or drop a picture anywhere, up to {MAX_PIXELS // 10**6} million pixels.</p>
 <p class="note" role="status"></p>
@@ -26,6 +28,7 @@ BUTTONS = f"""
 ICONS = {
     "file": "M2 13V3h5l2 2h5v8z",
     "camera": "M2 5h3l1-2h4l1 2h3v8H2zM8 6.5a2.2 2.2 0 1 0 0 4.4 2.2 2.2 0 0 0 0-4.4",
+    "live": "M1 4h9v8H1zM10 7l5-3v8l-5-3",
     "paste": "M5 3H3v11h10V3h-2M6 2h4v3H6z",
 }
 

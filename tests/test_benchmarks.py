@@ -14,6 +14,7 @@ from unet import Segmenter
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
+import camera  # noqa: E402
 import growth  # noqa: E402
 import inference  # noqa: E402
 import load  # noqa: E402
@@ -56,7 +57,7 @@ def served(page, monkeypatch):
     def serve(*_):
         yield page
 
-    for script in (start, users, load):
+    for script in (camera, start, users, load):
         monkeypatch.setattr(script, "serve", serve)
 
 
@@ -215,6 +216,16 @@ def test_users(weights, capsys):
     found = rows(capsys.readouterr().out)
     assert found["answered"] == ["4 of 4"]
     assert float(found["k colours meanwhile"][0].split()[0]) > 0
+
+
+@pytest.mark.usefixtures("served")
+def test_camera(weights, capsys):
+    camera.main(["--quick", "--weights", str(weights), "--task", "nuclei"])
+    found = rows(capsys.readouterr().out)
+    assert len(found) == 4 + 1
+    for rate, lag in found.values():
+        assert rate == "answers a second" or float(rate.split()[0]) > 0
+        assert lag == "lag" or float(lag.split()[0]) > 0
 
 
 @pytest.mark.usefixtures("served")

@@ -39,8 +39,7 @@ async function camera() {
     const stream = await navigator.mediaDevices.getUserMedia({ video: true });
     stream.getTracks().forEach((track) => track.stop());
   } catch (error) {
-    const missing = error.name === "NotFoundError" || !navigator.mediaDevices;
-    return say(missing ? "No camera was found." : "The camera is not allowed: allow it in the address bar of the browser.");
+    return say(unetLive.refusal(error));
   }
   trigger("camera");
   // Its own first click is made for the visitor, who has asked once already.

@@ -58,6 +58,7 @@ async function show(value) {
     Object.assign(answer, { labels: [plane(0), plane(1)], confidences: [plane(2), plane(3)] });
     answer.truth = facts.truth ? plane(4) : null;
   } else {
+    if (original) window.unetLive?.stop(); // another picture takes the camera's place
     original = { key: facts.key, picture };
     answer.colors = null;
   }

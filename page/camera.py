@@ -1,0 +1,139 @@
+"""The live camera: both networks on a visitor's webcam, or the picture in k colours.
+
+A frame is an event of its own, not a gr.Image stream: the browser sends the next one when the answer to the last one is
+drawn, so none waits, and visitors take turns frame by frame. Nothing of a frame is kept but its k colours, in the
+visitor's own session.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import os
+import time
+from html import escape
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import gradio as gr
+import numpy as np
+from PIL import Image
+
+from page import networks
+from page.networks import Sides
+from page.refusals import refusal
+from page.session import COLOR_SPACES, known
+from unet.images import ImageError, read_image
+from unet.overlay import OPACITY, unpainted_classes
+from unet.palette import Palette, PaletteLadder
+
+HERE = Path(__file__).parent
+
+JPEG = "data:image/jpeg;base64,"
+FRAME_BYTES = 200_000  # of a frame as text; the browser sends about 10,000
+FRAME_PIXELS = 640 * 480  # the browser sends 320 x 240
+REFRESH = 1.0  # seconds for which k colours serve, or more where fitting them takes more than a tenth of it
+VIEWS = {"Overlay": "Each network’s classes over the picture", "Colours": "The picture in k colours"}
+
+PANES = """
+<div class="live" hidden>
+  <div class="panes">{panes}</div>
+  <div class="live-bar">
+    <div class="segments" role="radiogroup" aria-label="Live view">{views}</div>
+    <p class="pace"></p>
+    <button type="button" data-stop>Stop the camera</button>
+  </div>
+</div>
+"""
+PANE = '<figure><figcaption></figcaption><canvas role="img"></canvas></figure>'
+VIEW = '<label title="{title}"><input type="radio" name="live-view" value="{name}"><span>{name}</span></label>'
+
+
+class Fitted(NamedTuple):
+    """The palette of a frame, which serves the next ones too: fitted to each it would take longer, and flicker."""
+
+    palette: Palette
+    asked: tuple[int, str]  # k and space
+    until: float  # of time.monotonic()
+
+
+def build(sides: gr.State, colors: gr.Slider, space: gr.Radio) -> gr.HTML:
+    """Draw the panes where it is called, inside gr.Blocks; any element with data-live switches them."""
+    views = "".join(VIEW.format(name=name, title=escape(title)) for name, title in VIEWS.items())
+    live = gr.HTML(
+        html_template=PANES.format(panes=2 * PANE, views=views),
+        js_on_load=(HERE / "scripts" / "camera.js").read_text(encoding="utf-8"),
+        elem_id="live",
+        apply_default_css=False,
+    )
+    fitted = gr.State(time_to_live=60)
+    answered = live.frame(
+        answer,
+        [sides, colors, space, fitted],
+        [live, fitted],
+        concurrency_id="camera",
+        concurrency_limit=1,
+        trigger_mode="multiple",  # the browser keeps count itself
+        show_progress="hidden",
+        api_visibility="private",
+    )
+    answered.failure(None, js="() => unetLive.stop()", api_visibility="private")
+    return live
+
+
+def answer(
+    sides: Sides | None, colors: int, space: str, fitted: Fitted | None, event: gr.EventData
+) -> tuple[dict[str, Any], Fitted | None]:
+    """What both panes draw of a frame {picture, number, view} -> (value of the panes, the palette to go on with).
+
+    Of each pane its name, and the layer to draw over the frame, as a PNG in a data URL.
+    """
+    frame = read_frame(getattr(event, "picture", None))
+    if getattr(event, "view", None) == "Colours":
+        fitted = fit(frame, int(colors), COLOR_SPACES[space], fitted)
+        solid = np.full(len(fitted.palette), 255)
+        layer = _layer(fitted.palette.encode(frame), fitted.palette.colors, solid)
+        count = len(fitted.palette)
+        panes = [{"name": "Camera", "layer": None}, {"name": f"{count} colour{'s' * (count > 1)}", "layer": layer}]
+    else:
+        panes = [{"name": side.name, "layer": _overlay(side.location, frame)} for side in known(sides)]
+    return {"number": getattr(event, "number", None), "panes": panes}, fitted
+
+
+def read_frame(sent: Any) -> np.ndarray:
+    """A frame as it was sent, a JPEG in a data URL -> uint8 (h, w, 3). Raises gr.Error for anything else."""
+    if not isinstance(sent, str) or not sent.startswith(JPEG) or len(sent) > FRAME_BYTES:
+        raise refusal(f"A frame is a JPEG in a data URL of at most {FRAME_BYTES:,} characters.")
+    try:
+        return read_image(base64.b64decode(sent[len(JPEG) :], validate=True), max_pixels=FRAME_PIXELS)
+    except (binascii.Error, ImageError) as error:
+        raise refusal(f"The frame cannot be read: {error}") from error
+
+
+def fit(frame: np.ndarray, colors: int, space: str, last: Fitted | None) -> Fitted:
+    """The ``last`` palette while it is fresh and has what is asked for, or one of this frame uint8 (h, w, 3)."""
+    asked, start = (colors, space), time.monotonic()
+    if last and last.asked == asked and start < last.until:
+        return last
+    palette = PaletteLadder(frame[::4, ::4], max_colors=colors, space=space)[colors]
+    end = time.monotonic()
+    return Fitted(palette, asked, end + max(REFRESH, 10 * (end - start)))
+
+
+def _overlay(location: str, frame: np.ndarray) -> str:
+    # On ZeroGPU the processor answers: a stream would use a visitor's minutes up at once.
+    network = networks.segmenter(location, "cpu" if os.environ.get("SPACES_ZERO_GPU") else None)
+    found = network(frame)
+    opacity = np.full(len(found.class_names), round(255 * OPACITY))
+    opacity[list(unpainted_classes(found.class_names))] = 0
+    return _layer(found.label_map, found.palette, opacity)
+
+
+def _layer(label_map: np.ndarray, colors: np.ndarray, opacity: np.ndarray) -> str:
+    """uint8 (h, w), (k, 3) and (k,) -> an indexed PNG in a data URL."""
+    picture = Image.fromarray(label_map)
+    picture.putpalette(np.column_stack([colors, opacity]).astype(np.uint8).tobytes(), "RGBA")
+    content = io.BytesIO()
+    picture.save(content, "PNG", compress_level=1)
+    return "data:image/png;base64," + base64.b64encode(content.getvalue()).decode()
