@@ -29,7 +29,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision.transforms import ColorJitter
 
-import train
 from training.augment import PixelStore
 from training.dataset import Dataset
 from training.datasets import TASKS
@@ -44,7 +43,7 @@ from unet.model import ARCHITECTURES, UNet
 from unet.predict import Segmenter
 
 SIDES = ("residual-add", "crop-concat")
-DEFAULTS = train.parse_arguments([])  # of train.py
+DEFAULTS = Recipe()  # of train.py
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -329,7 +329,7 @@ class _Handler(BaseHTTPRequestHandler):
         gated = "manual" if repo.gated else False
         self.answer(200, {"id": repo.id, "sha": sha, "private": repo.private, "gated": gated, "siblings": siblings})
 
-    def tree(self, body: bytes, kind: str, repo_id: str, revision: str) -> None:
+    def entries(self, kind: str, repo_id: str, revision: str) -> list[dict]:
         repo = self.repo(kind, repo_id)
         entries = []
         for path, (content, is_lfs) in repo.commits[self.at(repo, revision)].items():
@@ -344,7 +344,14 @@ class _Handler(BaseHTTPRequestHandler):
             if is_lfs:
                 entry["lfs"] = {"oid": sha256, "size": len(content), "pointerSize": len(pointer)}
             entries.append(entry)
-        self.answer(200, entries)
+        return entries
+
+    def tree(self, body: bytes, kind: str, repo_id: str, revision: str) -> None:
+        self.answer(200, self.entries(kind, repo_id, revision))
+
+    def paths_info(self, body: bytes, kind: str, repo_id: str, revision: str) -> None:
+        wanted = parse_qs(body.decode())["paths"] if body[:1] != b"{" else json.loads(body)["paths"]
+        self.answer(200, [entry for entry in self.entries(kind, repo_id, revision) if entry["path"] in wanted])
 
     def refs(self, body: bytes, kind: str, repo_id: str) -> None:
         repo = self.repo(kind, repo_id)
@@ -451,6 +458,7 @@ ROUTES = [
     ("GET|POST|DELETE", r"/api/spaces/([^/]+/[^/]+)/variables", _Handler.variables),
     ("GET", _REPO + r"(?:/revision/([^/]+))?", _Handler.info),
     ("GET", _REPO + r"/tree/([^/]+)", _Handler.tree),
+    ("POST", _REPO + r"/paths-info/([^/]+)", _Handler.paths_info),
     ("GET", _REPO + r"/refs", _Handler.refs),
     ("POST", _REPO + r"/tag/([^/]+)", _Handler.tag),
     ("POST", _REPO + r"/preupload/([^/]+)", _Handler.preupload),

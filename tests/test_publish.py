@@ -1,5 +1,6 @@
 """Pushing, with the real client against a Hub on loopback (loopback_hub.py)."""
 
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -186,7 +187,7 @@ def test_a_push_cut_off_at_any_request_leaves_the_old_or_the_new_revision(hub, t
     for at in range(requests):
         hub.restore(before)
         hub.fault = Fault(at, kind, times)
-        refusal = refused(push_bundles, new, tag="v1", progress=False)
+        refusal = refused(push_bundles, new, tag="v1")
         assert refusal or kind != "error"
         assert "\n" not in refusal
         hub.fault = None
@@ -194,7 +195,7 @@ def test_a_push_cut_off_at_any_request_leaves_the_old_or_the_new_revision(hub, t
         if ("model", names["residual-concat"]) in hub.repos:
             files = hub.model(names["residual-concat"]).files
             assert list(files) == [".gitattributes"] or files == last[names["residual-concat"]]
-        push_bundles(new, tag="v1", progress=False)
+        push_bundles(new, tag="v1")
         for repo_id, files in last.items():
             repo = hub.model(repo_id)
             assert repo.files == files
@@ -227,9 +228,9 @@ app_file: app.py
 """
 
 
-@pytest.fixture(params=["git", "no git"])
-def tree(request, tmp_path):
-    """A small project, in a git checkout or without git."""
+@pytest.fixture
+def tree(tmp_path):
+    """A small project, in a git checkout."""
     tree = tmp_path / "tree"
     for name, text in {
         "README.md": README,
@@ -249,10 +250,9 @@ def tree(request, tmp_path):
         (tree / name).parent.mkdir(parents=True, exist_ok=True)
         (tree / name).write_text(text)
     save_bundle(tree / "weights" / "streets" / "residual-add")
-    if request.param == "git":
-        subprocess.run(["git", "init", "-q", str(tree)], check=True)
-        subprocess.run(["git", "-C", str(tree), "add", "."], check=True)
-        (tree / "untracked.txt").write_text("no")
+    subprocess.run(["git", "init", "-q", str(tree)], check=True)
+    subprocess.run(["git", "-C", str(tree), "add", "."], check=True)
+    (tree / "untracked.txt").write_text("no")
     return tree
 
 
@@ -313,6 +313,13 @@ def test_a_tree_that_would_not_start_is_refused(hub, tree):
     assert not hub.repos
 
 
+def test_a_tree_without_git_is_refused_with_what_to_do(hub, tree):
+    shutil.rmtree(tree / ".git")
+    with pytest.raises(HubError, match=r"A Space is what git tracks.*git init"):
+        push_space(tree, "two-u-nets")
+    assert not hub.requests
+
+
 def test_names_and_tokens_of_a_space(hub, tree, monkeypatch):
     for name in ("", "a b", "a/b/c", "-x"):
         with pytest.raises(HubError, match=r"no name for a Space"):
@@ -337,12 +344,12 @@ def test_a_space_cut_off_at_any_request_is_old_or_new(hub, tree, kind):
     for at in range(requests):
         hub.restore(before)
         hub.fault = Fault(at, kind, 1 if kind == "lost" else 10**9)
-        refusal = refused(push_space, tree, "two-u-nets", namespace="ann", progress=False)
+        refusal = refused(push_space, tree, "two-u-nets", namespace="ann")
         assert refusal or kind == "lost"
         assert "\n" not in refusal
         hub.fault = None
         assert hub.space("ann/two-u-nets").files in (old, new)
-        push_space(tree, "two-u-nets", namespace="ann", progress=False)
+        push_space(tree, "two-u-nets", namespace="ann")
         assert hub.space("ann/two-u-nets").files == new
         assert hub.space("ann/two-u-nets").variables == {"UNET_WEIGHTS": "ann"}
         assert len(hub.space("ann/two-u-nets").messages) == 3

@@ -1,1 +1,6 @@
 """What only train.py needs: data sets, augmentation, and the training loop."""
+
+import time
+
+#: When the process was about to import torch, in the seconds of time.monotonic(): --minutes counts from here.
+STARTED = time.monotonic()

@@ -38,6 +38,7 @@ class RunState:
         self.average = average
         self.step = 0
         self.seconds = 0.0
+        self.budget: float | None = None  # seconds, of a run that ends after a given time
         self.best_score = -math.inf
         self.best_step = 0
         self.best_weights = copy.deepcopy(average.module.state_dict())
@@ -49,12 +50,12 @@ class RunState:
             self.best_weights = copy.deepcopy(self.average.module.state_dict())
 
     def state_dict(self) -> dict[str, Any]:
-        numbers = {name: getattr(self, name) for name in ("step", "seconds", "best_score", "best_step")}
+        numbers = {name: getattr(self, name) for name in ("step", "seconds", "budget", "best_score", "best_step")}
         return {"average": self.average.state_dict(), "best_weights": self.best_weights} | numbers
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.average.load_state_dict(state["average"])
-        for name in ("step", "seconds", "best_score", "best_step", "best_weights"):
+        for name in ("step", "seconds", "budget", "best_score", "best_step", "best_weights"):
             setattr(self, name, state[name])
 
 

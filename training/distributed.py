@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Sequence
 
 import torch
 import torch.distributed.nn.functional as distributed
@@ -37,6 +38,15 @@ def gather(x: Tensor, accelerator: Accelerator) -> Tensor:
     Every process then has the whole batch's loss, whose gradient is the mean over processes, which is what DDP takes.
     """
     return torch.cat(distributed.all_gather(x)) if accelerator.num_processes > 1 else x
+
+
+def agree(values: Sequence[float], accelerator: Accelerator) -> list[float]:
+    """The largest of each of the ``values`` over all processes: what decides the next step must be one for all."""
+    if accelerator.num_processes == 1:
+        return list(values)
+    largest = torch.tensor(values, dtype=torch.double, device=accelerator.device)
+    torch.distributed.all_reduce(largest, torch.distributed.ReduceOp.MAX)
+    return largest.tolist()
 
 
 class GlobalBatchNorm(nn.BatchNorm2d):

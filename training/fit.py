@@ -6,6 +6,7 @@ drops. So a resumed run continues exactly where it stopped.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 import signal
@@ -26,9 +27,10 @@ from unet.model import BATCH_NORM_MOMENTUM, UNet
 
 from .augment import PixelStore
 from .checkpoint import Interrupted, RunFolder, RunState, TrainingError
-from .distributed import GlobalBatchNorm, gather
+from .distributed import GlobalBatchNorm, agree, gather
 from .loss import SegmentationLoss, class_weights
 from .recipe import Recipe
+from .schedule import EpochSchedule, Schedule
 
 RECENT = 20  # steps between two looks at the loss: each look waits for the device
 
@@ -51,6 +53,8 @@ def fit(
     folder: Path,
     resume: bool = False,
     save_every: int = 1,
+    schedule: Schedule | None = None,
+    budget: float | None = None,
     title: str = "training",
     names: Sequence[str] = (),
     identity: Mapping[str, Any] | None = None,
@@ -59,6 +63,7 @@ def fit(
 
     validate: the score of a network in eval mode, higher is better; it decides which weights are the best.
     folder: where the checkpoint and the history are kept; a kill at any moment loses ``save_every`` epochs at most.
+    schedule: how long the run is; None for the recipe's epochs. budget: seconds, for a TimeSchedule.
     names: of the store's pictures, for the message about a loss that is not finite.
     identity: what else, beside recipe, network and pictures, a resumed run must have in common with its beginning.
     Several processes train as one would on the same batches: BatchNorm and loss are those of the whole batch, and only
@@ -67,45 +72,61 @@ def fit(
     False, where the checkpoint cannot be written, where a batch cannot be shared out evenly, or where the loss is not
     finite, and Interrupted after Ctrl-C or SIGTERM, with everything saved.
     """
-    if recipe.batch_size % accelerator.num_processes:
-        raise TrainingError(
-            f"a batch of {recipe.batch_size} cannot be shared out evenly among {accelerator.num_processes} processes; "
-            f"--batch-size must be a multiple of {accelerator.num_processes}"
-        )
-    run = _Run(net, store, recipe, accelerator, names)
+    run = _Run(net, store, recipe, accelerator, names, schedule)
+    run.state.budget = budget
     run_folder = RunFolder(folder, accelerator)
     with (
         run_folder.open(run.settings() | dict(identity or {}), run.state, resume=resume),
         _stop_signals_as_a_flag() as stopped,
-        tqdm(total=run.steps, initial=run.state.step, desc=title, disable=not accelerator.is_main_process,
+        tqdm(total=run.steps or None, initial=run.state.step, desc=title, disable=not accelerator.is_main_process,
              dynamic_ncols=True) as bar,
     ):  # fmt: skip
         run.start_clock()
-        while run.state.step < run.steps:
+        while not run.is_over:
             run.train_step()
+            bar.total = run.steps
             bar.update()
+            (stop,) = agree([stopped()], accelerator)
             if run.at_end_of_epoch or run.state.step % RECENT == 0:
                 bar.set_postfix_str(f"loss {run.recent_loss():.3f}, best {max(0, run.state.best_score):.3f}")
             if run.at_end_of_epoch:
                 epoch = run.end_of_epoch(validate)
-                if epoch % save_every == 0 or epoch == recipe.epochs:
+                if epoch % save_every == 0 or run.is_over:
                     run.save(run_folder)
-            if stopped():
+            if stop:
                 run.save(run_folder)
                 raise Interrupted(f"stopped at step {run.state.step} of {run.steps}; everything is saved in {folder}")
     return run.result()
+
+
+def seconds_a_step(net: UNet, store: PixelStore, recipe: Recipe, accelerator: Accelerator) -> float:
+    """What a training step takes, measured on a copy of ``net`` after a first step."""
+    run = _Run(copy.deepcopy(net), store, recipe, accelerator, (), None)
+    run.start_clock()
+    run.train_step()
+    first = run.state.seconds
+    for _ in range(2):
+        run.train_step()
+    return (run.state.seconds - first) / 2
 
 
 class _Run:
     """The network, optimizer and averages of one run, and the steps they take."""
 
     def __init__(
-        self, net: UNet, store: PixelStore, recipe: Recipe, accelerator: Accelerator, names: Sequence[str]
+        self,
+        net: UNet,
+        store: PixelStore,
+        recipe: Recipe,
+        accelerator: Accelerator,
+        names: Sequence[str],
+        schedule: Schedule | None,
     ) -> None:
+        _check_batch(net, recipe, accelerator)
         self.store, self.recipe, self.accelerator, self.names = store, recipe, accelerator, names
         self.config = net.config
         self.steps_per_epoch = math.ceil(len(store) / recipe.batch_size)
-        self.steps = recipe.epochs * self.steps_per_epoch
+        self.schedule = schedule or EpochSchedule(recipe.epochs, self.steps_per_epoch, recipe.validate_every)
         weights = class_weights(store.class_shares(self.config.num_classes)) if recipe.class_weights else None
         self.loss = SegmentationLoss(self.config.num_outputs, weights, dice_weight=recipe.dice).to(accelerator.device)
         net = net.to(accelerator.device, memory_format=torch.channels_last)
@@ -118,8 +139,7 @@ class _Run:
         optimizer = torch.optim.AdamW(
             net.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
         )
-        decay = math.exp(-1 / max(1, recipe.ema * self.steps))
-        self.average = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+        self.average = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(), use_buffers=True)
         self.state = RunState(self.average)
         self.model, self.optimizer = accelerator.prepare(net, optimizer)
         accelerator.register_for_checkpointing(self.state)
@@ -136,19 +156,30 @@ class _Run:
         return dataclasses.asdict(self.recipe) | network | pictures | statistics
 
     @property
+    def steps(self) -> int:
+        """Of the whole run, an estimate where its time is given."""
+        return self.schedule.steps(self.state)
+
+    @property
     def at_end_of_epoch(self) -> bool:
-        return self.state.step % self.steps_per_epoch == 0
+        return self.state.step % self.steps_per_epoch == 0 or self.is_over
 
     def start_clock(self) -> None:
         """Count seconds from now on, after those of the checkpoint."""
         self.started = time.perf_counter() - self.state.seconds
+        self.is_over = self.schedule.is_over(self.state)
+
+    def _read_clock(self) -> None:
+        (self.state.seconds,) = agree([time.perf_counter() - self.started], self.accelerator)
+        self.is_over |= self.schedule.is_over(self.state)
 
     def train_step(self) -> None:
         """One batch: forward, backward, update, average."""
         step, recipe, accelerator = self.state.step, self.recipe, self.accelerator
         images, labels = self._batch(step)
+        progress, share = self.schedule.progress(self.state), self.schedule.share(self.state)
         for group in self.optimizer.param_groups:
-            group["lr"] = recipe.rate(step, self.steps)
+            group["lr"] = recipe.rate(progress, share)
         # A running average of weight 0.01 alone would still be half made of its first value after 70 steps.
         for norm in self.norms:
             norm.momentum = max(BATCH_NORM_MOMENTUM, 10 / (step + 10))
@@ -157,10 +188,11 @@ class _Run:
         accelerator.backward(loss)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        self.average.multi_avg_fn = get_ema_multi_avg_fn(recipe.average_decay(share))
         self.average.update_parameters(accelerator.unwrap_model(self.model))
         self.losses.append(loss.detach())
         self.state.step += 1
-        self.state.seconds = time.perf_counter() - self.started
+        self._read_clock()
 
     def recent_loss(self) -> float:
         """Mean loss of the last steps; raises TrainingError, with the pictures, where one is not finite."""
@@ -176,15 +208,19 @@ class _Run:
 
     def end_of_epoch(self, validate: Callable[[UNet], float]) -> int:
         """Validate where it is time, and note the epoch for the history; returns its number."""
-        epoch = self.state.step // self.steps_per_epoch
+        epoch = math.ceil(self.state.step / self.steps_per_epoch)
         entry = {"epoch": epoch, "step": self.state.step, "loss": torch.stack(self.losses).mean().item()}
         self.losses.clear()
-        if epoch % self.recipe.validate_every == 0 or epoch == self.recipe.epochs:
+        if self.schedule.is_validation_due(self.state):
+            before = self.state.seconds
             entry["score"] = validate(self.average.module)
             self.state.keep_best(entry["score"])
+            self._read_clock()
+            self.schedule.note_validation(self.state.seconds - before, self.state)
         tracked = {name: entry[name] for name in ("loss", "score") if name in entry}
         self.accelerator.log(tracked, step=self.state.step)
-        entry["seconds"] = self.state.seconds = round(time.perf_counter() - self.started, 1)
+        self._read_clock()
+        entry["seconds"] = round(self.state.seconds, 1)
         self.unsaved.append(entry)
         return epoch
 
@@ -201,7 +237,7 @@ class _Run:
             module.p = rate
         record = {
             "recipe": dataclasses.asdict(self.recipe),
-            "epochs": self.recipe.epochs,
+            "epochs": math.ceil(self.state.step / self.steps_per_epoch),
             "steps": self.state.step,
             "pictures_seen": self.state.step * self.recipe.batch_size,
             "best_step": self.state.best_step,
@@ -233,6 +269,21 @@ class _Run:
         )
         part = images.chunk(self.accelerator.num_processes)[self.accelerator.process_index]
         return self.store.preprocessing.normalise(part).contiguous(memory_format=torch.channels_last), labels
+
+
+def _check_batch(net: UNet, recipe: Recipe, accelerator: Accelerator) -> None:
+    """Raises TrainingError for a batch that the processes cannot share, or that BatchNorm cannot learn from."""
+    if recipe.batch_size % accelerator.num_processes:
+        raise TrainingError(
+            f"a batch of {recipe.batch_size} cannot be shared out evenly among {accelerator.num_processes} processes; "
+            f"--batch-size must be a multiple of {accelerator.num_processes}"
+        )
+    _, height, width = net.config.level_shapes(net.config.input_size(recipe.crop))[-1].encoder
+    if recipe.batch_size * height * width < 2:
+        raise TrainingError(
+            f"a crop of {recipe.crop[0]}x{recipe.crop[1]} and a batch of 1 leave one pixel at the deepest level, which "
+            "BatchNorm cannot learn from; give a larger --crop or --batch-size"
+        )
 
 
 def _seed(seed: int, step: int) -> int:

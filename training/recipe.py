@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from .augment import Augmentation
@@ -11,7 +12,8 @@ from .augment import Augmentation
 class Recipe:
     """The settings of a run, apart from its data and network.
 
-    epochs: times every picture is seen. batch_size: pictures a step, over all processes.
+    epochs: times every picture is seen. minutes: of the whole run, instead of epochs.
+    batch_size: pictures a step, over all processes.
     crop: (h, w) in working pixels of what is labelled in a training crop, rounded up to what the network gives.
     validate_every: epochs between validations.
     learning_rate: AdamW's, reached after ``warmup`` (a share of the run), then lowered to 0 as (1 - progress)^decay.
@@ -22,6 +24,7 @@ class Recipe:
     """
 
     epochs: int = 60
+    minutes: float | None = None
     batch_size: int = 6
     crop: tuple[int, int] = (128, 160)
     learning_rate: float = 2e-3
@@ -36,7 +39,14 @@ class Recipe:
     seed: int = 0
     augmentation: Augmentation = field(default_factory=Augmentation)
 
-    def rate(self, step: int, steps: int) -> float:
-        """Learning rate of a step: linear warm-up, then polynomial decay (Chen et al. 2017, DeepLab)."""
-        warmup = max(1, round(self.warmup * steps))
-        return self.learning_rate * min((step + 1) / warmup, (1 - step / steps) ** self.decay)
+    def rate(self, progress: float, share: float) -> float:
+        """Learning rate at ``progress`` (0 to 1) of a step that makes the progress ``share``.
+
+        Linear warm-up, then polynomial decay (Chen et al. 2017, DeepLab).
+        """
+        warmup = max(self.warmup, share, 1e-9)
+        return self.learning_rate * min((progress + share) / warmup, max(0.0, 1 - progress) ** self.decay)
+
+    def average_decay(self, share: float) -> float:
+        """Decay of the weights' moving average at a step that makes the progress ``share``."""
+        return math.exp(-min(1.0, share / self.ema))

@@ -1,0 +1,170 @@
+"""The command line of train.py: its flags, and what can be known to be wrong before any work."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from unet.model import ARCHITECTURES
+
+from .datasets import TASKS
+from .readers import READERS
+from .recipe import Recipe
+
+RECIPE = Recipe()  # the defaults
+DEFAULT_ARCHITECTURES = ("residual-add", "crop-concat")
+
+
+def parse_arguments(arguments: list[str] | None, *, description: str | None = None) -> argparse.Namespace:
+    """The flags, with every default that depends on the task filled in; exits with a message where one is wrong.
+
+    ``known`` is the known task that was named, or None: a folder's name makes no pictures those of a known set.
+    """
+    parser = argparse.ArgumentParser(
+        prog="train.py", description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    _add_data(parser)
+    _add_training(parser)
+    _add_publishing(parser)
+    args = parser.parse_args(arguments)
+    args.train = args.train and (args.push is not None or not args.push_space)
+    args.given = list(sys.argv[1:] if arguments is None else arguments)
+    # A known set is what --task says, not what somebody's folder happens to be called.
+    args.known = TASKS.get(args.task or ("" if args.data else "streets"))
+    args.task = args.task or (args.data.resolve().name if args.data else "streets")
+    if args.data is None and args.known is None:
+        parser.error(
+            f"--task {args.task} is not a known one ({', '.join(TASKS)}); say with --data where its pictures are"
+        )
+    if args.tag and args.push is None:
+        parser.error("--tag names what --push publishes; add --push")
+    if args.epochs and args.minutes:
+        parser.error("--epochs and --minutes both say how long to train; choose one")
+    args.fit_size = args.working_pixels is None and args.known is None
+    if args.working_pixels is None and args.known:
+        args.working_pixels = args.known.working_pixels
+    args.working_pixels = args.working_pixels or None
+    return args
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--task", help=f"{', '.join(TASKS)}, or a name for your own (default: streets, or the --data folder's name)")
+    add("--data", type=Path, help="folder with the pictures (default: the known task's set, downloaded once)")
+    add("--check", action="store_true", help="only read the folder and say how, with its classes and their shares")
+    add("--layout", choices=READERS, help="how to read a folder that can be read in several ways")
+    add(
+        "--classes", type=whole(2, 255), help="how many classes masks in colours have (default: found, with the reason)"
+    )
+    add(
+        "--working-pixels",
+        type=whole(0, 100_000_000),
+        metavar="PIXELS",
+        help="resize every picture to about so many; 0 leaves them as they are (default: the known task's, or so that "
+        "what is labelled fits into what the networks see)",
+    )
+    add("--output", type=Path, default=Path("weights"), help="bundles go to OUTPUT/TASK/ARCHITECTURE")
+    add("--runs", type=Path, default=Path("runs"), help="checkpoints and histories go to RUNS/TASK/ARCHITECTURE")
+    add("--show-pictures", action="store_true", help="show validation pictures of your own folder in the card")
+
+
+def _add_training(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add(
+        "--architectures",
+        nargs="+",
+        choices=ARCHITECTURES,
+        metavar="NAME",
+        help=f"of {', '.join(ARCHITECTURES)} (default: {' and '.join(DEFAULT_ARCHITECTURES)}, or that of --start-from)",
+    )
+    add(
+        "--width",
+        type=real(0, 8),
+        help="multiplies every level's channels, 0.25 for a quarter of them (default: 1, or that of --start-from)",
+    )
+    add(
+        "--start-from",
+        metavar="BUNDLE",
+        help="begin with these weights: a bundle's folder, or user/name on the Hub; other classes and a larger --width "
+        "are allowed",
+    )
+    add(
+        "--epochs",
+        type=whole(1, 1_000_000),
+        help=f"times every picture is seen (default: {RECIPE.epochs}; for an own folder, more where pictures are few)",
+    )
+    add("--minutes", type=real(0, 1_000_000), help="train for so long, everything included, instead of --epochs")
+    size = whole(1, 4096)
+    add("--batch-size", type=size, default=RECIPE.batch_size, help="pictures a step, over all devices (%(default)s)")
+    add(
+        "--crop", type=size, nargs=2, default=RECIPE.crop, metavar=("H", "W"), help="labelled pixels of a training crop"
+    )
+    add("--learning-rate", type=real(0, 10), default=RECIPE.learning_rate, help="at its highest (default: %(default)s)")
+    every = whole(1, 1_000_000)
+    add("--validate-every", type=every, metavar="EPOCHS", help=f"(default: {RECIPE.validate_every}, or a 20th of all)")
+    add(
+        "--save-every", type=every, default=1, metavar="EPOCHS", help="what a kill costs at most (default: %(default)s)"
+    )
+    add("--seed", type=whole(0, 2**31 - 1), default=RECIPE.seed)
+    add("--resume", action="store_true", help="continue an unfinished run; give the other flags as before")
+    add("--evaluate", action="store_true", help="train nothing: score what is in OUTPUT, and write its card anew")
+    add("--average", action="store_true", help="score with flips and scales averaged at test time, too")
+    add("--track", choices=("trackio", "tensorboard"), help="show loss and score in this dashboard, too")
+
+
+def _add_publishing(parser: argparse.ArgumentParser) -> None:
+    publish = parser.add_argument_group("publishing on the Hugging Face Hub (log in once with: hf auth login)")
+    add = publish.add_argument
+    add(
+        "--push",
+        nargs="?",
+        const="",
+        metavar="NAMESPACE",
+        help="push the bundles to NAMESPACE, by default your account",
+    )
+    add("--tag", help="name the pushed revisions, v1 say; a tag is never moved")
+    add("--private", action="store_true", help="create repositories that only their owner sees")
+    add(
+        "--push-space",
+        metavar="NAME",
+        help="publish this page as the Space NAME; trains nothing unless --push is given",
+    )
+    add(
+        "--models",
+        metavar="NAMESPACE",
+        help="the Space loads its bundles from here (default: they travel with the page)",
+    )
+    add("--no-train", dest="train", action="store_false", help="only publish, what is in OUTPUT already")
+
+
+def whole(low: int, high: int) -> Callable[[str], int]:
+    """An argparse type: a whole number from ``low`` to ``high``."""
+
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = low - 1
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"it must be a whole number from {low:,} to {high:,}, not {text!r}")
+        return value
+
+    return parse
+
+
+def real(above: float, high: float) -> Callable[[str], float]:
+    """An argparse type: a number above ``above``, ``high`` at most."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not above < value <= high:  # NaN is refused as well
+            raise argparse.ArgumentTypeError(f"it must be a number above {above:g}, {high:,} at most, not {text!r}")
+        return value
+
+    return parse

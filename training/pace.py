@@ -1,0 +1,112 @@
+"""How long a training will take, measured before it begins."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from accelerate import Accelerator
+
+from unet.model import UNet
+from unet.predict import Segmenter
+
+from .augment import PixelStore
+from .checkpoint import TrainingError
+from .dataset import Dataset
+from .distributed import agree
+from .fit import seconds_a_step
+from .recipe import Recipe
+from .schedule import TimeSchedule
+
+FEW_STEPS = 1500  # below this, more epochs still help: 20 nuclei pictures go on learning until about here
+AFTERWARDS = 5.0  # seconds to save, draw the charts and end
+AVERAGED_LOOKS = 6.2  # what test-time augmentation costs: two flips of 0.75, 1 and 1.25 times a side
+SINGLE_PICTURES = 12  # segmented for the speed and the examples of the card
+
+
+class Deadline:
+    """The end of a run of given minutes, shared out among its networks."""
+
+    def __init__(self, minutes: float, networks: int, started: float) -> None:
+        self.end, self.networks = started + 60 * minutes, networks
+
+    def next_budget(self) -> float:
+        """Seconds that the next network may take, with its report."""
+        seconds = max(0.0, self.end - time.monotonic()) / self.networks
+        self.networks -= 1
+        return seconds
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Seconds of one training step, and of reading and segmenting one validation picture."""
+
+    step: float
+    picture: float
+
+    def forecast(self, recipe: Recipe, pictures: int, val_pictures: int) -> str:
+        """What the epochs of ``recipe`` over ``pictures`` will take, in words."""
+        steps = recipe.epochs * math.ceil(pictures / recipe.batch_size)
+        validations = math.ceil(recipe.epochs / recipe.validate_every)
+        validation = val_pictures * self.picture
+        seconds = steps * self.step + (validations + 1) * validation
+        return (
+            f"about {duration(seconds)} ({steps:,} steps of {self.step:.2f} s, {validations} validations of "
+            f"{validation:.1f} s)"
+        )
+
+
+def measure_pace(
+    net: UNet, store: PixelStore, recipe: Recipe, accelerator: Accelerator, segmenter: Segmenter, val: Sequence
+) -> Pace:
+    """Time a few steps on a copy of ``net``, and three pictures of ``val``, reading them included."""
+    step = seconds_a_step(net, store, recipe, accelerator)
+    segmenter(val[0][0])
+    started = time.monotonic()
+    chosen = np.linspace(0, len(val) - 1, min(3, len(val))).round().astype(int).tolist()
+    for i in chosen:
+        segmenter(val[i][0])
+    step, picture = agree([step, (time.monotonic() - started) / len(chosen)], accelerator)
+    return Pace(step, picture)
+
+
+def time_schedule(pace: Pace, dataset: Dataset, budget: float, *, average: bool) -> TimeSchedule:
+    """A schedule of ``budget`` seconds that leaves time for the last validation and the report.
+
+    average: the report scores val with test-time augmentation, too.
+    Raises TrainingError where not even a few steps fit in.
+    """
+    val = len(dataset.val)
+    scored = val * (1 + AVERAGED_LOOKS * average) + len(dataset.test) + SINGLE_PICTURES
+    schedule = TimeSchedule(max(0.01, pace.picture * val), 1 + scored / val, AFTERWARDS)
+    missing = schedule.validation * schedule.validations_after + AFTERWARDS + 10 * pace.step - budget
+    if missing > 0:
+        raise TrainingError(
+            f"--minutes leaves {budget:.0f} s to a network, and scoring it takes most of that; give about "
+            f"{math.ceil(2 * missing / 60)} more for each network, or fewer validation pictures"
+        )
+    return schedule
+
+
+def default_epochs(pictures: int, batch_size: int) -> tuple[int, str]:
+    """Epochs for an own folder, and why so many."""
+    steps = math.ceil(pictures / batch_size)
+    usual = Recipe().epochs
+    if usual * steps >= FEW_STEPS:
+        return usual, f"{usual} epochs, the default"
+    epochs = math.ceil(FEW_STEPS / steps)
+    return (
+        epochs,
+        f"{epochs} epochs, because {pictures} pictures make {steps} steps an epoch and {FEW_STEPS:,} are needed",
+    )
+
+
+def duration(seconds: float) -> str:
+    """12 s, 5 min, 3 h 20 min."""
+    minutes = round(seconds / 60)
+    if minutes < 1:
+        return f"{seconds:.0f} s"
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
