@@ -132,7 +132,10 @@ class PixelStore:
 
 
 def _read_pixels(pairs: Sequence[tuple[np.ndarray, np.ndarray]], preprocessing: Preprocessing) -> Iterator[np.ndarray]:
-    """Each picture at its working size, as uint8 (h * w, 4): red, green, blue, label."""
+    """Each picture at its working size.
+
+    uint8 (h * w, 4): red, green, blue, label.
+    """
     for image, labels in tqdm(pairs, "reading", leave=False, disable=None):
         image = preprocessing.resize(image)
         h, w, _ = image.shape
@@ -141,7 +144,10 @@ def _read_pixels(pairs: Sequence[tuple[np.ndarray, np.ndarray]], preprocessing: 
 
 
 def _pixel_file(pairs: Pairs, preprocessing: Preprocessing, folder: Path, size: int) -> Path:
-    """The file with all pixels of ``pairs``, ``size`` bytes, written unless it is there."""
+    """The file with all pixels, written unless it is there.
+
+    size: in bytes. Raises DataError where it cannot be written.
+    """
     known_by = (pairs.fingerprint(), preprocessing.working_pixels)
     path = folder / f"pixels-{hashlib.sha256(repr(known_by).encode()).hexdigest()[:16]}.bin"
     if path.exists():
@@ -171,7 +177,10 @@ def _pixel_file(pairs: Pairs, preprocessing: Preprocessing, folder: Path, size: 
 
 
 def _count_values(pixels: Tensor) -> Tensor:
-    """int64 (4, 256), on the CPU: how often each value occurs in each column of uint8 (P, 4)."""
+    """How often each value occurs in each column.
+
+    pixels: uint8 (P, 4). Returns int64 (4, 256), on the CPU.
+    """
     counts = torch.zeros(4 * 256, dtype=torch.long, device=pixels.device)
     columns = 256 * torch.arange(4, dtype=torch.int32, device=pixels.device)
     for part in pixels.split(1 << 18):
@@ -180,7 +189,10 @@ def _count_values(pixels: Tensor) -> Tensor:
 
 
 def _bilinear(pixels: Tensor, rows: Tensor, columns: Tensor, bounds: Tensor, offsets: Tensor) -> Tensor:
-    """float32 (N, h, w, 3) at fractional positions (N, h, w), mirrored at the border."""
+    """Colours at fractional positions, mirrored at the border.
+
+    rows, columns: (N, h, w). Returns float32 (N, h, w, 3).
+    """
 
     def rgb(index: Tensor) -> Tensor:
         return pixels.index_select(0, index.reshape(-1)).view(*index.shape, 4)[..., :3].float()
@@ -210,7 +222,10 @@ def _uniform(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
 
 
 def _random_matrices(n: int, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
-    """float64 (N, 2, 2): from a step in the crop (row, column) to the step in the picture."""
+    """From steps in the crop to steps in the picture.
+
+    float64 (N, 2, 2), of (row, column).
+    """
     low, high = (math.log(s) for s in augmentation.scale)
     zoom = (low + (high - low) * _uniform((n,), generator)).exp()
     flip_rows, flip_columns, transpose = (_uniform((3, n), generator) < 0.5).unbind()
@@ -226,7 +241,10 @@ def _random_matrices(n: int, augmentation: Augmentation, generator: torch.Genera
 
 
 def _grid(size: tuple[int, int], margin: int, matrix: Tensor, middle: Tensor) -> tuple[Tensor, Tensor]:
-    """Positions (N, h, w) in the picture, row and column, in pixels from the first pixel's centre."""
+    """Rows and columns of the crops in their pictures.
+
+    (N, h, w) each, in pixels from the first pixel's centre.
+    """
     steps = [torch.arange(-margin, n + margin, device=middle.device) - (n - 1) / 2 for n in size]
     down, across = torch.meshgrid(*steps, indexing="ij")
     return tuple(
@@ -246,7 +264,10 @@ def _mirror(position: Tensor, length: Tensor) -> Tensor:
 
 
 def _jitter_colors(images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
-    """(N, h, w, 3) in 0..255: each picture gets its own gain, contrast, saturation and colour cast."""
+    """Random gain, contrast, saturation and colour cast.
+
+    images: (N, h, w, 3) in 0..255; each gets its own.
+    """
     n = len(images)
     draw = (1 + strength * (2 * _uniform((n, 6), generator) - 1)).float().to(images.device)
     gain, contrast, saturation, cast = draw[:, 0], draw[:, 1], draw[:, 2], 1 + (draw[:, 3:] - 1) / 2

@@ -1,4 +1,4 @@
-"""Read a folder of pictures and annotations: checked, split and with its classes.
+"""Read a folder of pictures and annotations.
 
 ``training/readers`` says which file is what, ``training/labels.py`` what the labels mean.
 """
@@ -28,8 +28,9 @@ MAX_PROBLEMS_SHOWN = 50
 
 @dataclass(frozen=True)
 class Pairs(Sequence):
-    """Pictures with their label maps, read from disk one at a time: uint8 (H, W, 3) and uint8 (H, W).
+    """Pictures with their label maps, read one at a time.
 
+    Each is uint8 (H, W, 3) and uint8 (H, W).
     ambiguous: what becomes of blurred edges between colours, see ``Palette.encode_mask``.
     """
 
@@ -66,7 +67,10 @@ class Pairs(Sequence):
         return self.pairs[index].size()
 
     def label_map(self, index: int) -> np.ndarray:
-        """uint8 (H, W), class indices and IGNORE_INDEX. Raises DataError for a label that is no class."""
+        """The label map of a picture.
+
+        uint8 (H, W), class indices and IGNORE_INDEX. Raises DataError for a label that is no class.
+        """
         if index in self._known:
             return read_annotation(self._known[index])
         pair = self.pairs[index]
@@ -118,8 +122,9 @@ class Dataset:
         return f"read as: {self.layout}; {counts}; {len(self.class_names)} classes: {', '.join(self.class_names)}"
 
     def check(self, *, train: bool = True) -> None:
-        """Read every picture once. Raises DataError that lists every pair that cannot be trained on.
+        """Read every picture once.
 
+        Raises DataError that lists every pair that cannot be trained on.
         train: check the training pictures too; False for an evaluation.
         """
         _raise_if_any(self.problems(train=train))
@@ -232,8 +237,9 @@ def load_dataset(
 
 
 def _split(reading: Reading, seed: int) -> dict[str, list[Pair]]:
-    """{"train", "val", "test": pairs}; without a val split, a fifth of the training pictures is held out.
+    """The pairs of train, val and test.
 
+    Without a val split, a fifth of the training pictures is held out.
     Sorted, then seeded, then split: the same pictures are held out on every machine.
     """
     splits = {name: sorted(pairs, key=lambda pair: pair.image) for name, pairs in reading.splits.items()}

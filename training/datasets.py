@@ -30,12 +30,15 @@ _CHUNK = 1 << 20
 
 
 class DownloadError(ValueError):
-    """A data set that cannot be fetched; the message says where to put it by hand."""
+    """A data set that cannot be fetched.
+
+    The message says where to put it by hand.
+    """
 
 
 @dataclass(frozen=True)
 class Task:
-    """A known data set: its licence, its classes and how it is trained on.
+    """A known data set: licence, classes, how to train on it.
 
     class_names, palette: of the classes. void_colors: where masks are in these colours, those that are no class; then
     the table decides which classes there are, not what the masks hold.
@@ -159,8 +162,9 @@ def cache_folder() -> Path:
 
 
 def fetch_dataset(task: str) -> Path:
-    """The folder of a known set; downloaded with a progress bar, checked and unpacked if it is not there yet.
+    """The folder of a known set, downloaded if necessary.
 
+    With a progress bar; checked and unpacked.
     Raises DownloadError without a network, for a set that nobody may redistribute, and for one that fails its check.
     """
     folder = cache_folder() / task
@@ -193,7 +197,10 @@ def fetch_dataset(task: str) -> Path:
 
 
 def label_digest(root: Path) -> str:
-    """SHA-256, hex, over the label maps of root/{train,val}/labels: names, sizes and every decoded value."""
+    """SHA-256 over the label maps of root/{train,val}/labels.
+
+    Hexadecimal; over names, sizes and every decoded value.
+    """
     digest = hashlib.sha256()
     for split in ("train", "val"):
         for path in sorted((root / split / "labels").glob("*.png")):
@@ -228,7 +235,10 @@ def _download(url: str, target: Path, task: str) -> None:
 
 
 def _members(archive: Path) -> Iterator[tuple[PurePosixPath, Callable[[], bytes]]]:
-    """(path, reader) of every file in a .zip or .tar.gz; only paths that ``arrange`` makes are ever written to."""
+    """(path, reader) of every file in an archive.
+
+    .zip or .tar.gz. Only paths that ``arrange`` makes are ever written to.
+    """
     if archive.suffix == ".zip":
         with zipfile.ZipFile(archive) as packed:
             for name in sorted(packed.namelist()):

@@ -55,7 +55,10 @@ class Seen:
         return dataclasses.replace(self, numbers=None, colors=frozenset(color for _, color in self.table))
 
     def as_numbers(self) -> Seen:
-        """A file with three equal channels, as OpenCV writes them, seen as numbers; other files as they are."""
+        """A file with three equal channels, seen as numbers.
+
+        OpenCV writes such files. Other files as they are.
+        """
         if self.colors is None or any(len(set(color)) > 1 for color in self.colors):
             return self
         return dataclasses.replace(self, numbers=frozenset(color[0] for color in self.colors), colors=None)
@@ -80,8 +83,9 @@ class Coding:
     note: str = ""
 
     def encode(self, annotation: Annotation, name: str, *, ambiguous: str = "nearest") -> np.ndarray:
-        """uint8 (H, W), class indices and IGNORE_INDEX. Raises DataError for a label that is no class.
+        """The label map of an annotation.
 
+        Returns uint8 (H, W), class indices and IGNORE_INDEX. Raises DataError for a label that is no class.
         ambiguous: see ``Palette.encode_mask``.
         """
         labels = annotation.colors() if self.by_table and annotation.table is not None else annotation.labels
@@ -97,7 +101,10 @@ class Coding:
         return np.array(self.values).astype(np.uint8)[labels]
 
     def classes_in(self, seen: Seen) -> set[int] | None:
-        """The classes in an annotation that was seen; None if only its pixels tell. Raises DataError."""
+        """The classes in an annotation that was seen.
+
+        None if only its pixels tell. Raises DataError for labels that are no classes.
+        """
         if seen.problem:
             raise DataError(seen.problem)
         if self.by_table and seen.table:
@@ -169,7 +176,7 @@ def look(pair: Pair, listed: ClassList) -> Seen:
 def decide(
     seen: dict[str, list[Seen]], pairs: dict[str, list[Pair]], listed: ClassList, task: Task | None, count: int | None
 ) -> tuple[Coding, list[str]]:
-    """The coding of all annotations, and sentences about labels that cannot be meant.
+    """The coding of all annotations, and problems with labels.
 
     seen, pairs: of every split. listed: the class list of the folder. count: how many classes masks in colours have.
     """
@@ -241,7 +248,10 @@ def _of_numbers(seen: list[Seen], listed: ClassList, task: Task | None) -> tuple
 
 
 def _of_colors(train: list[Pair], seen: list[Seen], listed: ClassList, task: Task | None, count: int | None) -> Coding:
-    """The coding of masks in colours: those of the class list, of the known set, or those that the masks hold."""
+    """The coding of masks in colours.
+
+    The colours are those of the class list, of the known set, or those that the masks hold.
+    """
     if listed.palette:
         colors, names = (*listed.palette, *listed.void_colors), listed.names
         note, exact = f"the colours of {listed.source}", False
@@ -301,7 +311,10 @@ def _distances(colors: np.ndarray, palette: np.ndarray) -> np.ndarray:
 
 
 def _masks_of_two_kinds(seen: list[Seen]) -> list[str]:
-    """Sentences about masks of 0 and 1 among masks of 0 and 255; none where 255 stands beside a 1 and so is void."""
+    """Problems: masks of 0 and 1 among masks of 0 and 255.
+
+    None where 255 stands beside a 1, and so is void.
+    """
     of_one, of_white = ([one for one in seen if value in one.numbers] for value in (1, 255))
     if any(1 in one.numbers for one in of_white):
         return []
@@ -314,7 +327,7 @@ def _masks_of_two_kinds(seen: list[Seen]) -> list[str]:
 
 
 def _no_class_indices(seen: list[Seen], numbers: set[int], void: int | None) -> list[str]:
-    """Sentences about annotations whose labels cannot be those of nameless classes, which count from 0."""
+    """Problems: labels that are no indices of nameless classes."""
     if _count_from_0(numbers):
         return []
     gaps = set(range(MAX_NAMELESS_CLASSES)) - numbers - {void}
@@ -328,13 +341,19 @@ def _no_class_indices(seen: list[Seen], numbers: set[int], void: int | None) -> 
 
 
 def _count_from_0(numbers: set[int]) -> bool:
-    """Whether these may be indices of nameless classes: few are left out, and there are not too many."""
+    """Whether these may be indices of nameless classes.
+
+    These count from 0; few are left out, and there are not too many.
+    """
     highest = max(numbers, default=0)
     return highest < MAX_NAMELESS_CLASSES and 2 * len(numbers) >= highest
 
 
 def _are_object_numbers(pairs: list[Pair]) -> bool:
-    """Whether every number of many is one connected region, in each of a few annotations."""
+    """Whether every number is one connected region.
+
+    In each of a few annotations, of many numbers each.
+    """
     for pair in pairs[:5]:
         labels = pair.read_annotation().labels
         labels = labels if labels.ndim == 2 else labels[..., 0]
@@ -350,7 +369,10 @@ def _check_two_classes(names: Sequence[str]) -> None:
 
 
 def distinct_colors(count: int) -> np.ndarray:
-    """uint8 (count, 3): colours for classes that bring none; black for the first, then hues a golden ratio apart."""
+    """Colours for classes that bring none.
+
+    uint8 (count, 3): black for the first, then hues a golden ratio apart.
+    """
     hues = [int(255 * ((i * 0.618) % 1)) for i in range(count)]
     colors = [Image.new("HSV", (1, 1), (hue, 180, 250)).convert("RGB").getpixel((0, 0)) for hue in hues]
     return np.array([(0, 0, 0), *colors[1:]], np.uint8)

@@ -21,13 +21,14 @@ MAX_REGION_SHARE = 0.5  # a class that covers a larger share of all pixels is th
 
 
 def sample_indices(n: int) -> list[int]:
-    """Up to MAX_MAPS indices, evenly spaced from the first of n to the last."""
+    """Up to MAX_MAPS indices, evenly spaced over n."""
     return np.linspace(0, n - 1, min(MAX_MAPS, n)).round().astype(int).tolist()
 
 
 def suitable_pixels(label_maps: Iterable[np.ndarray], receptive_radius: int) -> int | None:
-    """About how many pixels pictures should have for a network that sees this far, or None: as many as they have.
+    """How many pixels pictures should have for a network.
 
+    receptive_radius: how far it sees. None: as many as they have.
     label_maps: uint8 (H, W) each. The typical region, such that half of all that is labelled belongs to larger ones,
     becomes as large as what the network sees across; no picture is made larger for that.
     """
@@ -49,8 +50,9 @@ def suitable_pixels(label_maps: Iterable[np.ndarray], receptive_radius: int) -> 
 
 
 def _regions(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """bool (H, W) -> of each connected region its size, as a share of the picture's side, and its area, of the picture.
+    """Size and area of each connected region of a mask.
 
+    mask: bool (H, W). Size as a share of the picture's side, area as a share of the picture.
     The size is the side of the square of the same area; of a region that is long and thin, four times its width.
     """
     numbers, n = ndimage.label(mask)

@@ -1,4 +1,4 @@
-"""Readers of annotation formats: one file a family, and exactly one must fit a folder.
+"""Readers of annotation formats, one file a family.
 
 A reader is a module with NAME, for ``--layout``; ``fits(folder)``, why a folder is its own; and ``read(folder)``.
 """
@@ -16,8 +16,9 @@ READERS = {reader.NAME: reader for reader in (masks, yolo, coco, labelme, via, s
 
 
 def read_folder(root: Path, layout: str | None = None) -> Reading:
-    """Read a folder with the one reader that fits it, or with the one named ``layout``.
+    """Read a folder with the one reader that fits it.
 
+    layout: the name of the reader to use.
     Side-by-side pairs are looked for only where no other reader fits. Raises DataError if none or several fit.
     """
     folder = Folder(root)

@@ -1,4 +1,4 @@
-"""What readers hand on: pairs of a picture and its annotation, classes, and splits."""
+"""Pairs of pictures and annotations, class lists, and splits."""
 
 from __future__ import annotations
 
@@ -32,7 +32,10 @@ VOID_NAMES = frozenset(("void", "ignore", "ignored", "unlabeled", "unlabelled", 
 
 
 class DataError(ValueError):
-    """A data set that cannot be trained on; the message lists every offending file and what to do."""
+    """A data set that cannot be trained on.
+
+    The message lists every offending file and what to do.
+    """
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,10 @@ class ClassList:
 
     @classmethod
     def of_rows(cls, rows: Iterable[tuple[int, str, tuple[int, int, int] | None]], source: str) -> ClassList:
-        """Build it from (number, name, colour) of each class; names such as "void" are no classes."""
+        """Build it from (number, name, colour) of each class.
+
+        Names such as "void" are no classes.
+        """
         rows = sorted((number, name.strip(), color) for number, name, color in rows)
         is_void = [name.strip("_ ").lower() in VOID_NAMES for _, name, _ in rows]
         names = [name.strip("_ ") if name in ("_background_", "__background__") else name for _, name, _ in rows]
@@ -74,14 +80,14 @@ class ClassList:
 
     @classmethod
     def of_shapes(cls, names: Iterable[str], source: str, palette: Iterable = ()) -> ClassList:
-        """The classes of drawn shapes: what no shape covers is background, class 0."""
+        """The classes of drawn shapes, after background."""
         colors = tuple(map(tuple, palette))
         return cls(("background", *names), source, None, ((0, 0, 0), *colors) if colors else None)
 
 
 @dataclass(frozen=True)
 class Annotation:
-    """An annotation as its file holds it, before it is known what the labels mean.
+    """An annotation as its file holds it.
 
     labels: uint8 (H, W), numbers, or (H, W, 3), colours. lossy: from a JPEG, which changes numbers.
     table: uint8 (256, 3), the colours of a palette file's numbers.
@@ -100,7 +106,7 @@ class Annotation:
 
 @dataclass(frozen=True)
 class Mask:
-    """An annotation in a picture file, or in the right half of one."""
+    """A mask in a picture file or its right half."""
 
     path: Path
     right_half: bool = False
@@ -127,13 +133,16 @@ class Mask:
 
 @dataclass(frozen=True)
 class ObjectMasks:
-    """One black-and-white mask an object: together they are the mask of class 1."""
+    """One black-and-white mask an object; together, class 1."""
 
     path: Path
     paths: tuple[Path, ...]
 
     def read(self, size: object) -> Annotation:
-        """Raises ImageError for a file that is no mask, DataError for masks of several sizes."""
+        """Read all masks of the picture.
+
+        Raises ImageError for a file that is no mask, DataError for masks of several sizes.
+        """
         masks = [read_annotation(path, binary=True) for path in self.paths]
         if other := [p for p, mask in zip(self.paths, masks, strict=True) if mask.shape != masks[0].shape]:
             raise DataError(f"{other[0]} has another size than {self.paths[0].name} beside it")
@@ -142,8 +151,9 @@ class ObjectMasks:
 
 @dataclass(frozen=True)
 class Shape:
-    """One labelled region: polygons as (x, y) corners with holes, or a bitmap with its (left, top) corner.
+    """A labelled region: polygons with holes, or a bitmap.
 
+    polygons, holes: (x, y) corners, (n, 2) each. corner: (left, top) of the bitmap.
     relative: corners are shares of the picture's width and height.
     """
 
@@ -174,8 +184,9 @@ class Shape:
 
 @dataclass(frozen=True)
 class Shapes:
-    """An annotation as shapes: small ones are drawn over large ones, and what none covers is class 0.
+    """An annotation as shapes, small ones over large ones.
 
+    What none covers is class 0.
     size: (H, W) that its file says the picture has; None where it says nothing.
     """
 
@@ -184,7 +195,10 @@ class Shapes:
     size: tuple[int, int] | None = None
 
     def read(self, size: tuple[int, int] | None) -> Annotation:
-        """size: of the picture, (H, W); not needed if its file says it."""
+        """Draw the shapes.
+
+        size: of the picture, (H, W); not needed if the annotation file says it.
+        """
         size = self.size or size
         masks = [(shape.label, shape.mask(size)) for shape in self.shapes]
         labels = np.zeros(size, np.uint8)
@@ -195,7 +209,10 @@ class Shapes:
 
 @dataclass(frozen=True)
 class Pair:
-    """A picture with its annotation. side_by_side: the picture is the left half of its file."""
+    """A picture with its annotation.
+
+    side_by_side: the picture is the left half of its file.
+    """
 
     image: Path
     annotation: Mask | ObjectMasks | Shapes
@@ -211,7 +228,10 @@ class Pair:
         return (self.image, *(getattr(self.annotation, "paths", None) or (self.annotation.path,)))
 
     def exif_turn(self) -> int:
-        """The EXIF orientation of the picture, 2 to 8; 0 if it has none, or if its mask has one too."""
+        """The EXIF orientation that the annotation may not follow.
+
+        2 to 8; 0 for a picture without one, and where the mask has one too.
+        """
         if self.side_by_side or self.image.suffix.lower() in (".tif", ".tiff"):  # Pillow turns TIFF by itself
             return 0
         turn = _orientation(self.image)
@@ -287,13 +307,16 @@ class Folder:
         return [path for path in self.files if path.name.lower() == name.lower()]
 
     def split_of(self, path: Path) -> str:
-        """The split that the folders of a file say, the innermost first; "" if none does."""
+        """The split that the folders of a file say.
+
+        The innermost first; "" if none does.
+        """
         parts = path.relative_to(self.root).parts[:-1]
         return next((split for part in reversed(parts) if (split := split_in(part))), "")
 
     @cached_property
     def json(self) -> dict[Path, Any]:
-        """The content of every JSON file; of one that cannot be read, the error."""
+        """The content of every JSON file, or the error."""
         return {path: _json_or_error(path) for path in self.with_ending(".json")}
 
     def broken_json(self) -> list[str]:
@@ -303,7 +326,10 @@ class Folder:
 
 
 def words_in(name: str) -> list[str]:
-    """The words of a name in lower case: "imagesTr" -> images, tr; "trainannot" -> train, annot."""
+    """The words of a name, in lower case.
+
+    "imagesTr" gives images, tr; "trainannot" gives train, annot.
+    """
     words = []
     for part in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+|[^\W\d_]+", name):
         glued = re.fullmatch(r"(train|val|test)(annots?|masks?|labels?|images?|imgs?|set)", part.lower())
@@ -346,7 +372,10 @@ def _orientation(path: Path) -> int:
 
 
 def _black_or_white(labels: np.ndarray, path: Path) -> np.ndarray:
-    """A black-and-white mask that was saved as a colour JPEG: uint8 (H, W), 0 and 255. Raises DataError."""
+    """A black-and-white mask from a colour JPEG.
+
+    labels: uint8 (H, W, 3). Returns uint8 (H, W), 0 and 255. Raises DataError for other greys.
+    """
     gray = labels[..., 0]
     if np.mean((gray >= 64) & (gray < 192)) > 0.02:
         raise DataError(f"{path.name} is a grey JPEG, which changes class numbers: export the masks as PNG")
@@ -354,7 +383,10 @@ def _black_or_white(labels: np.ndarray, path: Path) -> np.ndarray:
 
 
 def half(path: Path, side: int) -> np.ndarray:
-    """The left (0) or right (1) half of a picture, uint8 (H, W / 2, 3). Raises ImageError, DataError."""
+    """The left (0) or right (1) half of a picture.
+
+    Returns uint8 (H, W / 2, 3). Raises ImageError, DataError.
+    """
     picture = read_image(path)
     width = picture.shape[1] // 2
     if picture.shape[1] % 2:

@@ -18,7 +18,7 @@ Row = tuple[int, str, "tuple[int, int, int] | None"]
 
 
 def find_classes(folder: Folder) -> ClassList:
-    """The class list of a folder, an empty one if there is none.
+    """The class list of a folder, or an empty one.
 
     Of several kinds the first of ``PARSERS`` counts. Raises DataError for one that cannot be read, and for lists of one
     kind that differ.
@@ -139,7 +139,10 @@ PARSERS: dict[str, Callable[[Path], Iterable[Row]]] = {
 
 
 def _own_classes(path: Path) -> ClassList:
-    """classes.json, this project's own form. Raises DataError with what is wrong in it."""
+    """Read classes.json, the project's own form.
+
+    Raises DataError with what is wrong in it.
+    """
     try:
         listed = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_without_repeats)
         wrong = _wrong_in(listed)
@@ -156,7 +159,10 @@ def _own_classes(path: Path) -> ClassList:
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object. Raises ValueError for a repeated key, of which Python would keep the last."""
+    """A JSON object without repeated keys.
+
+    Python would keep the last of them. Raises ValueError.
+    """
     if repeated := [key for i, (key, _) in enumerate(pairs) if key in dict(pairs[:i])]:
         raise ValueError(f"{repeated[0]!r} is there twice")
     return dict(pairs)

@@ -1,4 +1,7 @@
-"""COCO JSON: polygons and run-length masks, as CVAT, Label Studio, Roboflow and labelme2coco export them."""
+"""COCO JSON: polygons and run-length masks.
+
+As CVAT, Label Studio, Roboflow and labelme2coco export them.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,10 @@ def fits(folder: Folder) -> str:
 
 
 def read(folder: Folder) -> Reading:
-    """Read every annotation file; categories become classes 1, 2, ... in the order of their ids."""
+    """Read every annotation file.
+
+    Categories become classes 1, 2, ... in the order of their ids.
+    """
     files = _annotation_files(folder)
     categories = _categories([folder.json[path] for path in files], files)
     names = [name for name in categories.values() if name is not None]
@@ -72,8 +78,9 @@ def _shape(segmentation: Any, label: int) -> Shape:
 
 
 def _decompressed(text: str) -> list[int]:
-    """Run lengths from COCO's text: 5 bits a character, lowest first; from the third on, differences.
+    """Run lengths from COCO's text.
 
+    5 bits a character, lowest first; from the fourth on, differences to the last but one.
     As rleFrString in github.com/cocodataset/cocoapi, common/maskApi.c.
     """
     counts: list[int] = []
@@ -91,7 +98,10 @@ def _decompressed(text: str) -> list[int]:
 
 
 def _categories(contents: list[dict], files: list[Path]) -> dict[int, str | None]:
-    """{id: name} of all files, None for a background. Raises DataError where files differ."""
+    """{id: name} of all files, None for a background.
+
+    Raises DataError where files differ.
+    """
     categories = {}
     for content, path in zip(contents, files, strict=True):
         used = {annotation.get("category_id") for annotation in content["annotations"]}
@@ -110,7 +120,10 @@ def _categories(contents: list[dict], files: list[Path]) -> dict[int, str | None
 
 
 def _annotation_files(folder: Folder) -> list[Path]:
-    """The files with outlines; of COCO's own families (instances, stuff, ...) only the instances."""
+    """The files with outlines.
+
+    Of COCO's own families (instances, stuff, captions) only the instances.
+    """
     files = [path for path, content in folder.json.items() if _is_coco(content)]
     instances = [path for path in files if path.stem.startswith("instances")]
     return instances or files
@@ -126,7 +139,10 @@ def _is_coco(content: Any) -> bool:
 
 
 def _find(folder: Folder, path: Path, name: str, split: str) -> Path | None:
-    """The picture of a file name, looked for beside the JSON file first, then anywhere; None unless one is meant."""
+    """The picture of a file name, None unless one is meant.
+
+    Looked for beside the JSON file first, then in the same split, then anywhere.
+    """
     parts = PurePosixPath(name.replace("\\", "/")).parts
     direct = path.parent.joinpath(*parts)
     if direct in folder.picture_set:

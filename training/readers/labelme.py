@@ -25,7 +25,10 @@ def fits(folder: Folder) -> str:
 
 
 def read(folder: Folder) -> Reading:
-    """Read the shapes of every JSON file; classes are those of labels.txt, or the labels in their order."""
+    """Read the shapes of every JSON file.
+
+    Classes are those of labels.txt, or the labels in alphabetical order.
+    """
     files = _annotation_files(folder)
     labels = {shape["label"] for path in files for shape in folder.json[path]["shapes"]}
     listed = find_classes(folder)
@@ -78,7 +81,7 @@ def _shape(shape: dict[str, Any], label_of: dict[str, int]) -> Shape | None:
 
 
 def ellipse(x: float, y: float, across: float, down: float) -> np.ndarray:
-    """The outline of an ellipse with this centre and these radii, (64, 2)."""
+    """The outline of an ellipse, 64 points (x, y)."""
     turn = np.linspace(0, 2 * np.pi, 64, endpoint=False)
     return np.stack([x + across * np.cos(turn), y + down * np.sin(turn)], axis=1)
 

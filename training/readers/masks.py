@@ -1,5 +1,6 @@
-"""Pictures and masks as files of their own: in folders, beside each other, a folder a case, or a mask an object.
+"""Pictures and masks as separate files.
 
+In folders, beside each other, a folder a case, or a mask an object.
 Words in the names say which is which: "images" and "masks" as folders, "_mask" at the end of a name.
 """
 
@@ -74,8 +75,9 @@ NOTE_ENDINGS = frozenset(
 
 @dataclass(frozen=True)
 class _File:
-    """A picture file: its split, its role and the folder that says it, and folders that it shares with its partner.
+    """A picture file and what its path says.
 
+    case: folders that a picture shares with its mask. folder: the one that says the role.
     role: "image", "mask", "other" or "".
     """
 
@@ -86,7 +88,10 @@ class _File:
     case: tuple[str, ...]
 
     def key(self, affixes: re.Pattern | None) -> tuple:
-        """What picture and mask have in common. affixes: of this role, to be left out of the name."""
+        """What a picture and its mask have in common.
+
+        affixes: to be left out of the name.
+        """
         stem = unicodedata.normalize("NFC", self.path.stem)  # macOS spells é as two characters, others as one
         if Path(stem).suffix.lower() in PICTURE_ENDINGS:  # a.jpg.png is the mask of a.jpg
             stem = Path(stem).stem
@@ -121,7 +126,10 @@ def read(folder: Folder) -> Reading:
 
 
 def _check_one_kind(folder: Folder, masks: list[_File]) -> None:
-    """Raises DataError where a picture has masks in folders of two names, and for masks of a kind that is not read."""
+    """Refuse masks in folders of two names, and the full ADE20K.
+
+    Raises DataError.
+    """
     if any(re.search(r"_parts_\d+$", path.stem) for path in folder.pictures):
         raise DataError(
             f"{folder.root} is the full ADE20K, whose _seg.png hold coded classes and objects: take its release for "
@@ -154,7 +162,10 @@ def _roles(folder: Folder) -> tuple[list[_File], list[_File]]:
 
 
 def _beside(files: list[_File]) -> tuple[list[_File], list[_File]]:
-    """Pictures and masks in the same folders: masks by their affix, or PNG masks of JPEG photos."""
+    """Tell pictures from masks that lie in the same folders.
+
+    Masks have an affix in their names, or they are PNG files named like JPEG photos.
+    """
     masks = [file for file in files if file.key(MASK_AFFIXES) != file.key(None)]
     if masks:
         chosen = set(masks)
@@ -171,7 +182,7 @@ def _beside(files: list[_File]) -> tuple[list[_File], list[_File]]:
 
 
 def _has_few_colors(path: Path) -> bool:
-    """Whether a picture may be a mask: photos saved in two formats are none."""
+    """Whether a picture has few colours, as a mask has."""
     try:
         return Image.fromarray(read_image(path)).getcolors(64) is not None
     except ImageError:
@@ -179,7 +190,7 @@ def _has_few_colors(path: Path) -> bool:
 
 
 def _common_folder(folder: Folder) -> int:
-    """How many folders all picture files share: these say nothing about any of them."""
+    """How many leading folders all picture files share."""
     parts = [path.relative_to(folder.root).parts[:-1] for path in folder.pictures]
     depth = min(map(len, parts), default=0)
     return next((i for i in range(depth) if len({part[i] for part in parts}) > 1), depth)
@@ -202,7 +213,10 @@ def _file(folder: Folder, path: Path, common: int) -> _File:
 
 
 def _pair_up(folder: Folder, images: list[_File], masks: list[_File], reading: Reading) -> None:
-    """Add every picture with its mask; what has no partner, or two, becomes a problem."""
+    """Pair pictures with masks of the same names.
+
+    What has no partner, or two, becomes a problem.
+    """
     tries = [(None, None), (None, MASK_AFFIXES), (IMAGE_AFFIXES, None), (IMAGE_AFFIXES, MASK_AFFIXES)]
 
     def matched(pair: tuple) -> int:
@@ -240,7 +254,10 @@ def _pair_up(folder: Folder, images: list[_File], masks: list[_File], reading: R
 
 
 def _by_case(images: list[_File], masks: list[_File], reading: Reading) -> bool:
-    """Pair the one picture of a case folder with all of its masks, if every case is like that."""
+    """Pair the one picture of each case with its masks.
+
+    Returns False where a case has several pictures.
+    """
     cases: dict[tuple, tuple[list, list]] = defaultdict(lambda: ([], []))
     for kind, files in enumerate((images, masks)):
         for file in files:
@@ -263,7 +280,10 @@ def _by_case(images: list[_File], masks: list[_File], reading: Reading) -> bool:
 
 
 def _place(files: list[_File]) -> str:
-    """The folders that say the role of these files, as the end of a sentence, if they are few."""
+    """ " in labels/": the folders that say the role.
+
+    Empty for more than three.
+    """
     names = sorted({file.folder for file in files if file.folder})
     return " in " + ", ".join(f"{name}/" for name in names) if 0 < len(names) < 4 else ""
 
@@ -335,7 +355,7 @@ CONVENTIONS: tuple[tuple[str, ClassList], ...] = (
 
 
 def _classes(folder: Folder, masks: list[_File]) -> ClassList:
-    """The class list that lies there, or else that of a convention that all masks follow."""
+    """The class list of the folder, or of a known convention."""
     listed = find_classes(folder)
     if listed.names or listed.values:
         return listed
@@ -344,7 +364,10 @@ def _classes(folder: Folder, masks: list[_File]) -> ClassList:
 
 
 def _split_by_lists(folder: Folder, masks: list[_File], reading: Reading) -> None:
-    """Split pictures as lists of names say (ImageSets/Segmentation/train.txt, valid.txt), if no folder does."""
+    """Split pictures as lists of their names say.
+
+    Such as ImageSets/Segmentation/train.txt and valid.txt; only if no folder says it.
+    """
     if set(reading.splits) != {""}:
         return
     pairs = reading.splits[""]

@@ -1,4 +1,4 @@
-"""Photo and colour mask side by side in one picture, as the pix2pix pairs."""
+"""Photo and colour mask side by side in one picture."""
 
 from __future__ import annotations
 
@@ -58,6 +58,6 @@ def _halves(paths: list[Path]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 
 def covered(palette: Palette, image: np.ndarray) -> float:
-    """The share of the pixels within 16 levels of one of the colours."""
+    """The share of pixels within 16 levels of a colour."""
     distance = np.subtract(image, palette.colors[palette.encode(image)], dtype=np.float32)
     return float(np.mean((distance**2).sum(axis=2) <= 16**2))

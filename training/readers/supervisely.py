@@ -23,7 +23,10 @@ def fits(folder: Folder) -> str:
 
 
 def read(folder: Folder) -> Reading:
-    """Read the objects of every picture; classes and their colours are those of meta.json."""
+    """Read the objects of every picture.
+
+    Classes and their colours are those of meta.json.
+    """
     classes = _meta(folder)["classes"]
     names = [entry["title"] for entry in classes]
     colors = [tuple(bytes.fromhex(entry["color"].lstrip("#"))) for entry in classes if entry.get("color")]

@@ -20,7 +20,10 @@ def fits(folder: Folder) -> str:
 
 
 def read(folder: Folder) -> Reading:
-    """Read the regions of every JSON file; the values of their attribute are the classes."""
+    """Read the regions of every JSON file.
+
+    The values of their attribute are the classes.
+    """
     files = _annotation_files(folder)
     regions = [region for path in files for entry in _entries(folder.json[path]) for region in _regions(entry)]
     names = sorted({name for region in regions if (name := _class_name(region))}) or ["object"]
@@ -61,7 +64,10 @@ def _shape(region: dict[str, Any], names: list[str]) -> Shape:
 
 
 def _class_name(region: dict[str, Any]) -> str:
-    """The one value of a region's attributes; "" if it has none. Raises ValueError for several."""
+    """The one value of a region's attributes, or "".
+
+    Raises DataError for several.
+    """
     values = set()
     for value in region.get("region_attributes", {}).values():
         chosen = [key for key, checked in value.items() if checked] if isinstance(value, dict) else [value]

@@ -22,7 +22,10 @@ def fits(folder: Folder) -> str:
 
 
 def read(folder: Folder) -> Reading:
-    """Read polygons of shares of the width and height; a picture without a label file is all background."""
+    """Read the polygons of every picture.
+
+    A picture without a label file is all background.
+    """
     yamls = _yamls(folder)
     if len(yamls) != 1:
         found = " and ".join(map(str, yamls[:2])) or "none is there"
@@ -76,7 +79,10 @@ def _yamls(folder: Folder) -> list[Path]:
 
 
 def _label_folder(folder: Path) -> Path:
-    """Where the labels of the pictures in a folder lie: its last part "images" becomes "labels"."""
+    """Where the labels of the pictures in a folder lie.
+
+    The last "images" of its path becomes "labels".
+    """
     parts = list(folder.parts)
     for i in reversed(range(len(parts))):
         if parts[i] == "images":
