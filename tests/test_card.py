@@ -47,7 +47,7 @@ def test_card_of_the_paper_network_has_the_sizes_of_its_figure_1():
     bundle.architecture = "crop-concat"
     text = model_card(bundle)
     for expected in (
-        "64 x 568x568   --- crop to 392x392, concatenate -->  64 x 388x388",
+        "0       64 x 568x568   --- crop to 392x392, concatenate -->  64 x 388x388",
         "512 x 64x64    --- crop to 56x56, concatenate -->    512 x 52x52",
         "1024 x 28x28",
         "31,031,875 parameters",
