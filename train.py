@@ -43,7 +43,6 @@ from unet.bundle import Bundle, BundleError, read_config
 from unet.hub import fetch_bundle
 from unet.images import ImageError
 from unet.model import ARCHITECTURES, UNet, count_parameters
-from unet.palette import Palette
 from unet.predict import Segmenter
 
 ROOT = Path(__file__).resolve().parent
@@ -107,8 +106,7 @@ def train_networks(args: argparse.Namespace, folders: dict[str, Path], start: Bu
     dataset.check(train=not args.evaluate)
     accelerator.print(dataset.summary())
     if args.check:
-        palette = Palette(dataset.palette, dataset.class_names)
-        accelerator.print("\n".join(filter(None, [dataset.note, palette.table(dataset.train.class_shares())])))
+        accelerator.print("\n".join(filter(None, [dataset.note, dataset.table(dataset.train.class_shares())])))
         return {}
     store = None if args.evaluate else decode(args, dataset)
     accelerator.print(describe(dataset, store))
@@ -249,8 +247,7 @@ def describe(dataset: Dataset, store: PixelStore | None) -> str:
     pixels = store.preprocessing.working_pixels
     size = f"{pixels:,} pixels or so are looked at" if pixels else "all pixels are looked at"
     size = f"of every picture {size}; --working-pixels says otherwise"
-    palette = Palette(dataset.palette, dataset.class_names)
-    return "\n".join(filter(None, [size, dataset.note, palette.table(shares)]))
+    return "\n".join(filter(None, [size, dataset.note, dataset.table(shares)]))
 
 
 if __name__ == "__main__":

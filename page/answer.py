@@ -11,7 +11,7 @@ import numpy as np
 
 from page import networks, viewer
 from page.boxes import html
-from page.formatting import hex_code, parameters, percent
+from page.formatting import parameters, percent
 from page.networks import Sides
 from page.refusals import refusal
 from page.session import (
@@ -28,7 +28,7 @@ from page.session import (
 )
 from unet.bundle import Bundle, BundleError, read_card
 from unet.compare import Comparison, compare
-from unet.images import save_png
+from unet.images import hex_code, save_png
 from unet.model import UNet, UNetConfig, count_parameters
 from unet.overlay import unpainted_classes
 from unet.resize import sample

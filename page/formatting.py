@@ -2,13 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-
-def hex_code(color: Sequence[int]) -> str:
-    """(r, g, b) in 0..255 -> "#rrggbb"."""
-    return "#{:02x}{:02x}{:02x}".format(*(int(value) for value in color))
-
 
 def percent(share: float) -> str:
     """0.3061 -> "30.6 %"; never "0.0 %" for something, nor "100.0 %" for not quite all."""

@@ -21,7 +21,7 @@ from gradio import FileData
 
 from page import decoding, networks
 from page.boxes import TRUTH_FILES, FileBox, html
-from page.formatting import hex_code, percent
+from page.formatting import percent
 from page.formatting import seconds as seconds_text
 from page.networks import Sides
 from page.picture import Opened, opened
@@ -31,7 +31,7 @@ from page.session import MAX_PIXELS, State, examples, known, needs_what_is_shown
 from page.visitors import HOUR
 from unet.archive import match_truths
 from unet.batch import segment_many
-from unet.images import ImageError
+from unet.images import ImageError, hex_code
 from unet.metrics import ConfusionMatrix
 from unet.overlay import unpainted_classes
 from unet.tables import Row, pooled

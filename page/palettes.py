@@ -7,11 +7,10 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 import numpy as np
-from PIL import Image
 
 from page import chart
 from page.boxes import SCRIPTS, html
-from page.formatting import hex_code, percent
+from page.formatting import percent
 from page.session import (
     COLOR_SPACES,
     DEFAULT_COLORS,
@@ -23,6 +22,7 @@ from page.session import (
     needs_what_is_shown,
     new_file,
 )
+from unet.images import hex_code, indexed_picture
 
 TITLE = """
 <h2>Colours</h2>
@@ -101,15 +101,15 @@ def show(picture: Picture, colors: int, space: str) -> dict[str, Any]:
     """The slider moved -> the picture in k colours, and its palette. No network runs and no GPU is asked for."""
     ladder = picture.ladder(space)
     palette = ladder[int(colors)]
-    labels = picture.live.encode(palette)
+    label_map, error, shares = picture.live.quantize(palette)
     path = new_file("colours.png")
-    paint(labels, palette.colors).save(path, compress_level=1)
-    facts = palette_facts(len(palette), ladder.distinct_colors, picture.live.mean_squared_error(palette))
+    indexed_picture(label_map, palette.colors).save(path, compress_level=1)
+    facts = palette_facts(len(palette), ladder.distinct_colors, error)
     return {
         "key": picture.key,
         "k": len(palette),
         "picture": hand_over(path),
-        "html": facts + swatches(palette.colors, palette.shares(labels)),
+        "html": facts + swatches(palette.colors, shares),
     }
 
 
@@ -121,13 +121,6 @@ def save(picture: Picture, colors: int, space: str, *, kind: str) -> str:
     path = new_file(f"{picture.source.stem}-{len(palette)}-colours.{kind.lower()}")
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     return str(path)
-
-
-def paint(label_map: np.ndarray, palette: np.ndarray) -> Image.Image:
-    """uint8 (H, W), labels below k, and uint8 (k, 3) -> a Pillow picture of k colours, quick to write as PNG."""
-    picture = Image.fromarray(label_map)
-    picture.putpalette(palette.astype(np.uint8).tobytes())
-    return picture
 
 
 def swatches(colors: np.ndarray, shares: np.ndarray) -> str:

@@ -13,9 +13,10 @@ import gradio as gr
 import numpy as np
 
 from page.boxes import TRUTH_FILES, FileBox, html
-from page.formatting import hex_code, percent
+from page.formatting import percent
 from page.session import Answer, Picture, needs_what_is_shown, scored
 from unet.compare import Comparison
+from unet.images import hex_code
 
 TITLE = """
 <h2>Who is right?</h2>

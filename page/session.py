@@ -36,7 +36,7 @@ ROOT = Path(__file__).parents[1]
 
 MAX_PIXELS = 40_000_000  # on the page; the library has no limit
 VIEW_PIXELS = 1_000_000  # what a screen shows of a picture, and what the slider repaints
-MIN_COLORS, MAX_COLORS, DEFAULT_COLORS = 2, 64, 8  # of the slider
+MIN_COLORS, DEFAULT_COLORS = 2, 8  # of the slider
 
 COLOR_SPACES = {"RGB": "rgb", "OKLab": "oklab"}
 

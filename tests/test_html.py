@@ -10,6 +10,7 @@ from page import formatting, many, overlay, palettes, scores
 from page.viewer.patterns import pattern_numbers, perceived_distances
 from training.datasets import TASKS
 from unet.compare import compare
+from unet.images import indexed_picture
 from unet.predict import Segmentation
 from unet.tables import Row, pooled
 
@@ -152,6 +153,6 @@ def test_disagreement_shows_each_sides_class_and_fog_elsewhere():
 
 def test_paint_has_the_palettes_colours_and_keeps_the_labels():
     labels = np.array([[0, 1], [2, 1]], np.uint8)
-    picture = palettes.paint(labels, PALETTE)
+    picture = indexed_picture(labels, PALETTE)
     np.testing.assert_array_equal(np.asarray(picture), labels)
     np.testing.assert_array_equal(np.asarray(picture.convert("RGB")), PALETTE[labels])

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from unet.images import ImageError, read_annotation, save_png
+from unet.images import ImageError, hex_code, read_annotation, save_png
 
 from .datasets import Task
 from .labels import Coding, Seen, decide, look
@@ -31,7 +31,7 @@ class Pairs(Sequence):
     """Pictures with their label maps, read one at a time.
 
     Each is uint8 (H, W, 3) and uint8 (H, W).
-    ambiguous: what becomes of blurred edges between colours, see ``Palette.encode_mask``.
+    ambiguous: what becomes of blurred edges between colours, see ``unet.masks.encode_mask``.
     """
 
     pairs: tuple[Pair, ...]
@@ -120,6 +120,14 @@ class Dataset:
         """One line: layout, pictures and classes."""
         counts = ", ".join(f"{name} {len(split)}" for name, split in self._splits())
         return f"read as: {self.layout}; {counts}; {len(self.class_names)} classes: {', '.join(self.class_names)}"
+
+    def table(self, shares: Sequence[float]) -> str:
+        """One line a class: index, colour, name and share. shares: (k,), 0..1."""
+        width = max(map(len, [*self.class_names, "name"]))
+        lines = [f"class  colour   {'name':{width}}    share"]
+        for i, (color, name, share) in enumerate(zip(self.palette, self.class_names, shares, strict=True)):
+            lines.append(f"{i:5}  {hex_code(color)}  {name:{width}}  {share:7.3%}")
+        return "\n".join(lines)
 
     def check(self, *, train: bool = True) -> None:
         """Read every picture once.

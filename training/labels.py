@@ -13,6 +13,7 @@ from scipy import ndimage
 from tqdm import tqdm
 
 from unet.images import ImageError
+from unet.masks import SAME_COLOR, encode_mask, palette_of_masks, strange_colors
 from unet.metrics import IGNORE_INDEX
 from unet.palette import Palette
 
@@ -26,8 +27,6 @@ MAX_NAMELESS_CLASSES = 100
 TWO_VALUES = ({0, 255}, {0, 254}, {0, 127})
 #: Colour masks with more classes than this, and with blended edges, are compared with the pictures.
 MAX_BLURRED_CLASSES = 12
-#: How far, in RGB levels, a mask's colour may be from a class's, as in ``Palette.strange_colors``.
-SAME_COLOR = 24
 
 
 @dataclass(frozen=True)
@@ -86,13 +85,13 @@ class Coding:
         """The label map of an annotation.
 
         Returns uint8 (H, W), class indices and IGNORE_INDEX. Raises DataError for a label that is no class.
-        ambiguous: see ``Palette.encode_mask``.
+        ambiguous: see ``unet.masks.encode_mask``.
         """
         labels = annotation.colors() if self.by_table and annotation.table is not None else annotation.labels
         if self.palette is not None:
             if labels.ndim == 2:
                 raise DataError(f"{name} holds class indices, most hold colours: save all alike")
-            labels = self.palette.encode_mask(labels, ambiguous=ambiguous)
+            labels = encode_mask(labels, self.palette, ambiguous=ambiguous)
         elif labels.ndim == 3:
             if (labels != labels[..., :1]).any():
                 raise DataError(f"{name} holds colours, most hold class indices: save all alike")
@@ -162,7 +161,7 @@ def look(pair: Pair, listed: ClassList) -> Seen:
         strange = ()
         if listed.palette:
             known = Palette(np.array((*listed.palette, *listed.void_colors)))
-            strange = tuple(map(tuple, known.strange_colors(labels).tolist()))
+            strange = tuple(map(tuple, strange_colors(labels, known).tolist()))
         colors = None if colors is None else frozenset(color for _, color in colors)
         return Seen(path, size, colors=colors, strange=strange, lossy=lossy)
     numbers = frozenset(np.flatnonzero(np.bincount(labels.reshape(-1), minlength=256)).tolist())
@@ -266,15 +265,15 @@ def _of_colors(train: list[Pair], seen: list[Seen], listed: ClassList, task: Tas
     else:
         known = dict(zip(task.class_names, task.palette, strict=True)) if task else None
         try:
-            palette = Palette.of_masks(_masks(train), count, names=known)
+            palette, note = palette_of_masks(_masks(train), count, names=known)
         except ValueError as error:
             raise DataError(f"the colours of the masks do not make classes: {error}") from error
         if count is None and len(palette) > MAX_BLURRED_CLASSES and _are_photos(train, palette):
             raise DataError(
-                f"{seen[0].path} and the others look like photos, not like masks: {palette.reason}. If they are masks, "
+                f"{seen[0].path} and the others look like photos, not like masks: {note}. If they are masks, "
                 "say how many classes they have with --classes"
             )
-        colors, note = palette.colors, palette.reason
+        colors = palette.colors
         exact = count is None and all(one.colors and one.colors <= {*map(tuple, colors.tolist())} for one in seen)
         names = palette.names or tuple(f"class {i}" for i in range(len(palette)))
     _check_two_classes(names)

@@ -18,13 +18,10 @@ import numpy as np
 from PIL import Image
 
 from . import images
-from .images import MAX_PIXELS, Source
+from .images import MAX_PIXELS, Source, hex_code
+from .masks import SAME_COLOR, encode_mask, palette_of_masks
 from .metrics import IGNORE_INDEX
 from .palette import Palette
-
-#: How far, in RGB levels (Euclidean), a mask's colour may be from a class's: as much as JPEG and colour profiles shift
-#: it. Colours of two data sets are often only 40 apart and must not be taken for each other.
-SAME_COLOR = 24
 
 
 class TruthError(ValueError):
@@ -129,22 +126,22 @@ def _of_colors(colors: np.ndarray, class_names: Sequence[str], palette: np.ndarr
     strange = areas[~same]
     if classes == 2 and nearest[same].tolist() == [0] and len(strange) == 1 and not _is_black(strange)[0]:
         palette = np.stack([palette[0], strange[0]])  # one colour on the background's: it is the object
-        how, strange = f"a mask: {_hex(palette[1])} is {class_names[1]}", strange[:0]
+        how, strange = f"a mask: {hex_code(palette[1])} is {class_names[1]}", strange[:0]
     if classes + len(strange) > 256:
         raise TruthError(_other_colors(f"{len(strange)} of its colours are none of theirs"))
     known = Palette(np.concatenate([palette, strange]))
-    labels = known.encode(colors) if exact else known.encode_mask(colors)
+    labels = known.encode(colors) if exact else encode_mask(colors, known)
     shares = np.bincount(labels.reshape(-1), minlength=len(known)) / labels.size
     bright = ~_is_black(known.colors)
     of_class, of_none = shares[:classes][bright[:classes]].sum(), np.where(bright, shares, 0)[classes:]
     largest = np.argsort(-of_none, kind="stable")[: np.count_nonzero(of_none)]
     if of_none.sum() > of_class:
-        most = _hex(strange[largest[0]])
+        most = hex_code(strange[largest[0]])
         raise TruthError(_other_colors(f"{100 * of_none.sum():.0f} % of it is of no class, most of that {most}"))
     labels[labels >= classes] = IGNORE_INDEX
     if not largest.size:
         return Truth(labels, how)
-    listed = ", ".join(_hex(color) for color in strange[largest[:3]]) + (" and others" if largest.size > 3 else "")
+    listed = ", ".join(hex_code(color) for color in strange[largest[:3]]) + (" and others" if largest.size > 3 else "")
     note = f"Colours of no class in the ground truth are left out as void: {listed}, {100 * of_none.sum():.2g} % of it."
     return Truth(labels, how, (note,))
 
@@ -155,7 +152,7 @@ def _areas(colors: np.ndarray) -> tuple[np.ndarray, bool]:
     if few is not None:
         return np.array([color for _, color in few], np.uint8), True
     try:
-        return Palette.of_masks([colors]).colors, False
+        return palette_of_masks([colors])[0].colors, False
     except ValueError as error:
         raise TruthError(_other_colors("it has no areas of one colour, like a photograph")) from error
 
@@ -175,7 +172,3 @@ def _other_colors(why: str) -> str:
         f"The ground truth is not in the classes’ colours: {why}. Paint it in the colours of the legend, or save class "
         "numbers as a grey PNG."
     )
-
-
-def _hex(color: np.ndarray) -> str:
-    return "#" + bytes(color).hex()

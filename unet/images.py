@@ -20,7 +20,7 @@ import stat
 import struct
 import warnings
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, BinaryIO, TypeAlias
 
@@ -232,19 +232,49 @@ def save_png(
     is_rgb = array.ndim == 3 and array.shape[2] == 3 and array.dtype == np.uint8
     if not (is_map or is_rgb) or array.size == 0:
         raise ValueError(f"A PNG needs uint8 (H, W) or (H, W, 3), or bool (H, W); got {array.dtype} {array.shape}.")
-    picture = Image.fromarray(np.ascontiguousarray(array))
-    if palette is not None:
+    if palette is None:
+        picture = Image.fromarray(np.ascontiguousarray(array))
+    else:
         colors = np.asarray(palette)
         if array.ndim != 2 or array.dtype != np.uint8 or colors.shape[1:] != (3,) or not 1 <= len(colors) <= 256:
             raise ValueError(
                 "A palette is (k, 3) with 1 <= k <= 256 and goes with a uint8 index map (H, W); "
                 f"got a palette of shape {colors.shape} for {array.dtype} {array.shape}."
             )
-        # Pillow picks the bit depth by the palette's length: it must reach the largest index.
-        padded = np.zeros((max(len(colors), int(array.max()) + 1), 3), np.uint8)
-        padded[: len(colors)] = colors
-        picture.putpalette(padded.tobytes())
+        picture = indexed_picture(array, colors)
     picture.save(target, format="PNG")
+
+
+def indexed_picture(label_map: np.ndarray, palette: np.ndarray) -> Image.Image:
+    """A label map, uint8 (H, W), as a Pillow image in the colours of a palette, uint8 (k, 3).
+
+    Labels beyond the palette, such as IGNORE_INDEX, are black.
+    """
+    # Pillow picks a PNG's bit depth by the palette's length: it must reach the largest index.
+    padded = np.zeros((max(len(palette), int(label_map.max()) + 1), 3), np.uint8)
+    padded[: len(palette)] = palette
+    picture = Image.fromarray(np.ascontiguousarray(label_map))
+    picture.putpalette(padded.tobytes())
+    return picture
+
+
+def as_rgb(image: np.ndarray | Image.Image) -> np.ndarray:
+    """Check that something is an RGB picture: uint8 (H, W, 3), or a Pillow image in mode RGB.
+
+    Returns uint8 (H, W, 3), contiguous. Raises ValueError for anything else.
+    """
+    array = np.asarray(image)
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
+        raise ValueError(
+            f"need a uint8 RGB picture of shape (H, W, 3), got {array.dtype} {array.shape}; "
+            "unet.images.read_image makes one of any file"
+        )
+    return np.ascontiguousarray(array)
+
+
+def hex_code(color: Sequence[int] | np.ndarray) -> str:
+    """(r, g, b) in 0..255 -> "#rrggbb"."""
+    return "#" + bytes(int(value) for value in color).hex()
 
 
 # ---- opening ---------------------------------------------------------------------------------------------------------

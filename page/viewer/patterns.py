@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from unet.palette import srgb_to_linear
+
 # What each kind of colour blindness sees, in linear RGB (Machado, Oliveira, Fernandes 2009, severity 1).
 _COLOR_VISION = np.array(
     [
@@ -21,8 +23,7 @@ _ALIKE = 20  # CIE76 distance in Lab below which two colours lying apart are eas
 
 def perceived_distances(palette: np.ndarray) -> np.ndarray:
     """uint8 (k, 3) -> float64 (k, k): CIE76 distance of two colours for the eyes that tell them apart worst."""
-    c = palette / 255
-    linear = np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
+    linear = srgb_to_linear(palette / 255)
     t = (_COLOR_VISION @ linear.T).clip(0, 1).transpose(0, 2, 1) @ _LINEAR_TO_XYZ.T / _LINEAR_TO_XYZ.sum(axis=1)
     f = np.where(t > (6 / 29) ** 3, np.cbrt(t), t / (3 * (6 / 29) ** 2) + 4 / 29)
     x, y, z = f[..., 0], f[..., 1], f[..., 2]

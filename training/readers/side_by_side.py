@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from unet.images import ImageError
+from unet.masks import palette_of_masks
 from unet.palette import Palette
 
 from .base import DataError, Folder, Mask, Pair, Reading, half
@@ -31,7 +32,7 @@ def fits(folder: Folder) -> str:
     if len(pairs) < max(1, len(chosen) / 2):
         return ""
     try:
-        palette = Palette.of_masks(right for _, right in pairs)
+        palette, _ = palette_of_masks(right for _, right in pairs)
     except ValueError:
         return ""
     masks = sum(
