@@ -14,7 +14,6 @@ from page.formatting import percent
 from page.session import (
     COLOR_SPACES,
     DEFAULT_COLORS,
-    MAX_COLORS,
     MIN_COLORS,
     Picture,
     State,
@@ -23,6 +22,7 @@ from page.session import (
     new_file,
 )
 from unet.images import hex_code, indexed_picture
+from unet.palette import MAX_COLORS
 
 TITLE = """
 <h2>Colours</h2>

@@ -15,6 +15,7 @@ from page.boxes import Choice, FileBox, Number, PictureBox
 from page.refusals import refusal
 from page.session import (
     COLOR_SPACES,
+    MIN_COLORS,
     choose_side,
     choose_sides,
     new_file,
@@ -26,6 +27,7 @@ from page.session import (
 )
 from unet.compare import Scores, compare
 from unet.images import save_png
+from unet.palette import MAX_COLORS
 
 
 def segment_picture(image: str, task: str, network: str) -> str:
@@ -129,9 +131,10 @@ def quantize_picture(image: str, colors: int, space: str) -> str:
     Returns:
         A palette PNG of the picture's size with exactly that many colours, or all of its own if it has fewer.
     """
-    if colors not in range(2, 65) or space not in list(COLOR_SPACES):  # whatever a program sends as the two
+    # A program may send anything, of any type.
+    if colors not in range(MIN_COLORS, MAX_COLORS + 1) or space not in list(COLOR_SPACES):
         asked = f"{networks.plain(colors)} in “{networks.plain(space)}”"
-        raise refusal(f"Colours are 2 to 64 in RGB or OKLab, not {asked}.")
+        raise refusal(f"Colours are {MIN_COLORS} to {MAX_COLORS} in RGB or OKLab, not {asked}.")
     return palettes.save(open_picture(image), int(colors), space, kind="PNG")
 
 

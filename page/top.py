@@ -11,7 +11,8 @@ from page import networks, picture
 from page.answer import menus_of
 from page.boxes import html
 from page.networks import Sides
-from page.session import COLOR_SPACES, DEFAULT_COLORS, MAX_COLORS, MIN_COLORS, Picture, choose_sides, examples, known
+from page.session import COLOR_SPACES, DEFAULT_COLORS, MIN_COLORS, Picture, choose_sides, examples, known
+from unet.palette import MAX_COLORS
 
 TITLE = "Add or concat? Two U-Nets and a colour slider on your picture"
 HEADLINE = """
