@@ -86,7 +86,7 @@ def run(args: argparse.Namespace) -> None:
     if args.train:
         accelerator = make_accelerator()
         bundles = train_networks(args, folders, start)
-        if not accelerator.is_main_process:
+        if args.check or not accelerator.is_main_process:
             return
     if args.push is not None:
         addresses = push_bundles(

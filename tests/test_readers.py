@@ -1,5 +1,6 @@
 """Folders are read as exported, or refused in one sentence; none is read as something else."""
 
+import contextlib
 import json
 import shutil
 
@@ -333,3 +334,43 @@ def test_full_ade20k_is_refused(tmp_path):
         save(tmp_path / f"training/street/{n}_seg.png", scene(n)[0])
         save(tmp_path / f"training/street/{n}_parts_1.png", scene(n)[0])
     assert "full ADE20K" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["coco_cvat", "labelme", "via", "supervisely"])
+def test_json_of_another_form_is_refused_in_a_sentence(tmp_path, name):
+    """Every value of every file is replaced in turn by one of another kind."""
+
+    def variants(value, path=()):
+        items = value.items() if isinstance(value, dict) else enumerate(value[:1]) if isinstance(value, list) else ()
+        for key, inner in items:
+            yield (*path, key)
+            yield from variants(inner, (*path, key))
+
+    LAYOUTS[name](tmp_path)
+    file = max(tmp_path.rglob("*.json"), key=lambda path: path.stat().st_size)
+    sound = json.loads(file.read_text())
+    for path in variants(sound):
+        content = json.loads(json.dumps(sound))
+        place = content
+        for key in path[:-1]:
+            place = place[key]
+        for wrong in (None, "x", -1, {}):
+            place[path[-1]] = wrong
+            dump(file, content)
+            with contextlib.suppress(DataError):  # any other error fails the test
+                load_dataset(tmp_path).check()
+
+
+def test_too_many_and_repeated_names_are_refused(tmp_path):
+    LAYOUTS["yolo_roboflow"](tmp_path)
+    text(tmp_path / "data.yaml", f"names: {[str(i) for i in range(300)]}")
+    assert "at most 255" in refusal(tmp_path)
+    text(tmp_path / "data.yaml", "names: [a, a]")
+    assert "lists the name 'a' twice" in refusal(tmp_path)
+
+
+def test_numbers_after_the_words_image_and_mask_pair_files(tmp_path):
+    write(tmp_path, "images/image{n}.jpg", "masks/mask{n}.png", {"": 4})
+    dataset = load_dataset(tmp_path)
+    dataset.check()
+    assert len(dataset.train) + len(dataset.val) == 4

@@ -22,23 +22,31 @@ def read_folder(root: Path, layout: str | None = None) -> Reading:
     Side-by-side pairs are looked for only where no other reader fits. Raises DataError if none or several fit.
     """
     folder = Folder(root)
-    if layout is not None:
-        if layout != side_by_side.NAME and not READERS[layout].fits(folder):
-            raise DataError(f"{root} holds nothing for the layout {layout}: {READERS[layout].__doc__.splitlines()[0]}")
+    if layout is None:
+        layout = _fitting(folder)
+    elif layout != side_by_side.NAME and not READERS[layout].fits(folder):
+        raise DataError(f"{root} holds nothing for the layout {layout}: {READERS[layout].__doc__.splitlines()[0]}")
+    try:
         return READERS[layout].read(folder)
-    fitting = {
-        name: why for name, reader in READERS.items() if reader is not side_by_side and (why := reader.fits(folder))
-    }
+    except (KeyError, TypeError, AttributeError, IndexError) as error:  # JSON of another form than the tool writes
+        raise DataError(f"{root} cannot be read as {layout} ({error!r}): export it again") from error
+
+
+def _fitting(folder: Folder) -> str:
+    """The name of the reader that fits. Raises DataError."""
+    specific = {name: reader for name, reader in READERS.items() if reader is not side_by_side}
+    fitting = {name: why for name, reader in specific.items() if (why := reader.fits(folder))}
     if not fitting and (why := side_by_side.fits(folder)):
         fitting = {side_by_side.NAME: why}
     if len(fitting) > 1:
         reasons = "; ".join(f"{name}, for {why}" for name, why in fitting.items())
         raise DataError(
-            f"{root} can be read in several ways: {reasons}. Say which one is meant, --layout {next(iter(fitting))}"
+            f"{folder.root} can be read in several ways: {reasons}. Say which one is meant, such as --layout "
+            f"{next(iter(fitting))}"
         )
     if not fitting:
         raise DataError(_nothing_fits(folder))
-    return READERS[next(iter(fitting))].read(folder)
+    return next(iter(fitting))
 
 
 def _nothing_fits(folder: Folder) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -67,11 +67,8 @@ class ClassList:
         for (number, _, _), void in zip(rows, is_void, strict=True):
             values[number] = IGNORE_INDEX if void else len([v for v in values.values() if v != IGNORE_INDEX])
         names = tuple(name for name, void in zip(names, is_void, strict=True) if not void)
-        for what, listed in (("number", [row[0] for row in rows]), ("name", names)):
-            if repeated := [x for i, x in enumerate(listed) if x in listed[:i]]:
-                raise DataError(f"{source} lists the {what} {repeated[0]!r} twice: list every class once")
-        if len(names) < 1 or len(names) > IGNORE_INDEX:
-            raise DataError(f"{source} lists {len(names)} classes: at least one and at most {IGNORE_INDEX} are needed")
+        _check_listed("number", [row[0] for row in rows], source)
+        _check_listed("name", names, source)
         has_colors = bool(colors) and None not in colors
         if has_colors and len(set(colors)) < len(colors):
             raise DataError(f"{source} gives two classes one colour: give each its own")
@@ -81,8 +78,17 @@ class ClassList:
     @classmethod
     def of_shapes(cls, names: Iterable[str], source: str, palette: Iterable = ()) -> ClassList:
         """The classes of drawn shapes, after background."""
+        _check_listed("name", names := ("background", *names), source)
         colors = tuple(map(tuple, palette))
-        return cls(("background", *names), source, None, ((0, 0, 0), *colors) if colors else None)
+        return cls(names, source, None, ((0, 0, 0), *colors) if colors else None)
+
+
+def _check_listed(what: str, listed: Sequence, source: str) -> None:
+    """Raises DataError for repeated, no, or too many classes."""
+    if repeated := [x for i, x in enumerate(listed) if x in listed[:i]]:
+        raise DataError(f"{source} lists the {what} {repeated[0]!r} twice: list every class once")
+    if not 1 <= len(listed) <= IGNORE_INDEX:
+        raise DataError(f"{source} lists {len(listed)} classes: at least one and at most {IGNORE_INDEX} are needed")
 
 
 @dataclass(frozen=True)
@@ -200,8 +206,13 @@ class Shapes:
         size: of the picture, (H, W); not needed if the annotation file says it.
         """
         size = self.size or size
-        masks = [(shape.label, shape.mask(size)) for shape in self.shapes]
-        labels = np.zeros(size, np.uint8)
+        try:
+            masks = [(shape.label, shape.mask(size)) for shape in self.shapes]
+            labels = np.zeros(size, np.uint8)
+        except (TypeError, ValueError, IndexError, OverflowError, MemoryError) as error:
+            raise DataError(
+                f"{self.path} has shapes or a size that cannot be drawn ({error}): export it again"
+            ) from error
         for label, mask in sorted(masks, key=lambda drawn: -np.count_nonzero(drawn[1])):
             labels[mask] = label
         return Annotation(labels)

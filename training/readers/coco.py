@@ -135,7 +135,8 @@ def _is_coco(content: Any) -> bool:
     images, annotations = content.get("images"), content.get("annotations")
     if not isinstance(images, list) or not isinstance(annotations, list):
         return False
-    return all("file_name" in image for image in images) and any("segmentation" in a for a in annotations)
+    listed = any(isinstance(image, dict) and "file_name" in image for image in images)
+    return listed and any(isinstance(entry, dict) and "segmentation" in entry for entry in annotations)
 
 
 def _find(folder: Folder, path: Path, name: str, split: str) -> Path | None:

@@ -54,10 +54,11 @@ OTHER_WORDS = _words(
 )
 #: What stands before or after a picture's name in the names of pictures and of masks.
 IMAGE_AFFIXES = re.compile(
-    r"(?:^(?:image|img|im|sat|rgb)[-_ ])|(?:[-_. ](?:leftImg8bit|image|img|rgb|sat|training|test|0000))$", re.IGNORECASE
+    r"(?:^(?:image|img|im|sat|rgb)(?:[-_ ]|(?=\d)))|(?:[-_. ](?:leftImg8bit|image|img|rgb|sat|training|test|0000))$",
+    re.IGNORECASE,
 )
 MASK_AFFIXES = re.compile(
-    r"(?:^(?:gt|mask|masks|label|labels|seg|segmentation|annotation)[-_ ])|(?:[-_. ](?:gtFine_labelIds"
+    r"(?:^(?:gt|masks?|labels?|seg|segmentation|annotation)(?:[-_ ]|(?=\d)))|(?:[-_. ](?:gtFine_labelIds"
     r"|gtFine_labelTrainIds|gtFine_color|gtCoarse_labelIds|labelIds|labelTrainIds|masks?|labels?|lab|seg|segmentation|segmented|annotation"
     r"|anno|gt|groundtruth|ground_truth|manual1|1stHO|ah|trimap|L|P|color_mask|mask_color))$",
     re.IGNORECASE,
