@@ -102,11 +102,17 @@ def answer(
 
 
 def read_frame(sent: Any) -> np.ndarray:
-    """A frame as it was sent, a JPEG in a data URL -> uint8 (h, w, 3). Raises gr.Error for anything else."""
+    """A frame as it was sent, a JPEG in a data URL -> uint8 (h, w, 3). Raises gr.Error for anything else.
+
+    So small a JPEG is decoded here, in milliseconds; the processes that decode files are not kept from them.
+    """
     if not isinstance(sent, str) or not sent.startswith(JPEG) or len(sent) > FRAME_BYTES:
         raise refusal(f"A frame is a JPEG in a data URL of at most {FRAME_BYTES:,} characters.")
     try:
-        return read_image(base64.b64decode(sent[len(JPEG) :], validate=True), max_pixels=FRAME_PIXELS)
+        content = base64.b64decode(sent[len(JPEG) :], validate=True)
+        if not content.startswith(b"\xff\xd8\xff"):
+            raise ImageError("it is no JPEG.")
+        return read_image(content, max_pixels=FRAME_PIXELS, notify=lambda note: None)
     except (binascii.Error, ImageError) as error:
         raise refusal(f"The frame cannot be read: {error}") from error
 

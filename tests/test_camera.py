@@ -12,7 +12,8 @@ import gradio as gr
 import numpy as np
 import pytest
 import torch
-from bundles import photo, save_nuclei
+from bombs import jpeg_of_scans
+from bundles import PNG, photo, save_nuclei
 from pages import PATIENCE, SIDES, served, upload
 from PIL import Image
 from playwright.sync_api import expect
@@ -26,32 +27,24 @@ from unet.overlay import OPACITY
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 EXAMPLE = Path(__file__).parents[1] / "weights" / "nuclei" / "examples" / "fluorescence.jpg"
-#: Keeps every camera that the page opens, and counts the frames that it sends.
-WATCH = """
+#: Before the page's own scripts: a camera as `plan` has it, {wait, error, color}, and a list of all that were opened.
+CAMERA = """
+window.plan = {};
 window.cameras = [];
-const open = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+const openCamera = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
 navigator.mediaDevices.getUserMedia = async (wanted) => {
-  const stream = await open(wanted);
+  if (plan.wait) await new Promise((done) => setTimeout(done, plan.wait));
+  if (plan.error) throw new DOMException("", plan.error);
+  const stream = plan.color ? painted(plan.color) : await openCamera(wanted);
   cameras.push(...stream.getTracks());
   return stream;
 };
-"""
-#: A browser that takes its time.
-SLOW = """
-const quick = navigator.mediaDevices.getUserMedia;
-navigator.mediaDevices.getUserMedia = async (wanted) => {
-  await new Promise((done) => setTimeout(done, 500));
-  return quick(wanted);
-};
-"""
-#: A camera that sees nothing but one colour.
-PLAIN = """
-navigator.mediaDevices.getUserMedia = async () => {
+function painted(color) {
   const canvas = Object.assign(document.createElement("canvas"), { width: 64, height: 48 });
   const context = canvas.getContext("2d");
-  setInterval(() => { context.fillStyle = "%s"; context.fillRect(0, 0, 64, 48); }, 50);
+  setInterval(() => Object.assign(context, { fillStyle: color }).fillRect(0, 0, 64, 48), 50);
   return canvas.captureStream(20);
-};
+}
 """
 #: One pixel of each pane.
 PIXELS = """
@@ -67,23 +60,26 @@ def page(tmp_path_factory):
         yield page
 
 
-@pytest.fixture
-def visit(page, browser):
-    """Open the page as another visitor, with a script that runs before the page's own."""
-    contexts = []
-
-    def visit(script=WATCH):
-        context = browser.new_context()
+@pytest.fixture(scope="module")
+def visitors(page, browser):
+    """Two visitors' tabs, each in a session of its own."""
+    contexts = [browser.new_context() for _ in range(2)]
+    tabs = []
+    for context in contexts:
         context.set_default_timeout(PATIENCE)
-        contexts.append(context)
-        tab = context.new_page()
-        tab.add_init_script(script)
-        tab.goto(page.url)
-        return tab
-
-    yield visit
+        tabs.append(context.new_page())
+        tabs[-1].add_init_script(CAMERA)
+        tabs[-1].goto(page.url)
+    yield tabs
     for context in contexts:
         context.close()
+
+
+@pytest.fixture
+def tab(visitors):
+    """A visitor with the browser's own camera, switched off."""
+    visitors[0].evaluate("plan = {}; cameras.length = 0")
+    return visitors[0]
 
 
 def switch(tab):
@@ -174,6 +170,8 @@ def test_a_plain_frame_has_one_colour(color):
         camera.JPEG + "not base64",
         camera.JPEG + base64.b64encode(b"no picture").decode(),
         camera.JPEG + "A" * camera.FRAME_BYTES,
+        camera.JPEG + base64.b64encode(PNG).decode(),
+        camera.JPEG + base64.b64encode(jpeg_of_scans(2000, 64)).decode(),
         jpeg(np.zeros((641, 480, 3), np.uint8)),
     ],
 )
@@ -197,54 +195,50 @@ def test_zero_gpu_is_never_asked(page, monkeypatch, tmp_path):
 # ---- in the browser --------------------------------------------------------------------------------------------------
 
 
-def test_both_networks_answer_the_camera_and_no_frame_waits(visit):
-    tab = visit()
+def test_both_networks_answer_the_camera_and_no_frame_waits(tab):
     frames = []
-    tab.on(
-        "request", lambda request: frames.append(request) if '"picture":"data:' in (request.post_data or "") else None
-    )
+    tab.on("request", lambda request: frames.extend([1] * ('"picture":"data:' in (request.post_data or ""))))
     start(tab)
     assert tab.locator("#live figcaption").all_inner_texts() == list(SIDES)
     tab.wait_for_function("performance.getEntriesByName('live answer').length > 4", timeout=PATIENCE)
-    spans = tab.evaluate(
-        "performance.getEntriesByName('live answer').map((m) => [m.startTime, m.startTime + m.duration])"
-    )
-    assert all(ended <= started for (_, ended), (started, _) in itertools.pairwise(spans))
+    spans = tab.evaluate("performance.getEntriesByName('live answer').map((m) => [m.startTime, m.duration])")
+    assert all(start + lag <= following for (start, lag), (following, _) in itertools.pairwise(spans))
     assert len(frames) <= tab.evaluate("performance.getEntriesByName('live answer').length") + 1
-    width, height = tab.evaluate("[...document.querySelectorAll('#live canvas')].map((c) => c.width + 'x' + c.height)")
-    assert width == height == "640x480", "the picture stays sharp, whatever size is asked about"
+    sizes = tab.evaluate("[...document.querySelectorAll('#live canvas')].map((c) => `${c.width} x ${c.height}`)")
+    assert sizes == ["640 x 480"] * 2, "the picture stays sharp, whatever size is asked about"
     switch(tab).click()
     says_off(tab, "")
 
 
-def test_two_visitors_see_their_own_camera(visit):
+def test_two_visitors_see_their_own_camera(visitors):
     """In k colours at once, each with a plain picture of another colour."""
     colors = {"#c02020": (192, 32, 32), "#2040c0": (32, 64, 192)}
-    tabs = {color: visit(PLAIN % color) for color in colors}
-    for tab in tabs.values():
+    for tab, color in zip(visitors, colors, strict=True):
+        tab.evaluate(f"plan = {{ color: '{color}' }}")
         start(tab)
         tab.locator("#live label", has_text="Colours").click()
         expect(tab.locator("#live figcaption").last).to_have_text("1 colour", timeout=PATIENCE)
     for _ in range(5):
-        for color, tab in tabs.items():
+        for tab, color in zip(visitors, colors, strict=True):
             tab.wait_for_timeout(100)
             for pixel in tab.evaluate(PIXELS):
                 assert np.abs(np.subtract(pixel[:3], colors[color])).max() < 12, color
+    for tab in visitors:
+        tab.locator("#live label", has_text="Overlay").click()
+        tab.get_by_role("button", name="Stop the camera").click()
+        says_off(tab, "")
 
 
-def test_the_camera_goes_off_when_it_is_left(visit):
-    tab = visit()
+def test_the_camera_goes_off_when_it_is_left(tab):
+    def look_at_another_tab():
+        tab.evaluate("Object.defineProperty(document, 'hidden', { value: true, configurable: true })")
+        tab.evaluate("document.dispatchEvent(new Event('visibilitychange')); delete document.hidden")
 
     def scroll_away():
         tab.add_style_tag(content="body::after { content: ''; display: block; height: 300vh }")
         tab.evaluate("scrollTo(0, document.body.scrollHeight)")
 
-    def look_at_another_tab():
-        tab.evaluate("Object.defineProperty(document, 'hidden', { value: true, configurable: true })")
-        tab.evaluate("document.dispatchEvent(new Event('visibilitychange')); delete document.hidden")
-
     for leave, sentence in (
-        (lambda: tab.get_by_role("button", name="Stop the camera").click(), ""),
         (look_at_another_tab, ""),
         (lambda: upload(tab, EXAMPLE), ""),
         (scroll_away, "The camera went off: it was out of sight."),
@@ -255,8 +249,8 @@ def test_the_camera_goes_off_when_it_is_left(visit):
         says_off(tab, sentence)
 
 
-def test_a_camera_that_opens_after_it_was_switched_off_goes_off(visit):
-    tab = visit(WATCH + SLOW)
+def test_a_camera_that_opens_after_it_was_switched_off_goes_off(tab):
+    tab.evaluate("plan = { wait: 500 }")
     switch(tab).click()
     expect(switch(tab)).to_have_attribute("aria-checked", "true")
     switch(tab).click()
@@ -264,23 +258,31 @@ def test_a_camera_that_opens_after_it_was_switched_off_goes_off(visit):
     says_off(tab, "")
 
 
-def test_why_there_is_no_camera_is_said_in_a_sentence(visit):
-    tab = visit(
-        "window.cameras = []; navigator.mediaDevices.getUserMedia = async () => { throw new DOMException('', why); }"
+def test_the_camera_for_a_photo_goes_off_when_it_is_closed(tab):
+    tab.locator("[data-way=camera]").click()
+    tab.wait_for_function(
+        "cameras.at(-1)?.readyState === 'live' && document.querySelector('#camera video')?.videoWidth"
     )
-    for why, sentence in (
+    tab.get_by_role("button", name="Close the camera").click()
+    tab.wait_for_function("cameras.every((track) => track.readyState === 'ended')")
+    expect(tab.locator(".viewer .stage")).to_be_visible()
+
+
+def test_why_there_is_no_camera_is_said_in_a_sentence(tab):
+    for error, sentence in (
         ("NotFoundError", "No camera was found"),
         ("NotReadableError", "Another program uses the camera"),
         ("AbortError", "The camera does not start"),
     ):
-        tab.evaluate(f"window.why = '{why}'")
+        tab.evaluate(f"plan = {{ error: '{error}' }}")
         switch(tab).click()
         says_off(tab, re.compile(sentence))
+    tab.locator("[data-way=camera]").click()
+    expect(tab.locator("#ways .note")).to_contain_text("The camera does not start")
 
 
-def test_a_refused_camera_is_said_in_a_sentence(page, visit):
+def test_a_refused_camera_is_said_in_a_sentence(page, tab):
     """By the browser itself: the page is not allowed to use it."""
-    tab = visit(WATCH)
 
     def forbid(route):
         answer = route.fetch()
@@ -291,3 +293,6 @@ def test_a_refused_camera_is_said_in_a_sentence(page, visit):
     switch(tab).click()
     expect(switch(tab)).to_have_attribute("aria-checked", "false", timeout=PATIENCE)
     says_off(tab, re.compile("The camera is not allowed"))
+    tab.locator("#ways .note").evaluate("note => note.textContent = ''")
+    tab.locator("[data-way=camera]").click()
+    expect(tab.locator("#ways .note")).to_contain_text("The camera is not allowed")
