@@ -13,11 +13,16 @@ from unet.metrics import ConfusionMatrix
 from unet.resize import sample
 
 COLORS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 64)  # each is one question to both networks
-_WIDTH, _HEIGHT, _LEFT, _TOP, _BOTTOM = 320, 190, 34, 10, 24
+_WIDTH, _HEIGHT, _LEFT, _TOP, _BOTTOM = 320, 190, 40, 10, 24
+
+
+def measure(answer: Answer | None, space: str) -> Iterator[str]:
+    """The button was pressed -> the chart, again and again; Gradio streams what a generator function yields."""
+    yield from _measure(answer, space)
 
 
 @needs_what_is_shown
-def measure(answer: Answer, space: str) -> Iterator[str]:
+def _measure(answer: Answer, space: str) -> Iterator[str]:
     """Ask both networks about the picture in ever more colours -> the chart, again after each.
 
     All is measured at the size at which the picture is shown.
