@@ -30,6 +30,7 @@ from unet.bundle import Bundle, BundleError, read_card
 from unet.compare import Comparison, compare
 from unet.images import hex_code, save_png
 from unet.model import UNet, UNetConfig, count_parameters
+from unet.objects import Counted
 from unet.overlay import unpainted_classes
 from unet.resize import sample
 
@@ -148,9 +149,15 @@ def show(answer: Answer) -> tuple[Any, ...]:
     return (
         show_headings(answer),
         viewer.answered(answer),
-        agreement_bar(answer.comparison.agreement, answer.colors),
+        agreement_bar(answer.comparison.agreement, answer.colors) + show_objects(answer),
         legend(answer.names, answer.comparison, answer.palette),
     )
+
+
+def show_objects(answer: Answer) -> str:
+    """How many objects each network sees, for tasks of two classes."""
+    task = networks.segmenter(answer.sides[0].location).bundle.task
+    return objects_line(answer.names, answer.objects, answer.comparison.class_names[-1], task)
 
 
 @needs_what_is_shown
@@ -242,6 +249,26 @@ def agreement_bar(agreement: float, colors: int | None) -> str:
         f'<div class="bar" role="img" aria-label="Agreement {percent(agreement)}">'
         f'<i style="width:{100 * agreement:.2f}%"></i></div></div>'
     )
+
+
+def objects_line(names: Sequence[str], objects: Sequence[Counted] | None, object_name: str, task: str) -> str:
+    """How many objects each network sees, and their median area; nothing where none are counted.
+
+    object_name: the class. task: in the plural, where it is called by its objects as "nuclei" is.
+    """
+    if objects is None:
+        return ""
+    many = task if task[:3] == object_name[:3] else f"{object_name}s"
+    sides = []
+    for side, network, counted in zip("ab", names, objects, strict=True):
+        count = len(counted.areas)
+        size = f", median {counted.median_area:,.0f} px²" if count else ""
+        sides.append(
+            f'<span class="side-{side}"><i></i>{escape(network)}: <b>{count:,}</b> '
+            f"{escape(object_name if count == 1 else many)}{size}</span>"
+        )
+    title = "Connected areas, which Outline numbers; objects that touch count as one"
+    return f'<p class="objects" title="{title}">{"".join(sides)}</p>'
 
 
 def legend(names: Sequence[str], comparison: Comparison, palette: np.ndarray) -> str:

@@ -28,6 +28,7 @@ from unet.bundle import BundleError
 from unet.compare import Comparison
 from unet.ground_truth import Truth, read_truth
 from unet.images import ImageError
+from unet.objects import Counted, count_objects
 from unet.palette import LiveView, PaletteLadder
 from unet.predict import Segmentation
 from unet.resize import shrink
@@ -175,6 +176,12 @@ class Answer:
     def view_file(self) -> ViewFile:
         """The view as a file for the browser."""
         return self.picture.view_file if self.colors is None else ViewFile(self.view)
+
+    @functools.cached_property
+    def objects(self) -> tuple[Counted, Counted] | None:
+        """The objects that each network sees; None for tasks of several classes."""
+        first, second = (count_objects(each, self.comparison.class_names) for each in self.comparison.label_maps)
+        return None if first is None or second is None else (first, second)
 
     @property
     def names(self) -> tuple[str, str]:

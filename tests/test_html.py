@@ -11,6 +11,7 @@ from page.viewer.patterns import pattern_numbers, perceived_distances
 from training.datasets import TASKS
 from unet.compare import compare
 from unet.images import indexed_picture
+from unet.objects import Counted
 from unet.predict import Segmentation
 from unet.tables import Row, pooled
 
@@ -156,3 +157,12 @@ def test_paint_has_the_palettes_colours_and_keeps_the_labels():
     picture = indexed_picture(labels, PALETTE)
     np.testing.assert_array_equal(np.asarray(picture), labels)
     np.testing.assert_array_equal(np.asarray(picture.convert("RGB")), PALETTE[labels])
+
+
+def test_objects_are_counted_in_words():
+    one, none = Counted(np.array([310]), np.array([[2.0, 3.0]])), Counted(np.zeros(0, int), np.zeros((0, 2)))
+    line = answer_section.objects_line(("<a>", "b"), (one, none), "nucleus", "nuclei")
+    assert "&lt;a&gt;: <b>1</b> nucleus, median 310 px²<" in line
+    assert "b: <b>0</b> nuclei<" in line
+    assert "<b>0</b> cells<" in answer_section.objects_line(("a", "b"), (one, none), "cell", "my pictures")
+    assert answer_section.objects_line(("a", "b"), None, "sky", "streets") == ""

@@ -11,7 +11,7 @@ from scipy import ndimage
 from training.readers import read_folder
 from unet.images import save_png
 from unet.metrics import ConfusionMatrix
-from unet.objects import coco_annotation, find_objects, geojson, labelme, outlines
+from unet.objects import coco_annotation, count_objects, find_objects, geojson, labelme, outlines
 from unet.predict import Segmentation
 from unet.tables import Row, coco
 
@@ -58,6 +58,17 @@ def test_worked_numbers():
     assert (first.class_name, first.area, first.box, first.confidence) == ("nucleus", 8, (2, 1, 4, 2), 0.75)
     assert first.centroid == (4, 2)
     assert (second.class_name, second.area, second.centroid, second.box) == ("cell", 1, (4.5, 4.5), (4, 4, 1, 1))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_counting_alone_gives_the_same_objects(seed):
+    labels = blobs(seed).astype(np.uint8)
+    counted = count_objects(labels, ("background", "nucleus"))
+    found = find_objects(segmentation(labels))
+    assert counted.areas.tolist() == [o.area for o in found]
+    np.testing.assert_allclose(counted.centroids, [o.centroid for o in found])
+    assert counted.median_area == np.median(counted.areas)
+    assert count_objects(labels, NAMES) is None
 
 
 def test_pixels_that_touch_at_a_corner_are_two_objects():

@@ -26,7 +26,7 @@ from .archive import Archive, network_folders, picture_files, write_text
 from .compare import Scores, disagreement, score
 from .ground_truth import read_truth
 from .images import MAX_PIXELS, ImageError, Source, save_png
-from .objects import Object, coco_annotation, find_objects, geojson, labelme, measurements
+from .objects import Counted, Object, coco_annotation, count_objects, find_objects, geojson, labelme, measurements
 from .overlay import overlay, unpainted_classes
 from .predict import Segmentation
 from .tables import Row, write_tables
@@ -121,7 +121,10 @@ class Work:
         agreement = None
         if len(answers) == 2:
             agreement = float(1 - disagreement(answers[0].label_map, answers[1].label_map).mean())
-        found = self._objects(answers)
+        counted = [count_objects(answer.label_map, answer.class_names) for answer in answers]
+        found = [find_objects(answer, **vars(self.objects)) for answer in answers] if self.objects else []
+        if found:
+            counted = [Counted.of(objects) for objects in found]
         row = Row(
             name,
             file,
@@ -130,7 +133,7 @@ class Work:
             np.stack([answer.shares() for answer in answers]),
             tuple(answer.seconds for answer in answers),
             scores,
-            found and tuple((len(some), _median_area(some)) for some in found),
+            tuple((len(some.areas), some.median_area) for some in counted) if all(counted) else None,
             " ".join(notes),
         )
         for number, (network, answer) in enumerate(zip(self.networks, answers, strict=True)):
@@ -152,13 +155,6 @@ class Work:
         notes += truth.notes
         return scores
 
-    def _objects(self, answers: Sequence[Segmentation]) -> tuple[list[Object], ...] | None:
-        """Each network's objects: as asked for, else those of tasks of two classes."""
-        if self.objects is None and len(answers[0].class_names) > 2:
-            return None
-        asked = self.objects or ObjectOptions()
-        return tuple(find_objects(answer, **vars(asked)) for answer in answers)
-
 
 def _beside(function: Callable[[Item], Result], items: Iterable[Item], ahead: int) -> Iterator[Result]:
     """``map`` in a thread of its own, up to ``ahead`` results ahead of the caller."""
@@ -170,10 +166,6 @@ def _beside(function: Callable[[Item], Result], items: Iterable[Item], ahead: in
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
-
-
-def _median_area(objects: Sequence[Object]) -> float:
-    return float(np.median([found.area for found in objects])) if objects else float("nan")
 
 
 # ---- the archive -----------------------------------------------------------------------------------------------------

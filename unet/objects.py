@@ -14,7 +14,7 @@ import io
 import itertools
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from contourpy import FillType, contour_generator
@@ -84,6 +84,35 @@ def find_objects(
                 )
             )
     return objects
+
+
+class Counted(NamedTuple):
+    """The objects of one class. areas: int64 (n,), pixels. centroids: float64 (n, 2), (x, y)."""
+
+    areas: np.ndarray
+    centroids: np.ndarray
+
+    @classmethod
+    def of(cls, objects: Sequence[Object]) -> Counted:
+        """Those that `find_objects` found."""
+        return cls(np.array([o.area for o in objects]), np.array([o.centroid for o in objects]).reshape(-1, 2))
+
+    @property
+    def median_area(self) -> float:
+        """In square pixels; NaN without objects."""
+        return float(np.median(self.areas)) if len(self.areas) else float("nan")
+
+
+def count_objects(label_map: np.ndarray, class_names: Sequence[str]) -> Counted | None:
+    """Count the objects of a task of two classes, uint8 (H, W); None for tasks of several."""
+    if len(class_names) != 2:
+        return None
+    numbers, count = ndimage.label(label_map == 1)
+    ys, xs = numbers.nonzero()
+    found = numbers[ys, xs] - 1
+    areas = np.bincount(found, minlength=count)
+    sums = [np.bincount(found, position + 0.5, count) for position in (xs, ys)]
+    return Counted(areas, np.stack(sums, axis=1) / areas[:, None])
 
 
 def _split(mask: np.ndarray, numbers: np.ndarray) -> np.ndarray:

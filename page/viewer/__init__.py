@@ -13,10 +13,12 @@ import numpy as np
 from page.formatting import percent
 from page.session import Answer, Picture, hand_over, new_file
 from page.viewer.patterns import pattern_numbers
+from unet.objects import Counted
 from unet.overlay import OPACITY, unpainted_classes
 from unet.resize import sample
 
 HERE = Path(__file__).parent
+MAX_NUMBERS = 5000  # objects that are numbered in one picture
 
 
 def build() -> gr.HTML:
@@ -40,7 +42,7 @@ def waiting(picture: Picture) -> dict[str, Any]:
 def answered(answer: Answer) -> dict[str, Any]:
     """The value that shows an answer."""
     comparison, truth = answer.comparison, answer.truth.labels if answer.truth else None
-    size = answer.view.shape[:2]
+    size, full_size = answer.view.shape[:2], comparison.label_maps[0].shape
     path = new_file("planes.bin")
     path.write_bytes(planes(size, comparison.label_maps, answer.confidences, truth))
     unpainted, patterns = unpainted_classes(comparison.class_names), pattern_numbers(answer.palette)
@@ -48,7 +50,7 @@ def answered(answer: Answer) -> dict[str, Any]:
     facts = {
         "key": answer.picture.key,
         "size": size,
-        "full_size": comparison.label_maps[0].shape,
+        "full_size": full_size,
         "sides": answer.names,
         "classes": [
             {"name": name, "color": color, "painted": i not in unpainted, "pattern": patterns[i]}
@@ -57,9 +59,19 @@ def answered(answer: Answer) -> dict[str, Any]:
         "truth": truth is not None,
         "colors": answer.colors,
         "agreement": percent(comparison.agreement),
+        "objects": [numbered(counted, comparison.label_maps[0].shape, size) for counted in answer.objects]
+        if answer.objects
+        else None,
         "miou": [percent(scores.miou) for scores in comparison.scores] if comparison.scores else None,
     }
     return {"facts": facts, "picture": answer.view_file.hand_over(), "planes": hand_over(path)}
+
+
+def numbered(counted: Counted, full_size: tuple[int, int], size: tuple[int, int]) -> list[list[float]]:
+    """[x, y, radius] of each object in pixels of the view, ``size`` (h, w); radius: of a circle of its area."""
+    scale = np.array(size[::-1]) / full_size[::-1]
+    radii = np.sqrt(counted.areas / np.pi) * scale.mean()
+    return np.column_stack([counted.centroids * scale, radii])[:MAX_NUMBERS].round(1).tolist()
 
 
 def planes(

@@ -360,6 +360,7 @@ function drawNow() {
     pen.imageSmoothingEnabled = scale * ratio < CRISP;
     pen.imageSmoothingQuality = "high";
     paintPane(pen, pane.name);
+    if (look.view === "Outline") numberObjects(pen, pane.name, scale);
     markCursor(pen, scale);
     pen.restore();
   }
@@ -367,6 +368,19 @@ function drawNow() {
   find('[data-do="reset"] output').textContent = gaze.zoom > 1 ? `×${gaze.zoom.toFixed(1)}` : "fit";
   canvas.style.touchAction = gaze.zoom > 1 ? "none" : "pan-y"; // a thumb that scrolls the page gets past the picture
   readOut();
+}
+
+/** The number of each object that is large enough for it on the screen, in the order of the table objects.csv. */
+function numberObjects(pen, pane, scale) {
+  const objects = answer.labels && answer.objects?.[["left", "right"].indexOf(pane)];
+  if (!objects || answer.classes.some(({ name, painted }) => painted && look.hidden.has(name))) return;
+  Object.assign(pen, { font: `600 ${11 / scale}px sans-serif`, textAlign: "center", textBaseline: "middle" });
+  Object.assign(pen, { lineWidth: 3 / scale, lineJoin: "round", strokeStyle: "#000", fillStyle: "#fff" });
+  objects.forEach(([x, y, radius], i) => {
+    if (radius * scale < 7) return;
+    pen.strokeText(i + 1, x, y);
+    pen.fillText(i + 1, x, y);
+  });
 }
 
 function markCursor(pen, scale) {
