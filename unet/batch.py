@@ -158,6 +158,9 @@ class Work:
 
 def _beside(function: Callable[[Item], Result], items: Iterable[Item], ahead: int) -> Iterator[Result]:
     """``map`` in a thread of its own, up to ``ahead`` results ahead of the caller."""
+    if not ahead:  # in the caller's context
+        yield from map(function, items)
+        return
     pending: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(1) as thread:
         for item in items:
