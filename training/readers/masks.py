@@ -311,7 +311,7 @@ def _layout(folder: Folder, images: list[_File], masks: list[_File]) -> str:
         return "nnU-Net"
     if {file.path.parent for file in images} & {file.path.parent for file in masks}:
         return "masks beside pictures"
-    return f"pictures{_place(images)} and masks{_place(masks)}"
+    return f"pictures{_place(images)} and masks{_place(masks)}" if _place(images) else f"masks{_place(masks)}"
 
 
 #: Numbers that well-known data sets use, by words in the paths of their masks.
