@@ -1,4 +1,4 @@
-"""The page: one picture, two U-Nets side by side, and the same picture in k colours.
+"""The page: two U-Nets side by side, and the picture in k colours.
 
     python app.py                           the bundles in weights/
     UNET_WEIGHTS=<folder or Hub name> python app.py
@@ -36,7 +36,7 @@ NEWEST = {"trigger_mode": "always_last"}  # what comes while a handler is at wor
 
 
 class Sections(NamedTuple):
-    """What the page consists of, from top to bottom, as far as one section follows another."""
+    """The sections of the page, from top to bottom."""
 
     head: top.Section
     source: picture.Section
@@ -194,7 +194,10 @@ def launch(demo: gr.Blocks, **options: Any) -> Any:
 
 
 def warm_up() -> None:
-    """Answer the first example before anybody asks: the page then opens with it."""
+    """Answer the first example before anybody asks.
+
+    The page then opens with an answer.
+    """
     if os.environ.get("SPACES_ZERO_GPU"):  # its worker starts as a copy of this process: all networks must be here
         for locations in networks.tasks().values():
             for location in locations.values():

@@ -1,1 +1,1 @@
-"""Parts of the page that app.py puts together: its networks, its viewer, and the section that looks inside them."""
+"""The page that app.py serves, one section a file."""

@@ -1,4 +1,4 @@
-"""The section with both answers: which network is on which side, the viewer, agreement and legend."""
+"""The section with both answers: menus, viewer, agreement and legend."""
 
 from __future__ import annotations
 
@@ -45,7 +45,10 @@ class Section(NamedTuple):
 
 
 def build(state: State, task: str) -> Section:
-    """Draw the section where it is called, inside gr.Blocks; ``task`` is the first that is shown."""
+    """Draw the section where it is called, inside gr.Blocks.
+
+    task: the first that is shown.
+    """
     with gr.Row(elem_id="sides"):
         menus = [_side_menu(task, side) for side in (0, 1)]
     headings = html("headings", script="headings.js")
@@ -77,7 +80,7 @@ def _side_menu(task: str, side: int) -> gr.Dropdown:
 
 
 def take_side(task: str, sides: Sides | None, name: str | None, *, side: int) -> tuple[Sides, str, str]:
-    """Another network was chosen for a side -> (both networks, what the two menus show)."""
+    """Show another network on a side -> (both networks, values of both menus)."""
     sides = known(sides)
     chosen = choose_side(task, name or "")
     if chosen.location == sides[1 - side].location:  # what the other side shows: they change places
@@ -120,7 +123,10 @@ def _side(event: gr.EventData) -> int:
 
 @needs_what_is_shown
 def ask(picture: Picture, sides: Sides | None, quantized: bool, colors: int, space: str) -> Answer:
-    """Ask both networks about the picture, or about what ``colors`` colours leave of it."""
+    """Ask both networks about the picture.
+
+    quantized: about what ``colors`` colours leave of it.
+    """
     sides = known(sides)
     image, view = picture.pixels(), picture.view
     if quantized:
@@ -162,7 +168,7 @@ def show_objects(answer: Answer) -> str:
 
 @needs_what_is_shown
 def save_labels(answer: Answer, event: gr.EventData) -> str:
-    """Write a side's label map at the picture's full size for download -> path."""
+    """Write a side's label map at full size for download -> path."""
     side = _side(event)
     name = answer.names[side].replace("/", "-")  # as a bundle on the Hub has it
     path = new_file(f"{name}-labels.png")
@@ -182,7 +188,7 @@ def tagline(config: UNetConfig) -> str:
 
 
 def facts_about(bundle: Bundle, size: tuple[int, int]) -> list[str]:
-    """What decides how well a network can see a picture of ``size`` (h, w), in a few words each."""
+    """How a network sees a picture of ``size`` (h, w), in words."""
     h, w = bundle.preprocessing.working_size(size)
     seen = f"seen at {w} × {h}" + ("" if (h, w) == size else f" of {size[1]} × {size[0]}")
     miou = bundle.scores.get("val", {}).get("miou")
@@ -199,7 +205,7 @@ def size_of(net: UNet) -> list[str]:
 
 
 def show_headings(answer: Answer) -> str:
-    """What the two networks are, and what decides how well they see this picture."""
+    """The headings of both networks."""
     size = answer.comparison.label_maps[0].shape
     bundles = [networks.segmenter(side.location).bundle for side in answer.sides]
     return network_headings(
@@ -241,7 +247,7 @@ def network_headings(
 
 
 def agreement_bar(agreement: float, colors: int | None) -> str:
-    """How much of the picture the two call the same; colors: how many the picture was shown to them in, if not all."""
+    """How much of the picture the two networks agree on, as a bar."""
     shown = f' <span class="aside">shown in {colors} colours</span>' if colors else ""
     return (
         '<div class="agreement"><p title="Pixels to which both give the same class, at the picture’s own size">'
@@ -272,7 +278,7 @@ def objects_line(names: Sequence[str], objects: Sequence[Counted] | None, object
 
 
 def legend(names: Sequence[str], comparison: Comparison, palette: np.ndarray) -> str:
-    """Every class with its colour and the part of the picture that each network gives to it.
+    """Every class with its colour and its share of the picture.
 
     Each is a button that the viewer listens to.
     """

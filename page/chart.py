@@ -1,4 +1,4 @@
-"""How few colours do the networks need? Their answers against k, as a chart."""
+"""A chart of both networks' answers against the number of colours."""
 
 from __future__ import annotations
 
@@ -17,13 +17,18 @@ _WIDTH, _HEIGHT, _LEFT, _TOP, _BOTTOM = 320, 190, 40, 10, 24
 
 
 def measure(answer: Answer | None, space: str) -> Iterator[str]:
-    """The button was pressed -> the chart, again and again; Gradio streams what a generator function yields."""
+    """Stream the chart.
+
+    Gradio streams what a generator function yields, and a decorated function is none.
+    """
     yield from _measure(answer, space)
 
 
 @needs_what_is_shown
 def _measure(answer: Answer, space: str) -> Iterator[str]:
-    """Ask both networks about the picture in ever more colours -> the chart, again after each.
+    """Ask both networks in ever more colours, yielding the chart after each.
+
+    All is measured at the size at which the picture is shown.
 
     All is measured at the size at which the picture is shown.
     """
@@ -50,9 +55,10 @@ def _measure(answer: Answer, space: str) -> Iterator[str]:
 
 
 def draw(ks: Sequence[int], lines: Sequence[Sequence[float]], names: Sequence[str], *, scored: bool) -> str:
-    """Lines over k on a logarithmic axis, as SVG with its values as a title: both networks, and their agreement.
+    """Draw lines over k, on a logarithmic axis, as SVG.
 
-    scored: the networks' lines are mIoU; else how much of the picture keeps the class that it has in all colours.
+    lines: of both networks, and of their agreement. scored: the networks' lines are mIoU; else the share of the picture
+    that keeps the class that it has in all colours.
     """
     what = "mIoU" if scored else "same class as in all colours"
     labels = [f"{names[0]}: {what}", f"{names[1]}: {what}", "both agree"]

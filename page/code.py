@@ -1,4 +1,4 @@
-"""The section *Use it from code*: programs that do what the page does."""
+"""The section *Use it from code*."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ TITLE = """
 
 
 def build() -> list[gr.Markdown]:
-    """Draw the section where it is called, inside gr.Blocks -> its texts, which name the page's address."""
+    """Draw the section where it is called, inside gr.Blocks.
+
+    Returns its texts, which name the page's address.
+    """
     html("code-title", TITLE)
     texts = []
     with gr.Tabs(elem_id="code"):

@@ -1,4 +1,4 @@
-"""Drawings that explain a network: its levels and skips, how it reads a picture in tiles, what its skips carry.
+"""Drawings of networks, tiles and feature maps.
 
 SVG and HTML that take their colours from the page: text and lines from the text around them, maps from ``--accent``.
 Everything is drawn from the configuration and the arrays at hand, for any number of levels and any widths, and so
@@ -42,7 +42,9 @@ _TILING_PIXELS, _MAP_PIXELS = 250_000, 18_000  # of the pictures inside a drawin
 
 
 def network(config: UNetConfig, size: tuple[int, int], *, name: str, without_skips: Collection[int] = ()) -> str:
-    """The network for an input of ``size`` (h, w), as SVG: encoder left, skips across, decoder right.
+    """Draw a network for an input of ``size`` (h, w), as SVG.
+
+    The encoder is left, the decoder right, skips run across.
 
     Maps are seen from the side: as wide as they have channels, as high as they are high. The rectangle on a skip is the
     encoder's map from the front, to scale; the filled part is what crop keeps. Skips of ``without_skips`` are crossed
@@ -79,7 +81,7 @@ def _rim(level: LevelShapes) -> int:
 
 @dataclass
 class _Row:
-    """Where a level lies: baseline of its text, middle of its maps, and the line on which arrows leave downwards."""
+    """Where a level lies: text baseline, middle of its maps, turn of its arrows."""
 
     text: float
     middle: float
@@ -128,7 +130,7 @@ class _NetworkDrawing:
 
     @cached_property
     def skip_end(self) -> float:
-        """Where all skips end, far enough for the bottleneck to lie between the two sides of the U."""
+        """Where all skips end, leaving room for the bottleneck."""
         return self.skip_start + max(_SKIP, self._block_width(self.bottleneck) + 10)
 
     @property
@@ -158,7 +160,10 @@ class _NetworkDrawing:
     # ---- pieces
 
     def _map(self, x: float, y: float, shape: Shape, title: str, kind: str = "") -> float:
-        """A stack of feature maps from the side, its left edge at x and its middle at y -> its right edge."""
+        """Draw a stack of feature maps from the side -> its right edge.
+
+        x: its left edge. y: its middle.
+        """
         w, h = self._width(shape[0]), self._height(shape[1])
         self.parts.append(
             f'<rect class="map {kind}" x="{x:.1f}" y="{y - h / 2:.1f}" width="{w:.1f}" height="{h:.1f}" rx="1">'
@@ -167,7 +172,10 @@ class _NetworkDrawing:
         return x + w
 
     def _arrow(self, *points: Point, title: str, kind: str = "flow") -> None:
-        """A line through the points, all legs straight, with a tip at the last."""
+        """Draw a line through the points, with a tip at the last.
+
+        All its legs are straight.
+        """
         (x0, y0), (x, y) = points[-2:]
         dx, dy = (x > x0) - (x < x0), (y > y0) - (y < y0)
         tip = [(x, y), (x - 5 * dx - 3 * dy, y - 5 * dy - 3 * dx), (x - 5 * dx + 3 * dy, y - 5 * dy + 3 * dx)]
@@ -180,7 +188,10 @@ class _NetworkDrawing:
         self.parts.append(f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{text}</text>')
 
     def _block(self, x: float, y: float, start: Shape, width: int) -> float:
-        """The convolutions of a block, after a map of shape ``start`` that ends at x -> where the last one ends."""
+        """Draw the convolutions of a block -> where the last one ends.
+
+        They follow a map of shape ``start`` that ends at x.
+        """
         count, lost = self.config.convolutions, 0 if self.config.padded else 2
         for i in range(1, count + 1):
             shape = (width, start[1] - i * lost, start[2] - i * lost)
@@ -224,7 +235,7 @@ class _NetworkDrawing:
             self._arrow(*path, title=title, kind=kind)
 
     def _join(self, x: float, y: float, level: LevelShapes) -> float:
-        """The sign at x, a plus or two stacks, and what comes of the join -> where that ends."""
+        """Draw the sign of a join and its result -> where that ends."""
         added, r = self.config.skip == "add", _RADIUS
         strokes = f"M{x + r - 4.5:.1f},{y:.1f}h9m-4.5,-4.5v9" if added else f"M{x + r - 2:.1f},{y - 4:.1f}v8m4,0v-8"
         title = "Added, number by number" if added else "Concatenated: one stack behind the other"
@@ -266,7 +277,7 @@ class _NetworkDrawing:
         return x, y
 
     def _decoder(self, x: float, y: float) -> Point:
-        """Up the right side, from the bottleneck's end -> where the last block ends."""
+        """Draw the right side, from the bottleneck up -> where it ends."""
         for i in range(self.bottleneck - 1, -1, -1):
             level, row, start = self.levels[i], self.rows[i], self.skip_end
             before = self.config.join == "before_block"
@@ -298,7 +309,9 @@ class _NetworkDrawing:
 
 
 def tiling(layout: Layout, tile: Tile, working: np.ndarray) -> str:
-    """How a picture is cut, as SVG over the picture: tiles in thin lines, ``tile`` framed, what is read for it dashed.
+    """Draw how a picture is cut into tiles, as SVG over the picture.
+
+    Tiles are thin lines, ``tile`` is framed, what is read for it dashed.
 
     working: uint8 (h, w, 3), the picture at ``layout.working_size``. Beyond it lies what the network reads there, the
     mirrored picture, paler.
@@ -355,7 +368,7 @@ def tiling_facts(layout: Layout, tile: Tile, config: UNetConfig) -> str:
 
 
 def joins(features: SkipFeatures, *, count: int = 6) -> str:
-    """The strongest channels at a join, as HTML: encoder's, decoder's, and what comes of them.
+    """The strongest channels at a join, as HTML.
 
     Added: a card a channel, its three maps on one scale, so that what is seen adds up. Concatenated: the encoder's
     cards in front, then the decoder's; each map on its own scale. What crop cuts away is paler.
@@ -401,12 +414,18 @@ def _stack(features: SkipFeatures, count: int) -> str:
 
 
 def _scale(values: np.ndarray) -> float:
-    """The magnitude that is drawn brightest: all but the outermost half percent, so that one pixel hides no other."""
+    """The magnitude that is drawn brightest.
+
+    The outermost half percent is left out, so that one pixel hides no other.
+    """
     return float(np.quantile(np.abs(values), 0.995))
 
 
 def _feature_image(values: np.ndarray, scale: float, features: SkipFeatures, title: str) -> str:
-    """One map (h, w), as an <img> as large as it is beside the encoder's; the encoder's own with its rim paler."""
+    """Draw one map (h, w) as an <img>, to scale beside the encoder's.
+
+    The rim that crop cuts away from the encoder's own is paler.
+    """
     picture = signed_view(values, scale)
     h, w = features.decoder.shape[1:]
     if values.shape != (h, w):
@@ -421,7 +440,10 @@ def _feature_image(values: np.ndarray, scale: float, features: SkipFeatures, tit
 
 
 def skips_table(measured: Sequence[Mapping[str, Any]]) -> str:
-    """What training the same body with both skips gave, as an HTML table; ``measured`` is benchmarks/skips.json."""
+    """Scores of the same body trained with both skips, as an HTML table.
+
+    measured: the content of benchmarks/skips.json.
+    """
     rows = []
     for row in measured:
         add, concat = (sum(row[skip]["scores"]) / len(row[skip]["scores"]) for skip in ("add", "concat"))
@@ -446,7 +468,7 @@ def _data_uri(image: np.ndarray, kind: str) -> str:
 
 
 def ablations(found: Sequence[Ablation], num_skips: int) -> str:
-    """What leaving out skips costs, a line each, as an HTML table with a bar for what stays the same."""
+    """What leaving out skips costs, as an HTML table."""
     scored = any(entry.miou for entry in found)
     rows = []
     for entry in found:

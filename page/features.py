@@ -14,7 +14,9 @@ from unet.predict import Segmenter, Tile
 
 @dataclass(frozen=True)
 class SkipFeatures:
-    """The feature maps that meet at one level, all float32, as the network computes them for one tile.
+    """The feature maps that meet at one level, for one tile.
+
+    All are float32, as the network computes them.
 
     level: 0 is full resolution. skip: "add" or "concat". picture: uint8 (H, W, 3), what the network was fed, its
     mirrored margin included. encoder: (C, h, w), out of the encoder block, before cropping. decoder: (C, h', w'), what
@@ -30,11 +32,13 @@ class SkipFeatures:
 
     @property
     def cropped(self) -> np.ndarray:
-        """(C, h', w'): the part of the encoder's maps that is joined; all of them where nothing is cropped."""
+        """(C, h', w'): the part of the encoder's maps that is joined."""
         return center_crop(self.encoder, self.decoder.shape[1:])
 
     def strongest(self, n: int) -> np.ndarray:
-        """int (n or fewer, 2): channels of the encoder and of the decoder with the most to see, strongest first.
+        """Channels with the most to see, strongest first: int (n or fewer, 2).
+
+        The first column is of the encoder, the second of the decoder.
 
         Strength is a channel's standard deviation over the tile. Added maps meet channel by channel, so both columns
         name the same channel, by the sum of the two deviations; concatenated ones are ranked each by themselves.
@@ -46,7 +50,9 @@ class SkipFeatures:
 
 
 def skip_features(segmenter: Segmenter, image: np.ndarray, level: int, tile: Tile | None = None) -> SkipFeatures:
-    """Run one tile of ``image``, uint8 (H, W, 3), and keep what meets at ``level``, 0 for full resolution.
+    """Run one tile of a picture and keep the maps that meet at ``level``.
+
+    image: uint8 (H, W, 3). level: 0 is full resolution.
 
     tile: one of ``segmenter.layout(image.shape[:2])``; None takes the one that answers the picture's middle. Raises
     ValueError for a level without a skip and for another array.
@@ -86,7 +92,10 @@ def ablation(
     num_classes: int,
     truth: np.ndarray | None = None,
 ) -> Ablation:
-    """Compare the answer without ``levels`` with the full one; label maps and truth uint8 (H, W). Raises as `score`."""
+    """Compare the answer without ``levels`` with the full one.
+
+    label_map, full, truth: uint8 (H, W). Raises as `score`.
+    """
     agreement = float(1 - disagreement(label_map, full).mean())
     scores = None
     if truth is not None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 
 def percent(share: float) -> str:
-    """0.3061 -> "30.6 %"; never "0.0 %" for something, nor "100.0 %" for not quite all."""
+    """Write a share in percent: "30.6 %".
+
+    Never "0.0 %" for something, nor "100.0 %" for not quite all.
+    """
     if 0 < share < 0.0005:
         return "< 0.1 %"
     if 0.9995 <= share < 1:

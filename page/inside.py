@@ -1,4 +1,4 @@
-"""The section *Inside the networks*: their drawings, what their skips carry, and what they lose without them.
+"""The section *Inside the networks*: drawings, feature maps, tiles, ablations.
 
 Nothing is computed before the section is opened.
 """
@@ -40,7 +40,10 @@ Cuts = tuple[list[int], list[int]]
 
 @dataclass(frozen=True)
 class Altered:
-    """One network's answer without some of its skips, as large as it is shown: label maps uint8 (h, w)."""
+    """One network's answer without some skips, at the size it is shown.
+
+    label_map, unaltered: uint8 (h, w), without and with all skips.
+    """
 
     label_map: np.ndarray
     unaltered: np.ndarray
@@ -59,7 +62,7 @@ def _skips(answer: Answer, side: int) -> range:
 
 
 def _segment(location: str, image: np.ndarray, each: Sequence[Sequence[int]], device: str | None = None) -> list:
-    """Label maps uint8 (H, W), one without each of these sets of skips."""
+    """Label maps uint8 (H, W), one without each set of skips."""
     network = networks.segmenter(location, device)
     return [network(image, without_skips=levels, progress=_stay).label_map for levels in each]
 
@@ -69,7 +72,10 @@ def _stay(done: int, total: int) -> None:
 
 
 def _joins(location: str, image: np.ndarray, level: int, side: int, device: str | None = None) -> str:
-    """The maps at one join, drawn where they are: they may be hundreds of megabytes."""
+    """Draw the maps at one join.
+
+    They are drawn where they are computed: they may be hundreds of megabytes.
+    """
     network = networks.segmenter(location, device)
     tile = network.layout(image.shape[:2], tile=side).middle
     return diagram.joins(skip_features(network, image, level, tile))
@@ -84,7 +90,7 @@ joins = functools.partial(networks.run, spaces.GPU(_joins), _joins)
 
 @needs_what_is_shown
 def show_networks(answer: Answer, cuts: Cuts, level: int) -> tuple[Cuts, gr.Radio]:
-    """The section was opened, or there is another answer -> (skips left out of each, the choice of level).
+    """Prepare an opened section -> (skips left out, choice of level).
 
     What was chosen before stays chosen where it still can be.
     """
@@ -96,7 +102,7 @@ def show_networks(answer: Answer, cuts: Cuts, level: int) -> tuple[Cuts, gr.Radi
 
 @needs_what_is_shown
 def toggle_skip(answer: Answer, cuts: Cuts, event: gr.EventData) -> Cuts:
-    """A skip was clicked in a drawing -> the skips that are left out of each network."""
+    """Leave out a clicked skip, or put it back -> the skips left out."""
     side, level = (getattr(event, name, None) for name in ("side", "level"))
     if side not in (0, 1) or level not in list(_skips(answer, side)):  # a click in a drawing of before
         return cuts
@@ -105,7 +111,7 @@ def toggle_skip(answer: Answer, cuts: Cuts, event: gr.EventData) -> Cuts:
 
 @needs_what_is_shown
 def show_drawing(answer: Answer, cuts: Cuts, *, side: int) -> str:
-    """One side's drawing, without the skips that are left out; no network runs."""
+    """Draw one side's network, without the skips that are left out."""
     segmenter, name = _segmenter(answer, side), answer.names[side]
     size = segmenter.layout(answer.comparison.label_maps[side].shape).middle.input_size
     return _side(side, diagram.network(segmenter.net.config, size, name=name, without_skips=cuts[side]))
@@ -113,7 +119,7 @@ def show_drawing(answer: Answer, cuts: Cuts, *, side: int) -> str:
 
 @needs_what_is_shown
 def show_without(answer: Answer, view: str, cuts: Cuts, *, side: int) -> tuple[Any, ...]:
-    """Skips were left out on one side -> (answer, its picture, what it lost)."""
+    """Answer without the skips of one side -> (answer, picture, costs)."""
     levels, full = cuts[side], answer.comparison.label_maps[side]
     (label_map,) = segment(answer.sides[side].location, answer.image(), [levels]) if levels else [full]
     shown = answer.view.shape[:2]
@@ -124,7 +130,7 @@ def show_without(answer: Answer, view: str, cuts: Cuts, *, side: int) -> tuple[A
 
 @needs_what_is_shown
 def show_each(answer: Answer, *, side: int) -> str:
-    """Every skip left out in turn, then all -> the table of what that costs."""
+    """Leave out every skip in turn, then all -> a table of costs."""
     levels = list(_skips(answer, side))
     each = [[level] for level in levels] + ([levels] if len(levels) > 1 else [])
     label_maps = segment(answer.sides[side].location, answer.image(), each)
@@ -133,7 +139,7 @@ def show_each(answer: Answer, *, side: int) -> str:
 
 @needs_what_is_shown
 def show_altered(answer: Answer, altered: Altered, view: str, *, side: int) -> np.ndarray:
-    """One side's answer without the skips, looked at in one way; no network runs."""
+    """Draw one side's answer without the skips."""
     unpainted = unpainted_classes(answer.comparison.class_names)
     if view == "Changes":
         return disagreement_view(answer.view, altered.label_map, altered.unaltered, answer.palette, unpainted=unpainted)
@@ -187,7 +193,7 @@ def _side(side: int, content: str) -> str:
 
 
 class _Parts(NamedTuple):
-    """What the handlers read and fill; of each pair, the left side's comes first."""
+    """What the handlers read and fill; of each pair, the left side first."""
 
     section: gr.Accordion
     drawings: list[gr.HTML]

@@ -1,4 +1,4 @@
-"""The section *Many pictures at once*: segment many pictures into a table and a ZIP, with progress."""
+"""The section *Many pictures at once*: a table and a ZIP."""
 
 from __future__ import annotations
 
@@ -52,7 +52,9 @@ class Stopped(Exception):
 
 @dataclass
 class Run:
-    """Pictures on their way through both networks: (name, path) each, and how many pixels they have together.
+    """Pictures on their way through both networks.
+
+    pictures: (name, path) each. pixels: how many they have together.
 
     truths: paths by the name of their picture. remarks: sentences. under_way: how far a large picture is, in words.
     stopped: cancelled by the visitor.
@@ -75,7 +77,7 @@ class Run:
 
 
 def take(task: str, sides: Sides, pictures: list[FileData] | None, truths: list[FileData] | None) -> Run:
-    """Check what was uploaded, from the files' headers alone, before anything is computed."""
+    """Check what was uploaded by the files' headers, before any work."""
     if not pictures:
         raise refusal("There are no pictures yet: drop some into the box, or try the examples.")
     if len(pictures) > MAX_PICTURES:
@@ -95,14 +97,17 @@ def take(task: str, sides: Sides, pictures: list[FileData] | None, truths: list[
 def begin(
     task: str, sides: Sides | None, pictures: list[FileData] | None, truths: list[FileData] | None
 ) -> tuple[Run, str, gr.Button]:
-    """The button was pressed -> (what to run, progress, the button, of no use until that is done)."""
+    """Begin a run -> (the run, progress, the disabled button)."""
     run = take(task, known(sides), pictures, truths)
     waiting = batch_progress(0, len(run.pictures), ["waiting for their turn"], run.remarks)
     return run, waiting, gr.Button(interactive=False)
 
 
 def _pixels_of(path: str) -> int:
-    """From the header; 0 for a file without one, which becomes a row that says so."""
+    """Pixels by the file's header; 0 without one.
+
+    Such a file becomes a row that says so.
+    """
     try:
         h, w = decoding.image_size(path)
     except ImageError:
@@ -130,7 +135,7 @@ def new_archive(run: Run) -> Iterator[tuple[Path, BinaryIO]]:
 
 
 def segment_all(run: Run) -> Iterator[tuple[Any, ...]]:
-    """Segment them all -> (progress, table, file to save, whether it can be stopped), again and again."""
+    """Segment all pictures, yielding (progress, table, file, stop button)."""
     bundle = networks.segmenter(run.sides[0].location).bundle
     names = tuple(side.name for side in run.sides)
     rows: list[Row] = []
@@ -189,7 +194,7 @@ def _with_ticks(answers: Iterator[Row], run: Run) -> Iterator[Row | None]:
 
 @needs_what_is_shown
 def open_row(run: Run, event: gr.EventData) -> Opened:
-    """A row was clicked -> its picture and ground truth, to be looked at above."""
+    """Open a row's picture and ground truth in the viewer."""
     row = getattr(event, "row", None)
     if row not in range(len(run.pictures)):  # what a browser sends
         raise refusal("There is no such row.")
@@ -204,14 +209,20 @@ def example_files(task: str) -> tuple[list[str], list[str]]:
 
 
 def stop(run: Run | None) -> Any:
-    """What is done is kept; a large picture under way is given up after its tile -> the button."""
+    """Stop a run, keeping what is done -> the button.
+
+    A large picture under way is given up after its tile.
+    """
     if run is not None:
         run.stopped = True
     return gr.Button(interactive=False)
 
 
 def batch_progress(done: int, total: int, said: Sequence[str], remarks: Sequence[str]) -> str:
-    """How far many pictures are; said: what goes on the same line, such as "about 8 s left"."""
+    """How far a run is, as HTML.
+
+    said: what stands on the same line, such as "about 8 s left".
+    """
     line = " · ".join([f"<b>{done}</b> of {total} pictures", *map(escape, said)])
     below = "".join(f"<p>{escape(remark)}</p>" for remark in remarks)
     return (
@@ -227,7 +238,7 @@ def batch_table(
     class_names: Sequence[str],
     palette: np.ndarray,
 ) -> str:
-    """Many pictures, a line each: agreement, mIoU where there is a truth, and what each network sees, as two strips.
+    """Rows of agreement, mIoU and class shares, as an HTML table.
 
     totals: the counts of all that have a ground truth, see `pooled`.
     """
@@ -259,7 +270,7 @@ def _batch_row(names: Sequence[str], index: int, row: Row, class_names: Sequence
 
 
 def _share_strip(network: str, shares: np.ndarray, class_names: Sequence[str], palette: np.ndarray) -> str:
-    """A strip divided among the classes, with their names for those who hear or point."""
+    """A strip divided among the classes, with their names as its title."""
     seen = np.flatnonzero(shares)
     said = escape(f"{network}: " + ", ".join(f"{class_names[i]} {percent(shares[i])}" for i in seen))
     unpainted = unpainted_classes(class_names)

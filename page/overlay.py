@@ -25,7 +25,7 @@ def disagreement_view(
     *,
     unpainted: Collection[int] = (),
 ) -> np.ndarray:
-    """What one network says where the other says something else; fog where they agree.
+    """Draw one network's classes where the other differs, fog elsewhere.
 
     image: uint8 (H, W, 3). label_map, other: uint8 (H, W). unpainted: classes drawn as the clear picture. Returns uint8
     (H, W, 3). Raises ValueError for two sizes.
@@ -38,7 +38,10 @@ def disagreement_view(
 
 
 def signed_view(values: np.ndarray, scale: float) -> np.ndarray:
-    """float (H, W) -> uint8 (H, W, 3): black where zero, teal below and amber above, brightest from ``scale`` on."""
+    """Draw float (H, W) as uint8 (H, W, 3), black where zero.
+
+    Teal below zero and amber above, brightest from ``scale`` on.
+    """
     share = np.clip(values / (scale or 1.0), -1, 1)[..., None]
     below, zero, above = _SIGNED_RAMP
     return np.rint(zero + np.maximum(share, 0) * (above - zero) + np.maximum(-share, 0) * (below - zero)).astype(

@@ -115,7 +115,7 @@ def show(picture: Picture, colors: int, space: str) -> dict[str, Any]:
 
 @needs_what_is_shown
 def save(picture: Picture, colors: int, space: str, *, kind: str) -> str:
-    """Write the palette, or the whole picture in it, for download -> path."""
+    """Write the palette, or the picture in it, for download -> path."""
     palette = picture.ladder(space)[int(colors)]
     content = FILES[kind](palette, picture)
     path = new_file(f"{picture.source.stem}-{len(palette)}-colours.{kind.lower()}")
@@ -124,7 +124,9 @@ def save(picture: Picture, colors: int, space: str, *, kind: str) -> str:
 
 
 def swatches(colors: np.ndarray, shares: np.ndarray) -> str:
-    """Palette uint8 (k, 3) with the share of pixels of each: a strip to scale, and a button a colour.
+    """A palette as a strip to scale and a button a colour.
+
+    colors: uint8 (k, 3). shares: of the pixels, for each.
 
     Largest share first.
     """

@@ -1,4 +1,4 @@
-"""The section where a picture comes in: choose, drop, paste or photograph one, or click an example."""
+"""The section where a picture comes in."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def show_examples(task: str) -> gr.Gallery:
 
 
 def take_upload(path: str | None) -> tuple[Any, ...]:
-    """A picture was chosen, dropped, pasted or photographed -> `Opened`, and the emptied box."""
+    """Open an uploaded picture -> `Opened`, and the emptied box."""
     if path is None:
         return (*[gr.skip()] * 4, gr.skip())
     return *opened(open_picture(path)), None
@@ -94,12 +94,15 @@ def open_example(task: str, index: int) -> Opened:
 
 
 def opened(picture: Picture, *, quantized: bool = False) -> Opened:
-    """A picture, with what follows from it: the viewer shows it, and the networks are asked about all its colours."""
+    """A picture with what follows from it."""
     return picture, viewer.waiting(picture), str(picture.truth) if picture.truth else None, quantized
 
 
 def opened_for(task: str, picture: Picture | None) -> Opened:
-    """The picture to ask another task about: a visitor's own stays, an example gives way to the task's first."""
+    """The picture to ask another task about.
+
+    A visitor's own stays, an example gives way to the task's first.
+    """
     own = picture and not any(picture.source == path for name in networks.tasks() for path, _ in examples(name))
     if own:
         return opened(replace(picture, truth=None))
@@ -108,13 +111,16 @@ def opened_for(task: str, picture: Picture | None) -> Opened:
 
 
 def offer_camera(task: str) -> None:
-    """Say so where a task has no example of its own: its pictures may not be redistributed."""
+    """Say where a task has no example of its own.
+
+    Its data set may not be redistributed.
+    """
     if not any(truth for _, truth in examples(task)):
         gr.Info(f"No picture of {task} comes with this page: drop one of your own, or take one with the camera.")
 
 
 def name_example(task: str, picture: Picture | None) -> str:
-    """What a link calls the picture; nothing for a visitor's own, which is in no link."""
+    """The name of an example in a link, empty for a visitor's own picture."""
     return next((path.stem for path, _ in examples(task) if picture and path == picture.source), "")
 
 

@@ -56,7 +56,7 @@ def take_truth(answer: Answer, picture: Picture, path: str | None) -> tuple[Pict
 
 @needs_what_is_shown
 def show(answer: Answer) -> tuple[str, str]:
-    """Who is right -> (table of scores with how the ground truth was read, bars class by class)."""
+    """Show who is right -> (table of scores, bars class by class)."""
     read = truth_line(answer.truth.how, answer.truth.void) if answer.truth else ""
     bars = iou_bars(answer.names, answer.comparison, answer.palette)
     return read + score_table(answer.names, answer.comparison), bars
@@ -66,7 +66,10 @@ def show(answer: Answer) -> tuple[str, str]:
 
 
 def score_table(names: Sequence[str], comparison: Comparison) -> str:
-    """Both networks against the ground truth; a quiet line where there is none."""
+    """Scores of both networks, as an HTML table.
+
+    A quiet line where there is no ground truth.
+    """
     if comparison.scores is None:
         return '<p class="no-truth">No ground truth for this picture. Add one to see who is right.</p>'
     classes = comparison.class_names
@@ -91,7 +94,7 @@ def score_table(names: Sequence[str], comparison: Comparison) -> str:
 
 
 def iou_bars(names: Sequence[str], comparison: Comparison, palette: np.ndarray) -> str:
-    """A bar a class and network, as long as its IoU; nothing where there is no ground truth.
+    """IoU of each class and network, as bars.
 
     A table for those who hear it. Classes in neither truth nor answer have no IoU, and a dash.
     """
@@ -117,7 +120,7 @@ def iou_bars(names: Sequence[str], comparison: Comparison, palette: np.ndarray) 
 
 
 def truth_line(how: str, void: float) -> str:
-    """How a ground truth was read, and how much of it counts; void: the share left out."""
+    """How a ground truth was read, and the share that is left out."""
     left_out = f"{percent(void)} of it is not labelled and left out." if void else "No pixel is left out."
     return f'<p class="truth-line">Read as {escape(how)}. {left_out}</p>'
 

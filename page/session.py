@@ -1,4 +1,4 @@
-"""What one session looks at: a picture, two networks, and what these said of it.
+"""What one session looks at: a picture, two networks, their answers.
 
 Kept in the session's state, and let go of after an hour. The networks' answers to small pictures are also kept by
 content, which only who has the same picture can ask for.
@@ -54,7 +54,7 @@ def choose_side(task: str, name: str | None) -> networks.Network:
 
 
 def choose_sides(task: str, left: str | None = None, right: str | None = None) -> Sides:
-    """Two networks of a task by their names; where one is not named, one with which the page itself begins."""
+    """Two networks of a task by their names, or the defaults."""
     _check_task(task)
     defaults = networks.default_names(task)
     left = left or next(name for name in defaults if name != right)
@@ -72,7 +72,10 @@ def _check_task(task: str) -> None:
 
 @functools.cache
 def examples(task: str) -> tuple[tuple[Path, Path | None], ...]:
-    """The task's example pictures, each with its ground truth where there is one; then some of other things."""
+    """The task's example pictures, then some of other things.
+
+    Each with its ground truth, where there is one.
+    """
     folders = (ROOT / "weights" / task / "examples", ROOT / "weights" / "examples")
     pictures = [path for folder in folders for path in sorted(folder.glob("*.jpg"))]
     return tuple((path, truth if (truth := path.with_suffix(".png")).exists() else None) for path in pictures)
@@ -90,7 +93,7 @@ class State(NamedTuple):
 
 
 class ViewFile:
-    """A picture uint8 (h, w, 3) as a PNG in the cache, written when first handed over."""
+    """A picture uint8 (h, w, 3) as a PNG, written when first sent."""
 
     def __init__(self, view: np.ndarray) -> None:
         self._view, self._path = view, None
@@ -139,7 +142,7 @@ class Picture:
             return read_picture(self.source, notify=lambda _: None)
 
     def ladder(self, space: str) -> PaletteLadder:
-        """Palettes of every size; prepared at the first question, so that the slider only looks them up."""
+        """Palettes of every size, prepared at the first question."""
         if space not in self.ladders:
             self.ladders[space] = PaletteLadder(self.pixels(), space=COLOR_SPACES[space])
         return self.ladders[space]
@@ -147,7 +150,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Answer:
-    """What both networks said, with all that is needed to look at it in any way.
+    """What both networks answered, with all that is needed to show it.
 
     sides: who answered. picture: what was asked about, whatever is on the page since. view: uint8 (h, w, 3), what is
     shown of it as they saw it. confidences: float32 (h, w), sampled at that size. colors: in how many colours of
@@ -190,7 +193,10 @@ class Answer:
 
 
 def needs_what_is_shown(handler: Callable[..., Any]) -> Callable[..., Any]:
-    """For handlers that begin with the session's picture or answer, which is let go of after an hour."""
+    """Refuse, in a sentence, where the session's picture or answer has expired.
+
+    For handlers whose first parameter it is.
+    """
 
     @functools.wraps(handler)
     def checked(shown: Picture | Answer | None, *inputs: Any, **options: Any) -> Any:
@@ -202,7 +208,7 @@ def needs_what_is_shown(handler: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def known(sides: Sides | None) -> Sides:
-    """The session's networks; a page that was forgotten, or is older than this server, has none."""
+    """The session's networks, or a refusal where the session has expired."""
     if sides is None:
         raise refusal("This page was left alone for too long, and what it showed is no longer kept: load it again.")
     return sides
@@ -231,7 +237,10 @@ def open_picture(source: str | Path, truth: Path | None = None) -> Picture:
 
 
 def new_file(name: str) -> Path:
-    """A path in a fresh folder of Gradio's cache, which is emptied after an hour."""
+    """A path in a fresh folder of Gradio's cache.
+
+    The cache is emptied after an hour.
+    """
     cache = Path(gr.utils.get_upload_folder())
     cache.mkdir(parents=True, exist_ok=True)
     return Path(tempfile.mkdtemp(dir=cache)) / name
@@ -246,7 +255,10 @@ def hand_over(path: Path) -> dict[str, Any]:
 
 
 def gpu_seconds(locations: Sequence[str], image: np.ndarray) -> int:
-    """Seconds of a visitor's GPU time that ZeroGPU sets aside: its default of 60 leaves room for three questions."""
+    """Seconds of GPU time that ZeroGPU sets aside for a question.
+
+    Its default of 60 empties a visitor's quota at the third question.
+    """
     megapixels = image.shape[0] * image.shape[1] / 1e6
     return min(60, math.ceil(5 + 2 * megapixels))
 
@@ -261,7 +273,7 @@ def run_networks(locations: tuple[str, ...], image: np.ndarray) -> tuple[Segment
 
 
 def segmentations(sides: Sides, image: np.ndarray) -> tuple[Segmentation, ...]:
-    """What both networks make of uint8 (H, W, 3), remembered for small pictures."""
+    """Both networks' answers to uint8 (H, W, 3), remembered for small pictures."""
     try:
         return _answers.ask(tuple(side.location for side in sides), image, run_networks)
     except BundleError as error:  # a network that was let go of could not be loaded again
@@ -274,7 +286,10 @@ def notes(sides: Sides, found: Sequence[Segmentation]) -> list[str]:
 
 
 def scored(comparison: Comparison, palette: np.ndarray, path: Path | None) -> tuple[Comparison, Truth | None]:
-    """The comparison scored against a file, or without scores where there is none. Raises gr.Error."""
+    """Score a comparison against a file, if there is one.
+
+    Raises gr.Error.
+    """
     if path is None:
         return comparison.with_truth(None), None
     try:

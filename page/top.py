@@ -1,4 +1,4 @@
-"""The head of the page: what it is, the task, where to jump, and a link to what is seen."""
+"""The head of the page: what it is, its task, and links."""
 
 from __future__ import annotations
 
@@ -49,7 +49,9 @@ def build(tasks: list[str]) -> Section:
 
 
 def open_page(request: gr.Request) -> tuple[Any, ...]:
-    """The page was opened, perhaps by a link -> (task, what `take_task` returns, colours, space).
+    """Open the page, perhaps by a link.
+
+    Returns (task, what `take_task` returns, colours, space).
 
     A link is anybody's text: what this page does not have is left out, and said.
     """

@@ -1,4 +1,4 @@
-"""A ground truth as people keep it -> a label map of a bundle's classes.
+"""Read a ground truth as a label map of a bundle's classes.
 
     truth = read_truth("frame_L.png", bundle.class_names, bundle.palette)
     truth.labels, truth.how
@@ -54,7 +54,9 @@ def read_truth(
     max_pixels: int | None = MAX_PIXELS,
     reader: Any = images,
 ) -> Truth:
-    """Read a ground truth for the classes ``class_names``, drawn in ``palette``, uint8 (k, 3).
+    """Read a ground truth for the classes of a bundle.
+
+    palette: uint8 (k, 3), the colour of each class.
 
     Where a file holds numbers, these count; where it holds colours, these. A palette file holds both: its numbers
     count, unless all its colours are the classes' and stand in another order than the classes.
@@ -78,7 +80,7 @@ def read_truth(
 
 
 def _colors_count(numbers: np.ndarray, colors: np.ndarray, palette: np.ndarray) -> bool:
-    """Are the colours of a file that has numbers (H, W) too the classes', but numbered otherwise?"""
+    """Whether a file's colours are the classes' while its numbers are not."""
     table = np.zeros((256, 3), np.uint8)
     table[numbers] = colors
     used = np.flatnonzero(np.bincount(numbers.reshape(-1), minlength=256))
@@ -147,7 +149,10 @@ def _of_colors(colors: np.ndarray, class_names: Sequence[str], palette: np.ndarr
 
 
 def _areas(colors: np.ndarray) -> tuple[np.ndarray, bool]:
-    """The colours that fill areas, uint8 (n, 3), and whether they are exact, with no blends between them."""
+    """The colours that fill areas, uint8 (n, 3), and whether they are exact.
+
+    Blends between areas, as JPEG leaves them, are not exact.
+    """
     few = Image.fromarray(colors).getcolors(256)
     if few is not None:
         return np.array([color for _, color in few], np.uint8), True
@@ -162,7 +167,10 @@ def _is_black(colors: np.ndarray) -> np.ndarray:
 
 
 def _nearest_class(colors: np.ndarray, palette: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of uint8 (n, 3): the class with the nearest colour, int (n,), and whether it is that class's, bool (n,)."""
+    """The class with the nearest colour, and whether it is that class's.
+
+    colors: uint8 (n, 3). Returns int (n,) and bool (n,).
+    """
     distances = np.linalg.norm(colors[:, None].astype(float) - palette[None].astype(float), axis=2)
     return distances.argmin(axis=1), distances.min(axis=1) <= SAME_COLOR
 

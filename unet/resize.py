@@ -21,7 +21,9 @@ def view_size(size: tuple[int, int], max_pixels: int) -> tuple[int, int]:
 
 
 def shrink(image: np.ndarray, max_pixels: int) -> np.ndarray:
-    """uint8 (H, W, 3) -> at most ``max_pixels`` pixels, each the mean of its area.
+    """Shrink uint8 (H, W, 3) to at most ``max_pixels`` pixels, averaging areas.
+
+    Returns the same array if it is small enough.
 
     Returns the same array if it is small enough.
     """
@@ -32,7 +34,10 @@ def shrink(image: np.ndarray, max_pixels: int) -> np.ndarray:
 
 
 def sample(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(H, W, ...) -> (h, w, ...) = ``size`` by the nearest pixel, as label maps need."""
+    """Resize (H, W, ...) to ``size`` (h, w) by the nearest pixel.
+
+    Label maps need this: a mean of labels means nothing.
+    """
     rows, columns = (
         ((np.arange(n) + 0.5) * (length / n)).astype(np.intp) for n, length in zip(size, array.shape[:2], strict=True)
     )

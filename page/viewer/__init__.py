@@ -1,4 +1,4 @@
-"""The viewer: one component, drawn in the browser by the JavaScript beside this file."""
+"""The viewer: one component, drawn in the browser."""
 
 from __future__ import annotations
 
@@ -80,7 +80,9 @@ def planes(
     confidences: Sequence[np.ndarray],
     truth: np.ndarray | None = None,
 ) -> bytes:
-    """Both label maps, both confidences (255 is certainty) and the ground truth if there is one, at ``size`` (h, w).
+    """Pack what the viewer reads of an answer, at ``size`` (h, w).
+
+    Both label maps, both confidences (255 is certainty), and the ground truth if there is one.
 
     label_maps, truth: uint8 (H, W). confidences: float32 (h, w). Returns uint8 (h, w) one after the other, gzipped:
     no PNGs, because browsers that guard against fingerprinting change what a page reads back from a picture.

@@ -22,7 +22,10 @@ _ALIKE = 20  # CIE76 distance in Lab below which two colours lying apart are eas
 
 
 def perceived_distances(palette: np.ndarray) -> np.ndarray:
-    """uint8 (k, 3) -> float64 (k, k): CIE76 distance of two colours for the eyes that tell them apart worst."""
+    """Distance of two colours for the eyes that tell them apart worst.
+
+    palette: uint8 (k, 3). Returns float64 (k, k), CIE76.
+    """
     linear = srgb_to_linear(palette / 255)
     t = (_COLOR_VISION @ linear.T).clip(0, 1).transpose(0, 2, 1) @ _LINEAR_TO_XYZ.T / _LINEAR_TO_XYZ.sum(axis=1)
     f = np.where(t > (6 / 29) ** 3, np.cbrt(t), t / (3 * (6 / 29) ** 2) + 4 / 29)
@@ -32,7 +35,9 @@ def perceived_distances(palette: np.ndarray) -> np.ndarray:
 
 
 def pattern_numbers(palette: np.ndarray) -> list[int]:
-    """A pattern for each class of a palette, uint8 (k, 3): 0 is plain, then 1, 2, ...
+    """A pattern for each class: 0 is plain, then 1, 2, ...
+
+    palette: uint8 (k, 3).
 
     As few as do, and never the same for two classes that somebody's eyes take for one.
     """

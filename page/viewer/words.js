@@ -154,18 +154,25 @@ function download(sheet, name) {
 
 // ---- waiting -------------------------------------------------------------------------------------------------------
 
+const PATIENCE = 700; // milliseconds in the queue, after which it is spoken of
+let queued = 0; // since when
+
 /** Says how far the networks are, while they work; Gradio's own tracker knows, and is not shown. */
 function mind() {
   const tracker = element.closest("#viewer")?.querySelector("[data-testid=status-tracker]");
   const busy = Boolean(tracker && !tracker.classList.contains("hide"));
-  const waiting = busy || (answer && !answer.labels);
-  document.documentElement.classList.toggle("asking", Boolean(waiting));
-  const words = tracker?.textContent ?? "";
-  const before = Number(/queue:\s*(\d+)/.exec(words)?.[1] ?? 1) - 1;
+  const waiting = busy || Boolean(answer && !answer.labels);
+  document.documentElement.classList.toggle("asking", waiting);
+  const words = busy ? tracker.textContent : "";
+  const before = Number(/queue:\s*(\d+)/.exec(words)?.[1] ?? 0);
+  queued = before ? queued || performance.now() : 0;
   const tiles = /(\d+)\/(\d+)\s*tiles/.exec(words);
   let said = "Asking both networks…";
-  if (before > 0) said = `Asking both networks, ${before} ${before === 1 ? "visitor" : "visitors"} before you`;
-  else if (tiles) said = `${/Network \d/.exec(words)?.[0] ?? "Networks"}: ${tiles[1]} of ${tiles[2]} tiles`;
+  if (before && performance.now() - queued > PATIENCE) {
+    said = `Asking both networks, ${before} ${before === 1 ? "question" : "questions"} before yours`;
+  } else if (tiles) {
+    said = `${/Network \d/.exec(words)?.[0] ?? "Networks"}: ${tiles[1]} of ${tiles[2]} tiles`;
+  }
   const line = find(".waiting");
   line.hidden = !waiting;
   if (line.textContent !== said) line.textContent = said;
