@@ -658,7 +658,7 @@ def test_chart_of_answers_against_k(open_page):
     page.get_by_role("button", name="How few do they need?").click()
     drawn = page.get_by_role("img", name=re.compile("their agreement, for 2 to 64 colours"))
     expect(drawn).to_be_visible(timeout=PATIENCE)
-    titles = drawn.locator("title").all_inner_texts()
+    titles = drawn.locator("title").all_text_contents()
     assert [title.split(": ")[0] for title in titles] == [*SIDES, "both agree"]
     assert all("64 colours" in title for title in titles)
     page.locator("#examples button").nth(1).click()  # the chart is of the picture before
@@ -687,7 +687,8 @@ def test_comparison_is_saved_as_one_picture(open_page):
     with page.expect_download() as download:
         page.locator(".save").get_by_role("button", name="Comparison").click()
     assert download.value.suggested_filename == "comparison-overlay.png"
-    width, height = Image.open(download.value.path()).size
+    with Image.open(download.value.path()) as comparison:
+        width, height = comparison.size
     assert width > 1500
     assert height > 400
 

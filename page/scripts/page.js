@@ -54,6 +54,8 @@ window.unetPage = (() => {
     for (const [selector, title] of Object.entries(TITLES)) {
       for (const element of document.querySelectorAll(selector)) element.title ||= title;
     }
+    // Its caption says what the picture is.
+    for (const image of document.querySelectorAll("#examples button:has(.caption-label) img")) image.alt = "";
     for (const code of document.querySelectorAll("pre:not([tabindex])")) code.tabIndex = 0; // to scroll it by keys
     if (document.querySelector("#examples button")) document.documentElement.classList.add("mounted");
     if (document.querySelector("#legend li") && document.querySelector(".chip")) answered();
