@@ -19,8 +19,10 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio i
 
 import gradio as gr
 import spaces  # noqa: F401 - ZeroGPU: to be imported before torch, which comes with the library
+from starlette.middleware import Middleware
 
 from page import answer, camera, code, inside, many, networks, palettes, picture, programs, scores, top, visitors
+from page.limits import BodyLimit
 from page.refusals import Page, say_what_there_is
 from page.session import State, choose_sides, examples, read_picture, segmentations
 from page.visitors import HOUR
@@ -185,7 +187,11 @@ def launch(demo: gr.Blocks, **options: Any) -> Any:
         run_history=False,
         max_file_size=UPLOAD_BYTES,
         state_session_capacity=visitors.SESSIONS,
-        app_kwargs={"lifespan": visitors.upkeep, "exception_handlers": {Exception: say_what_there_is}},
+        app_kwargs={
+            "lifespan": visitors.upkeep,
+            "middleware": [Middleware(BodyLimit)],
+            "exception_handlers": {Exception: say_what_there_is},
+        },
         footer_links=["api"],
         allowed_paths=sorted({str(path.parent) for name in networks.tasks() for path, _ in examples(name)}),
         _frontend=False,  # Gradio's test of the address gives up where the first answer takes more than 3 seconds

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import traceback
 from collections.abc import Iterator
 from typing import Any
@@ -14,6 +15,9 @@ from gradio_client.exceptions import AppError
 
 FILE_EXAMPLE = '{"path": "…", "meta": {"_type": "gradio.FileData"}}'
 NOT_UPLOADED = f"Files are uploaded first: send the path that the upload returned, as {FILE_EXAMPLE}."
+MAX_VALUES = 2000  # in a request's JSON; two hundred files with their names take 1,600
+MAX_TEXT = 4000  # characters of a name, or of any other text
+_SURROGATE = re.compile("[\ud800-\udfff]")  # half a character, which no file or answer can hold
 OUR_MISTAKE = "Something went wrong here that should not have: try it again, or with another picture."
 
 
@@ -28,10 +32,11 @@ def check_files(inputs: Any) -> None:
 
     Gradio checks only what says of itself that it is a file, and an image is read without saying so. Here every "path"
     counts, wherever it stands. It must be a regular file whose real path lies in the upload cache, where names hold a
-    salted hash: nobody guesses another visitor's. Any other path gets the same answer, whether it exists or not.
+    salted hash: nobody guesses another visitor's. Any other path gets the same answer, whether it exists or not. Too
+    many values are refused first: Gradio goes over them on the event loop, which serves everybody.
     """
     cache = os.path.realpath(gr.utils.get_upload_folder())
-    for path in _paths(inputs):
+    for path in list(_paths(inputs)):
         try:
             real = os.path.realpath(path)
             if os.path.commonpath([cache, real]) == cache and os.path.isfile(real):
@@ -42,16 +47,21 @@ def check_files(inputs: Any) -> None:
 
 
 def _paths(inputs: Any) -> Iterator[Any]:
-    """Every "path" in nested lists and dicts; null is no path."""
-    waiting = [inputs]
+    """Every "path" in nested lists and dicts; null is no path. Raises for too many values and for unusable text."""
+    waiting, values = [inputs], 0
     while waiting:
         value = waiting.pop()
+        values += 1
+        if values > MAX_VALUES:
+            raise refusal(f"A request may have {MAX_VALUES:,} values: send fewer files at a time.")
         if isinstance(value, dict):
             if value.get("path") is not None:
                 yield value["path"]
-            waiting.extend(value.values())
+            waiting.extend(value[key] for key in value if key != "path")
         elif isinstance(value, list):
             waiting.extend(value)
+        elif isinstance(value, str) and (len(value) > MAX_TEXT or _SURROGATE.search(value)):
+            raise refusal("A name in this request is too long, or has characters that are none: rename the file.")
 
 
 class Page(gr.Blocks):

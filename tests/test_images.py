@@ -209,6 +209,14 @@ def test_bombs_are_refused_before_they_are_decoded(case) -> None:
         tracemalloc.stop()
 
 
+@pytest.mark.parametrize("name", ["\ud800.png", "x" * 100_000 + ".png"])
+def test_a_name_that_no_file_can_have_is_refused_in_a_short_sentence(name):
+    with pytest.raises(ImageError) as refusal:
+        read_image(name)
+    assert len(str(refusal.value)) < 300
+    str(refusal.value).encode()
+
+
 def test_the_limit_does_not_depend_on_pillows(monkeypatch) -> None:
     white = np.full((1500, 1500), 255, np.uint8)
     png_file, tiff = encoded(white, "PNG"), encoded(white, "TIFF")

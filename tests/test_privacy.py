@@ -180,6 +180,43 @@ def test_no_endpoint_reads_a_file_that_nobody_calls_one(page):
             assert (event, json.loads(said)["error"]) == ("error", NOT_UPLOADED), endpoint
 
 
+def sizes_of_body(page):
+    """A body that is too large: said in its header, or only found out while it comes."""
+    body = json.dumps({"data": [[file("x.png")] * 20_000, "nuclei"]}).encode()
+    yield body
+    yield (body[i : i + 9999] for i in range(0, len(body), 9999))
+
+
+def test_a_body_that_is_too_large_is_not_parsed(page):
+    for address in (*(f"call{endpoint}" for endpoint in page.endpoints), "queue/join", "reset", "cancel"):
+        for body in sizes_of_body(page):
+            kind = {"Content-Type": "application/json"}
+            answer = page.client.post(f"gradio_api/{address}", content=body, headers=kind)
+            assert answer.status_code == 413, address
+            assert answer.json() == {"detail": "This request may have 250,000 bytes: send less at a time."}
+    assert page.upload("large.png", bytes(300_000)), "files may be larger"
+
+
+def test_too_many_values_are_refused_before_gradio_sees_them(page):
+    picture = page.upload("sound.png", page.secret.read_bytes())
+    for values in ([0] * 2000, [file(picture)] * 700, [[[]]] * 1000):
+        for number, at in file_inputs(page.demo):
+            data = [values if i == at else None for i in range(len(page.demo.fns[number].inputs))]
+            event, said = page.event(number, data)
+            assert (event, json.loads(said)["error"]) == (
+                "error", "A request may have 2,000 values: send fewer files at a time.",
+            )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["\ud800.png", "x" * 100_000])
+def test_a_name_that_no_file_can_have_is_refused(page, name):
+    picture = file(page.upload("sound.png", page.secret.read_bytes()), orig_name=name)
+    for number, at in file_inputs(page.demo):
+        event, said = page.event(number, wrapped(number, at, page.demo, picture))
+        assert event == "error"
+        assert json.loads(said)["error"].startswith("A name in this request is too long, or has characters that are")
+
+
 def test_a_network_s_name_leads_to_no_folder_and_no_address(page, listener):
     port, requests = listener
     uploaded = page.upload("sound.png", page.secret.read_bytes())

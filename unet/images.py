@@ -289,7 +289,8 @@ def _name(source: Source) -> str:
     if not isinstance(path, (str, os.PathLike)) or not path:
         return "The picture" if isinstance(source, (Image.Image, np.ndarray)) else "The file"
     # repr() escapes newlines and characters that turn the direction of the text.
-    return repr(os.path.basename(os.fsdecode(path)))
+    name = repr(os.path.basename(os.fsdecode(path)))
+    return name if len(name) < 300 else f"{name[:100]}…{name[-20:]}"
 
 
 @contextmanager
