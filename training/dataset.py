@@ -19,6 +19,7 @@ from unet.images import ImageError, hex_code, read_annotation, save_png
 from .datasets import Task
 from .labels import Coding, Seen, decide, look
 from .readers import DataError, Pair, Reading, read_folder
+from .working_size import sample_indices
 
 __all__ = ["DataError", "Dataset", "Pairs", "load_dataset"]
 
@@ -83,9 +84,13 @@ class Pairs(Sequence):
         return labels
 
     def class_shares(self) -> np.ndarray:
-        """float (k,): each class's share of the pixels that are not void."""
+        """Each class's share of the pixels that are not void.
+
+        float (k,). Of masks in colours, which take long to decode, a sample is counted.
+        """
         counts = np.zeros(256, np.int64)
-        for i in tqdm(range(len(self)), "counting", leave=False, disable=None):
+        indices = range(len(self)) if self.coding.palette is None else sample_indices(len(self))
+        for i in tqdm(indices, "counting", leave=False, disable=None):
             counts += np.bincount(self.label_map(i).reshape(-1), minlength=256)
         counts = counts[: len(self.coding.class_names)]
         return counts / max(1, counts.sum())

@@ -59,8 +59,8 @@ IMAGE_AFFIXES = re.compile(
 )
 MASK_AFFIXES = re.compile(
     r"(?:^(?:gt|masks?|labels?|seg|segmentation|annotation)(?:[-_ ]|(?=\d)))|(?:[-_. ](?:gtFine_labelIds"
-    r"|gtFine_labelTrainIds|gtFine_color|gtCoarse_labelIds|labelIds|labelTrainIds|masks?|labels?|lab|seg|segmentation|segmented|annotation"
-    r"|anno|gt|groundtruth|ground_truth|manual1|1stHO|ah|trimap|L|P|color_mask|mask_color))$",
+    r"|gtFine_labelTrainIds|gtFine_color|gtCoarse_labelIds|labelIds|labelTrainIds|masks?|labels?|lab|seg|segmentation"
+    r"|segmented|annotation|anno|gt|groundtruth|ground_truth|manual1|1stHO|ah|trimap|L|P|color_mask|mask_color))$",
     re.IGNORECASE,
 )
 OTHER_AFFIXES = re.compile(
