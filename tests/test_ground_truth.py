@@ -144,3 +144,15 @@ def test_of_several_pages_the_first_is_read_and_said():
 def test_broken_files_are_the_readers_sentence():
     with pytest.raises(ImageError, match="no picture of a known kind"):
         read_truth(b"0123456789" * 9 + bytes(9), NAMES, COLORS)
+
+
+def test_object_is_white_wherever_white_stands_in_a_palette():
+    mask = np.zeros((24, 24), bool)
+    mask[3:11, 3:11] = True
+    white_first = Image.fromarray((~mask).astype(np.uint8))
+    white_first.putpalette([255, 255, 255, 0, 0, 0])
+    on_transparent = Image.fromarray(np.repeat(np.uint8(mask)[..., None] * 255, 4, axis=2))
+    for picture in (white_first, on_transparent):
+        truth = read_truth(encoded(picture), ["background", "hand"], np.uint8([[0, 0, 0], [255, 170, 120]]))
+        assert np.array_equal(truth.labels == 1, mask)
+        assert truth.how == "a mask: white is hand"

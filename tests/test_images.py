@@ -3,6 +3,7 @@
 import io
 import random
 import resource
+import struct
 import time
 import tracemalloc
 import warnings
@@ -126,6 +127,8 @@ def test_the_result_is_a_new_array() -> None:
         (np.uint16([[2570, 65535]]), [[10, 10, 10], [255, 255, 255]]),
         (np.float32([[0.2, 1.0]]), [[51, 51, 51], [255, 255, 255]]),
         (np.float64([[3.0, 200.4]]), [[3, 3, 3], [200, 200, 200]]),
+        (np.float32([[0.0, 0.51, 1.02]]), [[0, 0, 0], [128, 128, 128], [255, 255, 255]]),  # sharpened
+        (np.float32([[0.0, 3.7]]), [[0, 0, 0], [255, 255, 255]]),  # HDR
         (np.float32([[-2.0, 2.0]]), [[0, 0, 0], [255, 255, 255]]),
         (np.float32([[np.nan, 1.0]]), [[0, 0, 0], [255, 255, 255]]),
         (np.float64([[5e300, 5e300]]), [[0, 0, 0], [0, 0, 0]]),
@@ -400,3 +403,81 @@ def test_binary_masks_become_0_and_1(source) -> None:
 def test_what_is_no_binary_mask_is_refused(array, message) -> None:
     with pytest.raises(ImageError, match=message):
         read_annotation(encoded(array, "PNG"), binary=True)
+
+
+def tiff(samples, *, photometric=1, sample_format=1, planar=1, more=()) -> bytes:
+    """An uncompressed little-endian TIFF of (H, W) or (H, W, 3); more: (tag, value) of further short tags."""
+    samples = np.asarray(samples)
+    height, width = samples.shape[:2]
+    channels = 1 if samples.ndim == 2 else samples.shape[2]
+    data = (np.moveaxis(samples, -1, 0) if planar == 2 else samples).tobytes()
+    tags = dict([(256, width), (257, height), (259, 1), (262, photometric), (277, channels), (278, height), *more])
+    tags |= {284: planar, 339: sample_format}
+    bits, strips = 8 * samples.itemsize, channels if planar == 2 else 1
+    start = 8 + 2 + 12 * (len(tags) + 3) + 4
+    depth = struct.pack(f"<{channels}H", *[bits] * channels)
+    pixels = start + len(depth) + (8 * strips if strips > 1 else 0)
+    each = len(data) // strips
+    offsets = struct.pack(f"<{strips}I", *(pixels + i * each for i in range(strips)))
+    rows = [(tag, 3, 1, struct.pack("<HH", value, 0)) for tag, value in tags.items()]
+    rows.append((258, 3, channels, struct.pack("<I", start) if channels > 1 else struct.pack("<HH", bits, 0)))
+    where = struct.pack("<II", start + len(depth), start + len(depth) + 4 * strips)
+    rows.append((273, 4, strips, where[:4] if strips > 1 else offsets))
+    rows.append((279, 4, strips, where[4:] if strips > 1 else struct.pack("<I", each)))
+    table = b"".join(struct.pack("<HHI", *row[:3]) + row[3] for row in sorted(rows))
+    lists = offsets + struct.pack(f"<{strips}I", *[each] * strips) if strips > 1 else b""
+    return b"II*\0" + struct.pack("<IH", 8, len(rows)) + table + bytes(4) + depth + lists + data
+
+
+RAMP = np.arange(24).reshape(4, 6)
+
+
+@pytest.mark.parametrize(
+    ("samples", "sample_format"),
+    [(np.uint8(RAMP * 11), 1), (np.uint16(RAMP * 2849), 1), (np.uint16(RAMP * 178), 1), (np.float32(RAMP / 23), 3)],
+)
+def test_smallest_value_is_white_where_a_tiff_says_so(samples, sample_format) -> None:
+    dark, light = (read_image(tiff(samples, photometric=p, sample_format=sample_format))[..., 0] for p in (1, 0))
+    assert light[0, 0] == 255
+    assert np.array_equal(light, 255 - dark)
+
+
+def test_class_numbers_are_those_of_the_file_where_the_smallest_value_is_white() -> None:
+    for dtype in (np.uint8, np.uint16):
+        assert np.array_equal(read_annotation(tiff(LABELS.astype(dtype), photometric=0)), LABELS)
+    assert np.array_equal(read_annotation(tiff(MASK * np.uint8(255), photometric=0)), 255 - MASK * 255)  # as it looks
+
+
+def test_channels_in_planes_are_read_or_refused() -> None:
+    rgb = scene(12, 17)
+    assert np.array_equal(read_image(tiff(rgb, photometric=2, planar=2)), rgb)
+    assert np.array_equal(read_image(tiff(rgb.astype("<u2") * 257, photometric=2)), rgb)
+    for read in (read_image, read_annotation, image_size):
+        with pytest.raises(ImageError, match="channels of 16 bits one after the other"):
+            read(tiff(rgb.astype("<u2") * 257, photometric=2, planar=2))
+
+
+@pytest.mark.parametrize("tag", [(254, 1), (50706, 1)])
+def test_previews_of_raw_photos_are_refused(tag) -> None:
+    data = tiff(scene(12, 17), photometric=2, more=[tag])
+    for read in (read_image, read_annotation, image_size):
+        with pytest.raises(ImageError, match=r"preview \(17 x 12\)"):
+            read(data)
+
+
+def test_signed_bytes_are_refused() -> None:
+    with pytest.raises(ImageError, match="signed"):
+        read_image(tiff(np.int8([[-1, 3]]), sample_format=2))
+
+
+@pytest.mark.parametrize("hidden", [0, 255])
+def test_annotations_have_the_colours_of_the_file_and_0_where_they_are_invisible(hidden) -> None:
+    alpha = np.where(LABELS > 0, np.uint8(255), np.uint8(0))
+    stored = np.where(LABELS > 0, LABELS, np.uint8(hidden))
+    colors = np.dstack([stored, stored, stored, alpha])
+    expected = LABELS[..., None].repeat(3, axis=2)
+    for source in (encoded(colors, "PNG"), encoded(colors, "TIFF"), colors):
+        assert np.array_equal(read_annotation(source), expected)
+    assert np.array_equal(read_annotation(encoded(np.dstack([stored, alpha]), "PNG")), LABELS)
+    half = np.dstack([scene(), np.full(scene().shape[:2], 128, np.uint8)])  # laid half over the photo by its program
+    assert np.array_equal(read_annotation(encoded(half, "PNG")), scene())

@@ -72,11 +72,19 @@ def read_truth(
         colors, gray = annotation, annotation[..., 0]
         numbers = gray if (annotation == gray[..., None]).all() else None
     palette = np.asarray(palette, np.uint8)
+    if numbers is not None and len(class_names) == 2 and _is_white_first(numbers, colors):
+        numbers = colors[..., 0]
     if numbers is None or _colors_count(numbers, colors, palette):
         truth = _of_colors(colors, class_names, palette)
     else:
         truth = _of_numbers(numbers, class_names)
     return replace(truth, notes=(*pages, *truth.notes))
+
+
+def _is_white_first(numbers: np.ndarray, colors: np.ndarray) -> bool:
+    """Whether a file is a black and white mask that numbers white before black, as a palette may."""
+    white, black = (colors == 255).all(axis=2), (colors == 0).all(axis=2)
+    return bool((white | black).all()) and numbers[white].max(initial=0) < numbers[black].min(initial=1)
 
 
 def _colors_count(numbers: np.ndarray, colors: np.ndarray, palette: np.ndarray) -> bool:

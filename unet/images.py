@@ -100,6 +100,10 @@ _TURNS = {
 
 _DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
 _SENSOR_BITS = (8, 10, 12, 14, 16)
+_MAX_OF_UNIT_RANGE = 16  # floats of 0 to 1 go up to so much in highlights; those of 0 to 255 go higher
+# Tags of a TIFF.
+_SUBFILE_TYPE, _BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLES_PER_PIXEL, _PLANAR = 254, 258, 262, 277, 284
+_SAMPLE_FORMAT, _DNG_VERSION = 339, 50706
 _STRIP_PIXELS = 1 << 20
 
 
@@ -122,10 +126,11 @@ def read_image(
 
     - whole numbers by the smallest of 8, 10, 12, 14 and 16 bits that hold the brightest one. 65535 becomes 255, and
       what a 12-bit microscope camera leaves in a 16-bit file does not turn out black;
-    - floats within 0..1 by 255, floats within 0..255 by 1; NaN and infinity are left out and shown black;
+    - floats within 0..1 by 255; those that reach up to 16, as sharpening and HDR leave them, by as much as makes their
+      maximum white; floats within 0..255 by 1; NaN and infinity are left out and shown black;
     - anything else is stretched from its own minimum and maximum.
 
-    Colour files of 16 bits a channel keep their upper 8 bits.
+    Colour files of 16 bits a channel keep their upper 8 bits. The smallest value of a TIFF is white where it says so.
 
     Parameters
     ----------
@@ -160,7 +165,8 @@ def read_annotation(
 
     Grey files of 1 to 16 bits give their sample values (a 1-bit mask gives 0 and 1, a 4-bit one 0 to 15). Palette
     files give their indices, as Pascal VOC's do; `read_image` gives their colours. A grey JPEG cannot hold indices: it
-    is read as black and white, 0 and 255, if it is nothing else. Colour files are read as by `read_image`.
+    is read as black and white, 0 and 255, if it is nothing else. Colour files are read as by `read_image`, but
+    transparency hides nothing: pixels have the colour or number that the file holds, and 0 where they are invisible.
 
     One file of 0 and 255 may be a black-and-white mask, or class 0 and IGNORE_INDEX: only the whole folder tells.
     `binary=True` says that it is a mask.
@@ -182,16 +188,24 @@ def read_annotation(
     name = _name(source)
     if isinstance(source, np.ndarray):
         values = _checked_array(source, name)
-        annotation = _as_indices(values, name) if values.ndim == 2 else _array_to_rgb(values)
+        if values.ndim == 3 and values.shape[2] == 4 and values.dtype == np.uint8:
+            annotation = _without_alpha(values)
+        else:
+            annotation = _as_indices(values, name) if values.ndim == 2 else _array_to_rgb(values)
     else:
         with _open(source, name) as picture:
             is_jpeg, scale = picture.format == "JPEG", _sample_scale(picture)
             decoded = _decoded(picture, source, name, max_pixels, notify)
-        if decoded.mode == "LA" and decoded.getextrema()[1] == (255, 255):
-            decoded = decoded.getchannel("L")
         if decoded.mode in ("1", "L", "P", *_DEEP_MODES):
-            annotation = _as_indices(np.asarray(decoded), name) // np.uint8(scale)
+            annotation = _as_indices(np.asarray(decoded), name)
+            if decoded.mode == "L" and _is_white_zero(decoded) and np.any((annotation > 0) & (annotation < 255)):
+                annotation = 255 - annotation  # Pillow turned them; class numbers are those of the file
+            annotation //= np.uint8(scale)
             annotation = _black_or_white(annotation, name) if is_jpeg else annotation
+        elif decoded.mode == "LA":
+            annotation = _without_alpha(np.asarray(decoded))[..., 0]
+        elif decoded.has_transparency_data:
+            annotation = _without_alpha(np.asarray(decoded.convert("RGBA")))
         else:
             annotation = _picture_to_rgb(decoded)
     return _as_binary(annotation, name) if binary else annotation
@@ -309,6 +323,9 @@ def _open(source: Source, name: str) -> Iterator[Image.Image]:
             _check_structure(kind, file, name)
         with _broken_file_is_an_image_error(name, kind):
             picture = reader(file)
+            unreadable = _unreadable_tiff(picture) if kind == "TIFF" else ""
+        if unreadable:
+            raise ImageError(f"{name} {unreadable}")
         _check_not_empty(picture.size, name)
         yield picture
 
@@ -316,6 +333,28 @@ def _open(source: Source, name: str) -> Iterator[Image.Image]:
 def _check_structure(kind: str, file: BinaryIO, name: str) -> None:
     if found := excess(kind, file):
         raise ImageError(f"{name} has {found}, far too many: open it in another program and export it as PNG.")
+
+
+def _unreadable_tiff(picture: Image.Image) -> str:
+    """What is wrong with a TIFF that Pillow reads as something else, and what to do; "" if nothing."""
+    tags = picture.tag_v2
+    bits, sample_format = (np.max(tags.get(tag, 1)) for tag in (_BITS_PER_SAMPLE, _SAMPLE_FORMAT))
+    if _DNG_VERSION in tags or int(tags.get(_SUBFILE_TYPE, 0)) & 1:  # bit 0: a smaller copy of another page
+        width, height = picture.size
+        return (
+            f"is a camera's raw file, or begins with a preview ({width} x {height}) of the picture in it: "
+            "develop or export it as JPEG, PNG or TIFF."
+        )
+    if tags.get(_PLANAR, 1) == 2 and bits > 8 and tags.get(_SAMPLES_PER_PIXEL, 1) > 1:
+        return f"keeps its channels of {bits} bits one after the other: export it as PNG, or with interleaved channels."
+    if sample_format == 2 and bits == 8:
+        return "holds signed numbers of 8 bits: export it as PNG, or with unsigned numbers."
+    return ""
+
+
+def _is_white_zero(picture: Image.Image) -> bool:
+    """Whether the smallest value of a TIFF is white. Pillow turns the values of up to 8 bits, not deeper ones."""
+    return getattr(picture, "tag_v2", {}).get(_PHOTOMETRIC) == 0
 
 
 def _kind_and_reader(head: bytes, name: str) -> tuple[str, Callable[[BinaryIO], Image.Image]]:
@@ -393,7 +432,7 @@ def _sample_scale(picture: Image.Image) -> int:
     """Pillow spreads grey samples of 2 and 4 bits over 0..255; divided by this they are as in the file."""
     args = picture.tile[0][3] if getattr(picture, "tile", None) else ""
     raw_mode = args if isinstance(args, str) else args[0] if args else ""
-    return {"L;2": 85, "L;4": 17}.get(raw_mode, 1)
+    return {"L;2": 85, "L;2I": 85, "L;4": 17, "L;4I": 17}.get(raw_mode, 1)
 
 
 # ---- decoding --------------------------------------------------------------------------------------------------------
@@ -467,7 +506,8 @@ def _picture_to_rgb(picture: Image.Image) -> np.ndarray:
         lows, highs = zip(*(_extremes(np.asarray(crop(*strip))) for strip in strips), strict=True)
         black, white = _black_and_white(min(lows), max(highs))
         for top, bottom in strips:
-            rgb[top:bottom] = _scaled(np.asarray(crop(top, bottom)), black, white)[..., None]
+            levels = _scaled(np.asarray(crop(top, bottom)), black, white)
+            rgb[top:bottom] = (255 - levels if _is_white_zero(picture) else levels)[..., None]
         return rgb
     for top, bottom in strips:
         part = crop(top, bottom)
@@ -509,7 +549,7 @@ def _extremes(values: np.ndarray) -> tuple[Any, Any]:
 def _black_and_white(low: Any, high: Any) -> tuple[float, float]:
     """The values to be shown as 0 and as 255; `read_image` states the rule."""
     if low >= 0 and isinstance(low, (float, np.floating)) and high <= 255:
-        return 0.0, 1.0 if high <= 1 else 255.0
+        return 0.0, max(1.0, float(high)) if high <= _MAX_OF_UNIT_RANGE else 255.0
     if low >= 0 and isinstance(low, np.integer):
         for bits in _SENSOR_BITS:
             if high < 1 << bits:
@@ -530,6 +570,11 @@ def _over_white(pixels: np.ndarray) -> np.ndarray:
         return pixels
     color, alpha = pixels[..., :3].astype(np.uint16), pixels[..., 3:].astype(np.uint16)
     return ((color * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+
+
+def _without_alpha(pixels: np.ndarray) -> np.ndarray:
+    """uint8 (H, W, n + 1), alpha last -> (H, W, n), with 0 where it is invisible."""
+    return np.where(pixels[..., -1:] > 0, pixels[..., :-1], np.uint8(0))
 
 
 def _lab_to_srgb() -> ImageCms.ImageCmsTransform:
