@@ -20,6 +20,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from accelerate import Accelerator
 
@@ -32,6 +33,7 @@ from training.datasets import DownloadError, fetch_dataset
 from training.distributed import make_accelerator
 from training.evaluate import evaluate, report
 from training.fit import fit
+from training.folds import FEW_PICTURES, fold, summarise
 from training.network import build_network, published
 from training.pace import Deadline, default_epochs, measure_pace, time_schedule
 from training.publish import check_push, check_space, push_bundles, push_space
@@ -108,9 +110,15 @@ def train_networks(args: argparse.Namespace, folders: dict[str, Path], start: Bu
     if args.check:
         accelerator.print("\n".join(filter(None, [dataset.note, dataset.table(dataset.train.class_shares())])))
         return {}
-    store = None if args.evaluate else decode(args, dataset)
+    store = None if args.evaluate else decode(args, dataset, args.runs / args.task / args.architectures[0])
+    pictures = len(dataset.train) + len(dataset.val)
+    if args.folds and args.folds > pictures:
+        raise DataError(f"{pictures} pictures cannot be split into {args.folds} folds; give a smaller --folds")
     accelerator.print(describe(dataset, store))
-    deadline = Deadline(args.minutes, len(folders), args.started) if args.minutes else None
+    if pictures < FEW_PICTURES and not (args.folds or args.evaluate):
+        accelerator.print(f"{pictures} pictures are few: --folds 5 gives a mean score and its interval")
+    networks = len(folders) * (1 + (args.folds or 0))
+    deadline = Deadline(args.minutes, networks, args.started) if args.minutes else None
     bundles = {}
     for architecture, folder in folders.items():
         run = args.runs / args.task / architecture
@@ -118,26 +126,63 @@ def train_networks(args: argparse.Namespace, folders: dict[str, Path], start: Bu
         if trained and "val" in read_config(folder)["scores"]:  # a kill may have cut the report off
             accelerator.print(f"{folder} is finished already")
             continue
+        folds = None
         if store is not None and not trained:
+            if args.folds:
+                folds = cross_validate(architecture, dataset, run, args, start=start, deadline=deadline)
             budget = deadline.next_budget() if deadline else None
             train_network(architecture, dataset, store, folder, run, args, start=start, budget=budget)
         if accelerator.is_main_process:
             # A card may become public: a person's own pictures appear in it only if they say so.
             show = args.show_pictures or bool(args.known and args.known.redistributable)
             segmenter = Segmenter.load(folder)  # scored as it was saved, in float16
+            if folds:
+                segmenter.bundle.scores["folds"] = folds
             report(segmenter, folder, run, dataset, average=args.average, show=show)
             bundles[folder] = segmenter.bundle
     return bundles
 
 
-def decode(args: argparse.Namespace, dataset: Dataset) -> PixelStore:
-    """The training pictures, decoded once at the size they are looked at."""
+def cross_validate(
+    architecture: str,
+    dataset: Dataset,
+    run: Path,
+    args: argparse.Namespace,
+    *,
+    start: Bundle | None,
+    deadline: Deadline | None,
+) -> dict[str, Any]:
+    """Train a network for each fold and score it on the part left out; returns mean and interval of the mIoU."""
+    accelerator = make_accelerator()
+    scores = []
+    for number in range(args.folds):
+        part = fold(dataset, number, args.folds, args.seed)
+        part_run = run / f"fold-{number}"
+        folder = part_run / "bundle"
+        if not (args.resume and is_finished(part_run) and folder.is_dir()):
+            budget = deadline.next_budget() if deadline else None
+            store = decode(args, part, part_run)
+            # Validated at the end alone: nothing is chosen by the pictures that the fold is scored on.
+            train_network(
+                architecture, part, store, folder, part_run, args, start=start, budget=budget, validations=False
+            )
+        scores.append(evaluate(Segmenter.load(folder), part.val).miou())
+        accelerator.print(f"{architecture}, fold {number + 1} of {args.folds}: mIoU {scores[-1]:.4f}")
+    found = summarise(scores, len(dataset.train) + len(dataset.val))
+    low, high = found["interval"]
+    accelerator.print(
+        f"{architecture}, {args.folds} folds: mIoU {found['miou']:.4f}, 95 % interval {low:.4f} to {high:.4f}"
+    )
+    return found
+
+
+def decode(args: argparse.Namespace, dataset: Dataset, cache: Path) -> PixelStore:
+    """The training pictures, decoded once at the size they are looked at, kept in the folder ``cache``."""
     accelerator = make_accelerator()
     if args.fit_size:
         radius = min(ARCHITECTURES[name].receptive_radius for name in args.architectures)
         label_maps = (dataset.train.label_map(i) for i in sample_indices(len(dataset.train)))
-        args.working_pixels = suitable_pixels(label_maps, radius)
-    cache = args.runs / args.task / args.architectures[0]
+        args.working_pixels, args.fit_size = suitable_pixels(label_maps, radius), False
     with accelerator.main_process_first():  # one process writes the pixels, the others find them there
         return PixelStore(dataset.train, args.working_pixels, accelerator.device, cache=cache)
 
@@ -157,10 +202,12 @@ def train_network(
     *,
     start: Bundle | None,
     budget: float | None,
+    validations: bool = True,
 ) -> None:
     """Train one architecture and save its bundle in ``folder``; checkpoints and history go to ``run``.
 
     start: the bundle whose weights it starts from. budget: seconds for it and its report, with --minutes.
+    validations: during the run, to keep the best weights; False keeps the last.
     """
     # One for each network: a checkpoint holds all that its accelerator has ever prepared.
     accelerator = make_accelerator(args.track)
@@ -190,7 +237,7 @@ def train_network(
         store,
         recipe,
         accelerator=accelerator,
-        validate=validate,
+        validate=validate if validations else None,
         folder=run,
         resume=args.resume,
         save_every=args.save_every,

@@ -1,11 +1,13 @@
 """Several processes train as one."""
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from folders import write_dataset
 from runs import RECIPE
 
 from training.checkpoint import TrainingError
@@ -39,3 +41,20 @@ def test_a_tracker_that_is_not_installed_is_named(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(TrainingError, match="pip install trackio"):
         make_accelerator("trackio")
+
+
+def test_torchrun_on_cpus_trains_one_network(tmp_path):
+    """The README's line: each process would otherwise believe that it is alone."""
+    data = write_dataset(tmp_path / "discs")
+    flags = ["--data", data, "--epochs", "2", "--batch-size", "4", "--crop", "24", "32", "--width", "0.0625"]
+    flags += ["--architectures", "residual-add", "--output", tmp_path / "weights", "--runs", tmp_path / "runs"]
+    environment = {k: v for k, v in os.environ.items() if k != "ACCELERATE_USE_CPU"} | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "train.py",
+         *map(str, flags)],
+        cwd=ROOT, env=environment | {"CUDA_VISIBLE_DEVICES": ""}, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    config = json.loads((tmp_path / "weights/discs/residual-add/config.json").read_text())
+    assert config["training"]["processes"] == 2
+    assert done.stdout.count("class  colour") == 1

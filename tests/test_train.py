@@ -1,6 +1,7 @@
 """The command line, from a folder of pictures to a bundle, as a person runs it."""
 
 import json
+import os
 import shlex
 import signal
 import subprocess
@@ -228,8 +229,9 @@ def test_pushing_without_bundles_says_so(tmp_path, capsys):
     assert "config.json does not exist" in capsys.readouterr().err
 
 
-def test_ctrl_c_saves_and_the_printed_command_goes_on(tmp_path):
-    """The real program, interrupted by the real signal; resumed as it advises, it equals an uninterrupted run."""
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_the_printed_command_continues(tmp_path, stop):
+    """Stopped by Ctrl-C, or as containers and clusters do, then resumed as advised: as if it had not been stopped."""
     data = write_pairs(tmp_path / "discs", [(40, 48)] * 8)
     arguments = [
         "--data", str(data), "--architectures", "residual-add", *QUICK, "--epochs", "40",
@@ -243,7 +245,7 @@ def test_ctrl_c_saves_and_the_printed_command_goes_on(tmp_path):
     history = tmp_path / "runs/discs/residual-add/history.jsonl"
     while process.poll() is None and not (history.exists() and history.read_text().count("\n") >= 2):
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(stop)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 130, errors
     assert "everything is saved" in errors
@@ -374,3 +376,100 @@ def test_test_split_is_scored_on_its_own(tmp_path, capsys):
     scores = json.loads((tmp_path / "weights/discs/residual-add/config.json").read_text())["scores"]
     assert (scores["val"]["pictures"], scores["test"]["pictures"]) == (2, 3)
     assert "test, 3 pictures" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("flags", "allowed"),
+    [
+        (["--seed", "-1"], "--seed: it must be a whole number from 0 to"),
+        (["--working-pixels", "-5"], "--working-pixels: it must be a whole number from 0 to"),
+        (["--epochs", "2.5"], "--epochs: it must be a whole number from 1 to"),
+        (["--learning-rate", "nan"], "--learning-rate: it must be a number above 0"),
+        (["--width", "nan"], "--width: it must be a number above 0, 8 at most, not 'nan'"),
+        (["--minutes", "0"], "--minutes: it must be a number above 0"),
+        (["--minutes", "5"], "--epochs and --minutes both say how long"),
+        (["--tag", "v1"], "--tag names what --push publishes"),
+    ],
+)
+def test_a_wrong_flag_says_what_is_allowed(tmp_path, capsys, flags, allowed):
+    with pytest.raises(SystemExit) as stop:
+        run(tmp_path, "--data", str(tmp_path), *flags)
+    assert stop.value.code == 2
+    assert allowed in capsys.readouterr().err
+
+
+def test_one_pixel_at_the_deepest_level_is_refused(tmp_path, capsys):
+    data = write_dataset(tmp_path / "discs")
+    given = ["--data", str(data), "--architectures", "residual-add", "--batch-size", "1", "--crop", "4", "4"]
+    assert run(tmp_path, *given) == 2
+    assert "one pixel at the deepest level" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("task", "flags", "message"),
+    [
+        ("猫", ["--push"], "makes no name of a repository"),
+        ("cats", ["--push", "--tag", "my tag"], "cannot name a version"),
+        ("cats", ["--push", "no one"], "cannot be a user"),
+        ("cats", ["--push", "stranger"], "cannot push to 'stranger'"),
+        ("cats", ["--push-space", "a b"], "no name for a Space"),
+    ],
+)
+def test_a_push_that_cannot_work_is_refused_before_the_training(tmp_path, hub, capsys, task, flags, message):
+    data = write_dataset(tmp_path / task)
+    assert run(tmp_path, "--data", str(data), *flags) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_too_few_minutes_are_refused_with_how_many_it_takes(tmp_path, capsys):
+    data = write_dataset(tmp_path / "discs")
+    given = [a for a in QUICK if a not in ("--epochs", "2")] + ["--data", str(data), "--minutes", "0.01"]
+    folders = ["--output", str(tmp_path / "weights"), "--runs", str(tmp_path / "runs")]
+    assert train.main([*given, *folders]) == 2
+    assert "more for each network" in capsys.readouterr().err
+    assert not (tmp_path / "weights").exists()
+
+
+def test_few_pictures_get_more_epochs_and_the_time_is_said_beforehand(tmp_path, capsys, monkeypatch):
+    data = write_dataset(tmp_path / "discs")
+
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "fit", stop)
+    folders = ["--output", str(tmp_path / "weights"), "--runs", str(tmp_path / "runs")]
+    given = ["--data", str(data), "--architectures", "residual-add", "--width", "0.1", "--crop", "24", "32"]
+    assert train.main([*given, *folders]) == 130
+    printed = capsys.readouterr().out
+    assert "residual-add: 1500 epochs, because 6 pictures make 1 steps an epoch and 1,500 are needed: about " in printed
+    assert "(1,500 steps of " in printed
+
+
+def test_folds_give_a_mean_and_an_interval(tmp_path, capsys):
+    data = write_pairs(tmp_path / "discs", [(40, 48)] * 5)
+    given = ["--data", str(data), "--architectures", "residual-add"]
+    assert run(tmp_path, *given, "--folds", "6") == 2
+    assert "5 pictures cannot be split into 6 folds" in capsys.readouterr().err
+    assert run(tmp_path, *given, "--folds", "2") == 0
+    printed = capsys.readouterr().out
+    folder = tmp_path / "weights/discs/residual-add"
+    found = json.loads((folder / "config.json").read_text())["scores"]["folds"]
+    assert (found["folds"], found["pictures"], len(found["each"])) == (2, 5, 2)
+    assert found["miou"] == pytest.approx(sum(found["each"]) / 2, abs=1e-4)
+    low, high = found["interval"]
+    assert 0 <= low <= found["miou"] <= high <= 1
+    assert f"95 % interval {low:.4f} to {high:.4f}" in printed
+    assert f"(95 % interval {low:.3f} to {high:.3f})" in (folder / "README.md").read_text()
+    again = run(tmp_path, *given, "--folds", "2", "--resume")
+    assert again == 0, "nothing is trained again"
+
+
+def test_a_terminal_without_the_letters_of_a_class_gets_them_escaped(tmp_path):
+    data = write_dataset(tmp_path / "cells", classes={"class_names": ["背景", "細胞"]})
+    done = subprocess.run(
+        [sys.executable, "train.py", "--data", str(data), "--check"],
+        cwd=ROOT, env=os.environ | {"PYTHONIOENCODING": "cp1252"}, capture_output=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert b"\\u7d30\\u80de" in done.stdout

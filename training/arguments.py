@@ -97,6 +97,12 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         help=f"times every picture is seen (default: {RECIPE.epochs}; for an own folder, more where pictures are few)",
     )
     add("--minutes", type=real(0, 1_000_000), help="train for so long, everything included, instead of --epochs")
+    add(
+        "--folds",
+        type=whole(2, 100),
+        metavar="K",
+        help="train K more times, each time without another part of the pictures, for a mean score and its interval",
+    )
     size = whole(1, 4096)
     add("--batch-size", type=size, default=RECIPE.batch_size, help="pictures a step, over all devices (%(default)s)")
     add(

@@ -49,12 +49,13 @@ def fit(
     recipe: Recipe,
     *,
     accelerator: Accelerator,
-    validate: Callable[[UNet], float],
+    validate: Callable[[UNet], float] | None,
     folder: Path,
     resume: bool = False,
     save_every: int = 1,
     schedule: Schedule | None = None,
     budget: float | None = None,
+    clock: Callable[[], float] = time.perf_counter,
     title: str = "training",
     names: Sequence[str] = (),
     identity: Mapping[str, Any] | None = None,
@@ -62,8 +63,10 @@ def fit(
     """Train ``net`` on ``store``; returns its best averaged weights.
 
     validate: the score of a network in eval mode, higher is better; it decides which weights are the best.
+        None keeps the last.
     folder: where the checkpoint and the history are kept; a kill at any moment loses ``save_every`` epochs at most.
-    schedule: how long the run is; None for the recipe's epochs. budget: seconds, for a TimeSchedule.
+    schedule: how long the run is; None for the recipe's epochs. budget: seconds of ``clock``, for a
+        TimeSchedule; time.process_time makes it the processor's time.
     names: of the store's pictures, for the message about a loss that is not finite.
     identity: what else, beside recipe, network and pictures, a resumed run must have in common with its beginning.
     Several processes train as one would on the same batches: BatchNorm and loss are those of the whole batch, and only
@@ -72,7 +75,7 @@ def fit(
     False, where the checkpoint cannot be written, where a batch cannot be shared out evenly, or where the loss is not
     finite, and Interrupted after Ctrl-C or SIGTERM, with everything saved.
     """
-    run = _Run(net, store, recipe, accelerator, names, schedule)
+    run = _Run(net, store, recipe, accelerator, names, schedule, clock)
     run.state.budget = budget
     run_folder = RunFolder(folder, accelerator)
     with (
@@ -101,7 +104,7 @@ def fit(
 
 def seconds_a_step(net: UNet, store: PixelStore, recipe: Recipe, accelerator: Accelerator) -> float:
     """What a training step takes, measured on a copy of ``net`` after a first step."""
-    run = _Run(copy.deepcopy(net), store, recipe, accelerator, (), None)
+    run = _Run(copy.deepcopy(net), store, recipe, accelerator)
     run.start_clock()
     run.train_step()
     first = run.state.seconds
@@ -119,11 +122,13 @@ class _Run:
         store: PixelStore,
         recipe: Recipe,
         accelerator: Accelerator,
-        names: Sequence[str],
-        schedule: Schedule | None,
+        names: Sequence[str] = (),
+        schedule: Schedule | None = None,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         _check_batch(net, recipe, accelerator)
-        self.store, self.recipe, self.accelerator, self.names = store, recipe, accelerator, names
+        self.store, self.recipe, self.accelerator = store, recipe, accelerator
+        self.names, self.clock = names, clock
         self.config = net.config
         self.steps_per_epoch = math.ceil(len(store) / recipe.batch_size)
         self.schedule = schedule or EpochSchedule(recipe.epochs, self.steps_per_epoch, recipe.validate_every)
@@ -166,11 +171,11 @@ class _Run:
 
     def start_clock(self) -> None:
         """Count seconds from now on, after those of the checkpoint."""
-        self.started = time.perf_counter() - self.state.seconds
+        self.started = self.clock() - self.state.seconds
         self.is_over = self.schedule.is_over(self.state)
 
     def _read_clock(self) -> None:
-        (self.state.seconds,) = agree([time.perf_counter() - self.started], self.accelerator)
+        (self.state.seconds,) = agree([self.clock() - self.started], self.accelerator)
         self.is_over |= self.schedule.is_over(self.state)
 
     def train_step(self) -> None:
@@ -206,12 +211,15 @@ class _Run:
             )
         return recent.mean().item()
 
-    def end_of_epoch(self, validate: Callable[[UNet], float]) -> int:
+    def end_of_epoch(self, validate: Callable[[UNet], float] | None) -> int:
         """Validate where it is time, and note the epoch for the history; returns its number."""
         epoch = math.ceil(self.state.step / self.steps_per_epoch)
         entry = {"epoch": epoch, "step": self.state.step, "loss": torch.stack(self.losses).mean().item()}
         self.losses.clear()
-        if self.schedule.is_validation_due(self.state):
+        if validate is None:
+            if self.is_over:
+                self.state.keep_best(math.inf)
+        elif self.schedule.is_validation_due(self.state):
             before = self.state.seconds
             entry["score"] = validate(self.average.module)
             self.state.keep_best(entry["score"])

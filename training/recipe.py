@@ -24,7 +24,6 @@ class Recipe:
     """
 
     epochs: int = 60
-    minutes: float | None = None
     batch_size: int = 6
     crop: tuple[int, int] = (128, 160)
     learning_rate: float = 2e-3
@@ -38,6 +37,7 @@ class Recipe:
     validate_every: int = 5
     seed: int = 0
     augmentation: Augmentation = field(default_factory=Augmentation)
+    minutes: float | None = None
 
     def rate(self, progress: float, share: float) -> float:
         """Learning rate at ``progress`` (0 to 1) of a step that makes the progress ``share``.
