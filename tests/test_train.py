@@ -89,7 +89,7 @@ def test_an_evaluation_reads_no_training_picture_and_tells_averaged_scores_apart
     assert run(tmp_path, *given) == 0
     folder = tmp_path / "weights/discs/residual-add"
     plain = json.loads((folder / "config.json").read_text())["scores"]
-    assert set(plain) == {"val"}
+    assert set(plain) == {"val", "calibration"}
     assert "averaged" not in (folder / "README.md").read_text()
     for path in (data / "train/images").iterdir():
         path.write_bytes(b"no picture")
@@ -114,7 +114,7 @@ def test_an_evaluation_reads_no_training_picture_and_tells_averaged_scores_apart
     (data / "val/images/001.png").unlink()
     (data / "val/labels/001.png").unlink()
     assert run(tmp_path, *given, "--evaluate") == 0
-    assert set(json.loads((folder / "config.json").read_text())["scores"]) == {"val"}
+    assert set(json.loads((folder / "config.json").read_text())["scores"]) == {"val", "calibration"}
     head = card.split("---")[1]
     assert "averaged" not in head
     assert head.count("mean_iou") == 2, "one in the list of metrics, one with the plain score"

@@ -17,6 +17,7 @@ from unet.bundle import AVERAGED
 from unet.metrics import ConfusionMatrix
 from unet.predict import Averaging, Segmenter
 
+from .calibration import calibrate
 from .card import averaged_over, write_card
 from .charts import draw_confusion, draw_curves, draw_examples
 from .checkpoint import read_history
@@ -89,6 +90,7 @@ def report(
     if bundle.scores.get("val") != measured:
         bundle.scores.pop("val" + AVERAGED, None)  # they belong to what was measured before, maybe on other pictures
     bundle.scores["val"] = measured
+    bundle.scores["calibration"] = calibrate(segmenter, dataset.val)
     if average:
         averaging = Averaging()
         several = evaluate(Segmenter(bundle, averaging=averaging), dataset.val)

@@ -14,6 +14,7 @@ from unet.model import UNet
 from unet.predict import Segmenter
 
 from .augment import PixelStore
+from .calibration import PICTURES
 from .checkpoint import TrainingError
 from .dataset import Dataset
 from .distributed import agree
@@ -80,7 +81,7 @@ def time_schedule(pace: Pace, dataset: Dataset, budget: float, *, average: bool)
     Raises TrainingError where not even a few steps fit in.
     """
     val = len(dataset.val)
-    scored = val * (1 + AVERAGED_LOOKS * average) + len(dataset.test) + SINGLE_PICTURES
+    scored = val * (1 + AVERAGED_LOOKS * average) + len(dataset.test) + min(PICTURES, val) + SINGLE_PICTURES
     schedule = TimeSchedule(max(0.01, pace.picture * val), 1 + scored / val, AFTERWARDS)
     missing = schedule.validation * schedule.validations_after + AFTERWARDS + 10 * pace.step - budget
     if missing > 0:

@@ -91,6 +91,7 @@ class Bundle:
 
     class_names: one a class, in label order. palette: uint8 (k, 3), the colour each class is drawn in.
     data: name, source and terms of what it was trained on. training: the record of the run. scores: by split.
+    temperature: divides the logits before they become a confidence; fitted on val, 1 where it was not.
     """
 
     net: UNet
@@ -102,6 +103,7 @@ class Bundle:
     data: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
     scores: dict[str, Any] = field(default_factory=dict)
+    temperature: float = 1.0
 
     def __post_init__(self) -> None:
         self.class_names = tuple(self.class_names)
@@ -115,6 +117,8 @@ class Bundle:
         for word in (self.task, self.architecture, *self.class_names):
             if not isinstance(word, str) or not word.strip():
                 raise ValueError(f"task, architecture and class_names are words, got {word!r}")
+        if not isinstance(self.temperature, int | float) or not 0.01 <= self.temperature <= 100:
+            raise ValueError(f"temperature must be a number from 0.01 to 100, got {self.temperature!r}")
         if len(set(self.class_names)) < classes:
             raise ValueError(f"two classes have one name: {', '.join(self.class_names)}")
 
@@ -153,6 +157,7 @@ class Bundle:
             "preprocessing": dataclasses.asdict(self.preprocessing),
             "data": self.data,
             "training": self.training,
+            "temperature": self.temperature,
             "scores": self.scores,
         }
         text = json.dumps(config, indent=2) + "\n"
@@ -177,6 +182,7 @@ class Bundle:
                 preprocessing=Preprocessing(**config["preprocessing"]),
                 **{name: config[name] for name in ("task", "architecture", "class_names", "palette")},
                 **{name: dict(config[name]) for name in ("data", "training", "scores")},
+                temperature=config.get("temperature", 1.0),  # bundles of before have none
             )
         except (KeyError, TypeError, ValueError, OverflowError, RuntimeError) as error:
             reason = f"the field {error} is missing" if isinstance(error, KeyError) else str(error)

@@ -94,6 +94,7 @@ class _Exported(nn.Module):
     def __init__(self, bundle: Bundle) -> None:
         super().__init__()
         self.net, self.preprocessing = copy.deepcopy(bundle.net).cpu().eval(), bundle.preprocessing
+        self.temperature = bundle.temperature
         self.casts = [
             (layer, name, f"{prefix}_{name}".replace(".", "_"))
             for prefix, layer in self.net.named_modules()
@@ -122,7 +123,7 @@ class _Exported(nn.Module):
         logits = logits[:, :, : working[0], : working[1]]
         if self.preprocessing.working_pixels is not None:
             logits = _Interpolate.apply(logits, size)
-        confidence, label_map = decide(logits[0])
+        confidence, label_map = decide(logits[0], self.temperature)
         return label_map, confidence
 
     def read(self, length: Tensor) -> Tensor:

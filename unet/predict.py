@@ -182,7 +182,7 @@ class Segmenter:
         label_map = np.empty(image.shape[:2], np.uint8)
         confidence = np.empty(image.shape[:2], np.float32)
         for rows, columns, logits in self.tiles(image, tile=tile, without_skips=without_skips, progress=progress):
-            probability, label = decide(logits)
+            probability, label = decide(logits, self.bundle.temperature)
             label_map[rows, columns] = label.cpu().numpy()
             confidence[rows, columns] = probability.cpu().numpy()
         return label_map, confidence
@@ -501,12 +501,15 @@ def _log_probabilities(logits: Tensor) -> Tensor:
     return logits.log_softmax(dim=0)
 
 
-def decide(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits (C, h, w) -> probability float32 (h, w) of the likeliest class, and its index uint8 (h, w)."""
+def decide(logits: Tensor, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Logits (C, ...) -> probability float32 (...) of the likeliest class, and its index uint8 (...).
+
+    temperature: divides the logits, which changes the probability and never the class.
+    """
     if logits.shape[0] == 1:  # two classes share one logit
-        return logits[0].abs().sigmoid(), (logits[0] > 0).to(torch.uint8)
+        return (logits[0].abs() / temperature).sigmoid(), (logits[0] > 0).to(torch.uint8)
     best, label = logits.max(dim=0)
-    return (logits - best).exp_().sum(dim=0).reciprocal_(), label.to(torch.uint8)
+    return ((logits - best) / temperature).exp_().sum(dim=0).reciprocal_(), label.to(torch.uint8)
 
 
 def has_native_bfloat16(device: torch.device) -> bool:
