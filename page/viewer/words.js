@@ -51,7 +51,7 @@ function key() {
     const ramp = make("i");
     ramp.style.background = `linear-gradient(90deg, ${DOUBT.map((c) => `rgb(${c})`)})`;
     const guess = `a guess, ${Math.round(100 / answer.classes.length)} %`;
-    return [make("span", "sure, 100 %"), ramp, make("span", guess), make("span", "Not calibrated.")];
+    return [make("span", "sure, 100 %"), ramp, make("span", guess)];
   }
   if (look.view === "Errors" && look.layout === "grid") {
     const who = [`${answer.sides[0]} alone`, `${answer.sides[1]} alone`, "both"];
