@@ -1,4 +1,4 @@
-"""Many pictures from the command line: how much of the time is spent in the network?
+"""How much of a batch's time is spent in the network?
 
     python benchmarks/batch.py                 a Markdown table
     python benchmarks/batch.py --write         and into docs/benchmarks.md

@@ -1,4 +1,4 @@
-"""How time and memory of a segmentation grow with the picture, from 0.1 to 100 megapixels.
+"""How time and memory grow with the picture, up to 100 megapixels.
 
     python benchmarks/growth.py               a Markdown table
     python benchmarks/growth.py --write       and into docs/benchmarks.md, with the plot docs/growth.png
@@ -90,7 +90,10 @@ def name_of(network: str) -> str:
 
 
 def line_through(found: list[dict]) -> tuple[float, float, float]:
-    """Seconds = fixed + rate * pixels, fitted to the relative error -> (fixed, rate, largest relative residual)."""
+    """Fit seconds = fixed + rate * pixels to the relative error.
+
+    Returns (fixed, rate, largest relative residual).
+    """
     pixels = np.array([f["pixels"] for f in found], float)
     seconds = np.array([statistics.median(f["seconds"]) for f in found])
     unknowns = np.stack([np.ones_like(pixels), pixels], axis=1)
@@ -112,7 +115,10 @@ def growth(curves: dict[str, list[dict]]) -> str:
 
 
 def draw(curves: dict[str, list[dict]], path: Path) -> None:
-    """Time and extra memory over the picture's size, both axes logarithmic; dotted, the line through the times."""
+    """Plot time and extra memory over the picture's size.
+
+    Both axes are logarithmic; the line through the times is dotted.
+    """
     figure = Figure(figsize=(9, 3.6), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     times, memory = figure.subplots(1, 2)

@@ -1,11 +1,11 @@
-"""How fast both networks answer, beside the same networks as they are commonly run, and how close the answers stay.
+"""How fast both networks answer, beside the usual way to run them.
 
     python benchmarks/inference.py                                    the bundles in weights/, the val pictures fetched
     python benchmarks/inference.py --data streets=FOLDER nuclei=FOLDER
     python benchmarks/inference.py --write                            puts the tables into docs/benchmarks.md
     python benchmarks/inference.py --quick                            small pictures, few repeats
 
-"Commonly" is the tutorial's way: float32, NCHW, eager, the whole picture at once, softmax and argmax.
+The usual way is the tutorials': float32, NCHW, eager, the whole picture at once, softmax and argmax.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def native_dtype(device: torch.device) -> torch.dtype:
 
 
 def whole_picture(bundle: Bundle, device: torch.device) -> Callable[[np.ndarray], Answer]:
-    """The bundle's network on the whole picture; the same preprocessing, so that the answer is the same too."""
+    """The bundle's network and preprocessing, run on the whole picture at once."""
     config = bundle.net.config
     net = copy.deepcopy(bundle.net).to(device, memory_format=torch.contiguous_format).eval()
 
@@ -122,7 +122,10 @@ def other_unet(classes: int, device: torch.device) -> Callable[[np.ndarray], Ans
 
 
 def decide(logits: torch.Tensor) -> Answer:
-    """Logits (1, C, h, w) -> labels uint8 (h, w), probabilities float32 (h, w), as tutorials do it."""
+    """Labels and probabilities, as tutorials compute them.
+
+    Logits (1, C, h, w) -> uint8 (h, w), float32 (h, w).
+    """
     if logits.shape[1] == 1:
         logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
     probability, label = logits.softmax(dim=1).max(dim=1)
@@ -165,7 +168,7 @@ def speed(bundles: Sequence[Bundle], args: argparse.Namespace, device: torch.dev
 
 
 def closeness(bundles: Sequence[Bundle], args: argparse.Namespace, device: torch.device, _repeats: int) -> str:
-    """Segmenter as it is used on this device, beside float32 on the CPU, over the val pictures."""
+    """Compare Segmenter's labels with float32 on the CPU, over the val pictures."""
     rows, missing = [], set()
     for bundle in bundles:
         try:
@@ -195,7 +198,7 @@ def closeness(bundles: Sequence[Bundle], args: argparse.Namespace, device: torch
 
 
 def where_the_time_goes(bundles: Sequence[Bundle], args: argparse.Namespace, device: torch.device, repeats: int) -> str:
-    """From an uploaded file to the bytes that the browser draws: what the page does with a new picture."""
+    """Time the page's steps from an uploaded file to the viewer's bytes."""
     task = min((bundle.task for bundle in bundles), key=lambda task: (task != "streets", task))
     pairs = {
         f"weights/{task}": [bundle for bundle in bundles if bundle.task == task],

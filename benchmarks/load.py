@@ -1,4 +1,4 @@
-"""Fifty visitors at once for a minute: is each answered, about their own picture alone, and does nothing pile up?
+"""Fifty visitors at once: are all answered correctly, and is nothing left behind?
 
     python benchmarks/load.py                              a Markdown table; exit status 1 where the answer is no
     python benchmarks/load.py --write                      and into docs/benchmarks.md
@@ -190,7 +190,7 @@ class Visitor:
             raise WrongError("upload: what comes back is another file")
 
     def visit(self) -> None:
-        """Open the page, drop the picture, move the slider, look at the answer, close the page."""
+        """Open the page, upload, move the slider, check the answer, leave."""
         session = uuid.uuid4().hex[:11]
         opened, taken = self.number("open_page"), self.number("take_upload")
         asked = self.number("answer", after=taken)
@@ -231,7 +231,10 @@ class Visitor:
         return json.loads(data.removeprefix("data: "))
 
     def event(self, session: str, number: int, *values: Any) -> list[Any]:
-        """The values that an event of the page returns; None stands for an input that the page keeps itself."""
+        """The values that an event of the page returns.
+
+        None stands for an input that the page keeps itself.
+        """
         self.post("queue/join", json={"data": values, "fn_index": number, "session_hash": session})
         with self.http.stream("GET", "queue/data", params={"session_hash": session}) as stream:
             for line in stream.iter_lines():
@@ -243,7 +246,10 @@ class Visitor:
         raise WrongError("visit: the page ended its answer before it was complete")
 
     def number(self, handler: str, after: int | None = None) -> int:
-        """The event of the page that calls this handler, triggered by another event or by none."""
+        """The event of the page that calls this handler.
+
+        after: the event that triggers it, if any.
+        """
         return next(
             event["id"]
             for event in self.events
@@ -283,7 +289,10 @@ KINDS: dict[str, Callable[[Visitor], None]] = {
 
 @dataclass(frozen=True)
 class Answer:
-    """The outcome of a request. seconds: until then. busy: the queue was full. failure: what is wrong, or ""."""
+    """The outcome of a request.
+
+    busy: the queue was full. failure: what is wrong, or "".
+    """
 
     kind: str
     seconds: float
@@ -292,7 +301,7 @@ class Answer:
 
 
 def rush(page: Page, questions: Sequence[Question], seconds: float) -> list[Answer]:
-    """All visitors ask, one thing after the other, for so long; requests under way are completed."""
+    """Let all visitors send requests for so long; those under way are completed."""
     end = time.perf_counter() + seconds
 
     def visit(number: int) -> list[Answer]:

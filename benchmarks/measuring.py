@@ -1,4 +1,4 @@
-"""Shared by the benchmarks: options, timing, tables, where they are written, pictures, and a page to ask.
+"""What the benchmarks share: options, timing, tables, pictures, a running page.
 
 A benchmark runs as `python benchmarks/NAME.py`; importing this module makes the project importable.
 """
@@ -45,7 +45,10 @@ START_SECONDS = 120.0  # until app.py must have answered
 
 
 def parser(description: str, *, quick: str = "", weights: bool = False, data: bool = False) -> argparse.ArgumentParser:
-    """The options that benchmarks share: --write, and those asked for. quick: the help text of --quick."""
+    """A parser with the options that benchmarks share.
+
+    quick: the help text of --quick. weights, data: whether to add these options.
+    """
     made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--write", action="store_true", help="put the tables into the documentation")
     if quick:
@@ -71,7 +74,7 @@ def dataset(task: str, folder: str | None) -> Dataset:
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]], *, text: int = 1) -> str:
-    """A Markdown table; the first ``text`` columns are words, the others are numbers, aligned to the right."""
+    """A Markdown table; all columns after the first ``text`` are right-aligned."""
     head, *body = [f"| {' | '.join(map(str, row))} |" for row in (header, *rows)]
     return "\n".join([head, "|" + "---|" * text + "--:|" * (len(header) - text), *body])
 
@@ -134,7 +137,7 @@ def machine(*packages: str) -> str:
 
 
 def wait_for(device: torch.device) -> None:
-    """Wait until a GPU has finished its work; a CPU has when the call returns."""
+    """Wait until a GPU has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
@@ -170,7 +173,10 @@ def matmul_peak(device: torch.device, dtype: torch.dtype, *, quick: bool = False
 
 
 def flops(config: UNetConfig, size: tuple[int, int], *, training: bool = False) -> int:
-    """FLOPs of a network for one picture (1, 3, *size), or of a training step; nothing is computed."""
+    """Count the FLOPs of a network for one picture (1, 3, *size).
+
+    training: count the backward pass too. Nothing is computed.
+    """
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
         logits = UNet(config)(torch.empty(1, config.in_channels, *size))
         if training:
@@ -179,7 +185,10 @@ def flops(config: UNetConfig, size: tuple[int, int], *, training: bool = False) 
 
 
 def random_bundle(architecture: str, width: float) -> Bundle:
-    """The architecture as published, its channels times ``width``, with random weights and no working size."""
+    """A bundle with random weights and no working size.
+
+    width: multiplies the channels of the published architecture.
+    """
     torch.manual_seed(0)
     config = ARCHITECTURES[architecture]
     config = dataclasses.replace(config, widths=tuple(round(w * width) for w in config.widths), num_outputs=CLASSES)
@@ -197,7 +206,10 @@ def photo(size: tuple[int, int]) -> np.ndarray:
 
 
 class Page:
-    """`python app.py`, running and answering. task: the first of its weights; cache: the folder of its files."""
+    """A running `python app.py`.
+
+    task: the first in its weights. cache: the folder of its files.
+    """
 
     def __init__(self, process: subprocess.Popen, url: str, task: str, cache: Path, started: float) -> None:
         self.process, self.url, self.task, self.cache, self.started = process, url, task, cache, started

@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def errors(counts: dict[bool, list[int]], true_counts: dict[str, int]) -> list[tuple[str, ...]]:
-    """Of each way of counting: the error of the sum, and the mean and median error a picture."""
+    """The errors of each way of counting: of the sum, mean and median."""
     true = np.array(list(true_counts.values()))
     rows = []
     for split, counted in counts.items():

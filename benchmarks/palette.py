@@ -1,4 +1,4 @@
-"""Speed and quality of PaletteLadder beside what one would use instead, measured in one run.
+"""Speed and quality of PaletteLadder, beside what one would use instead.
 
 python benchmarks/palette.py             two Markdown tables, in some minutes
 python benchmarks/palette.py --write     and into docs/benchmarks.md
@@ -126,7 +126,7 @@ OTHERS: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {
 
 
 def speed(quick: bool) -> str:
-    """Seconds of the ladder, of a step of the slider, and of one palette made in other ways."""
+    """Time the ladder, a step of the slider, and other ways to one palette."""
     photo = Image.fromarray(load_sample_image("china.jpg"))
     large, view = (
         np.asarray(photo.resize(size, Image.Resampling.LANCZOS))
@@ -179,7 +179,10 @@ def quality(images: dict[str, np.ndarray]) -> str:
 
 
 def squared_error(image: np.ndarray, colors: np.ndarray) -> float:
-    """Mean over all pixels, each in the nearest of the colours, which are rounded to 8 bits first."""
+    """Mean squared error over all pixels, each in the nearest colour.
+
+    The colours are rounded to 8 bits first.
+    """
     palette = Palette(np.clip(np.round(colors), 0, 255))
     return float(np.square(palette.decode(palette.encode(image)).astype(float) - image).mean())
 

@@ -1,4 +1,6 @@
-"""What each part of the training recipe is worth: the recipe, and the recipe with one thing changed, on one task.
+"""What each part of the training recipe is worth.
+
+On one task, the recipe is trained as it is and with one thing changed:
 
 python benchmarks/recipe.py --write                               a short training for each; stop it, start it again
 python benchmarks/recipe.py --task nuclei --only recipe "no Dice"       some of them, on another task
@@ -80,7 +82,10 @@ def main(arguments: list[str] | None = None) -> int:
 def train_and_score(
     changes: dict[str, Any], pictures: Dataset, args: argparse.Namespace, folder: Path
 ) -> dict[str, Any]:
-    """The scores of the last weights, not of the best, on the whole validation split. Raises as `fit`."""
+    """Train once; the scores of the last weights on the validation split.
+
+    Raises as `fit`.
+    """
     task, classes = TASKS[args.task], len(pictures.class_names)
     accelerator = make_accelerator()  # a new one each time: a checkpoint holds all that it has ever prepared
     recipe = Recipe(
@@ -115,7 +120,7 @@ def changed(recipe: Recipe, fields: dict[str, Any]) -> Recipe:
 
 
 def recipe_table(measured: dict[str, dict[str, Any]]) -> str:
-    """Scores by variant -> Markdown, with what each change makes of the recipe's mIoU, in points."""
+    """A Markdown table: scores, and the difference from the recipe in points."""
     rows = []
     for name, found in measured.items():
         compared = name != "recipe" and "recipe" in measured

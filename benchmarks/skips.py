@@ -1,4 +1,6 @@
-"""Does it matter whether a skip connection is added or concatenated? Same body, same recipe, same seeds, both skips.
+"""Does it matter whether a skip connection is added or concatenated?
+
+Both skips are trained with the same body, recipe and seeds:
 
 python benchmarks/skips.py                               every body and task; stop it and start it again at will
 python benchmarks/skips.py --tasks nuclei --bodies residual --data nuclei=FOLDER --epochs 12
@@ -85,7 +87,10 @@ def is_trained(folder: Path) -> bool:
 
 
 def train_one(task: str, architecture: str, seed: int, args: argparse.Namespace) -> int:
-    """Train a network unless it is trained; resumes an interrupted run. Returns train.py's exit status."""
+    """Train a network unless it is trained, resuming an interrupted run.
+
+    Returns train.py's exit status.
+    """
     if not args.train or is_trained(folder_of(task, architecture, seed, args)):
         return 0
     place = args.runs / f"seed{seed}"
@@ -96,14 +101,14 @@ def train_one(task: str, architecture: str, seed: int, args: argparse.Namespace)
 
 
 def score_one(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
-    """Scores of the bundle in ``folder`` over val and of each picture, kept beside it."""
+    """Score a bundle over val and on each picture; keep the scores beside it."""
     kept = folder / SCORES_FILE
     if not kept.exists():
         segmenter = Segmenter.load(folder)
         task = segmenter.bundle.task
         val = dataset(task, args.data.get(task)).val
         each = list(evaluate_each(segmenter, val))
-        total = sum(each, ConfusionMatrix(val.num_classes))
+        total = sum(each, ConfusionMatrix(len(segmenter.bundle.class_names)))
         # JSON has no NaN, which a picture without the class scores.
         pictures = [None if math.isnan(s := score(matrix)) else s for matrix in each]
         found = {"score": round(score(total), 4), "pictures": pictures}
@@ -114,7 +119,10 @@ def score_one(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def measure(task: str, body: str, args: argparse.Namespace) -> dict[str, Any] | None:
-    """Both skips of a body on a task, over the seeds for which both are trained; None for fewer than two seeds."""
+    """Compare both skips of a body on a task.
+
+    Over the seeds for which both are trained; None for fewer than two.
+    """
     seeds = [
         seed
         for seed in range(args.seeds)
@@ -152,7 +160,7 @@ def measure(task: str, body: str, args: argparse.Namespace) -> dict[str, Any] | 
 
 
 def check_alike(folders: Sequence[Path]) -> None:
-    """Raises SystemExit where networks of one row differ in more than skip and seed, after runs with other flags."""
+    """Raise SystemExit where networks of one row differ in width or epochs."""
     found: dict[str, Path] = {}
     for folder in folders:
         config = read_config(folder)
@@ -165,7 +173,7 @@ def check_alike(folders: Sequence[Path]) -> None:
 
 
 def score(confusion: ConfusionMatrix) -> float:
-    """Dice of the class looked for where there are two, mIoU where there are more."""
+    """Dice of the second of two classes, mIoU of more."""
     return float(confusion.dice()[1]) if len(confusion.counts) == 2 else confusion.miou()
 
 
@@ -192,7 +200,10 @@ def paired_tests(
 
 
 def multiply_adds(config: UNetConfig) -> int:
-    """Of convolutions, for an answer of SIDE x SIDE pixels (a size that fits, if SIDE does not)."""
+    """Multiply-adds of the convolutions for an answer of SIDE x SIDE pixels.
+
+    Where SIDE is no valid size, of the next valid one.
+    """
     return flops(config, config.input_size((SIDE, SIDE))) // 2
 
 

@@ -1,4 +1,4 @@
-"""How long `python app.py` takes to answer, and the memory that it holds at rest.
+"""How long `python app.py` takes to answer, and its memory at rest.
 
     python benchmarks/start.py             a Markdown table; one start more, for the disk's cache, does not count
     python benchmarks/start.py --write     and into docs/benchmarks.md
@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def start(weights: Path, picture: Path) -> tuple[float, float, int]:
-    """Seconds until the page and until the first answer were there; bytes held at rest."""
+    """Seconds until the page and the first answer; bytes at rest."""
     with serve(weights) as page:
         ready = page.seconds()
         Client(page.url, verbose=False).predict(handle_file(picture), page.task, api_name="/compare")

@@ -1,11 +1,12 @@
-"""Pictures a second in training: `fit` beside the loop that most people write, with the same networks and crops.
+"""Pictures a second in training, beside the loop that most people write.
 
     python benchmarks/training_speed.py                               both networks, CamVid fetched
     python benchmarks/training_speed.py --data streets=FOLDER --write
     python benchmarks/training_speed.py --quick                       few steps of a small batch
 
-The other loop: files decoded and augmented by DataLoader workers on the CPU; float32, NCHW; same loss and optimizer.
-The second table is what evaluation and checkpoints cost of a run with train.py's defaults.
+The other loop trains the same networks on the same crops: files decoded and augmented by DataLoader workers on the CPU;
+float32, NCHW; same loss and optimizer. The second table is what evaluation and checkpoints cost of a run with
+train.py's defaults.
 """
 
 from __future__ import annotations
@@ -166,7 +167,7 @@ class Bench:
         self.val = [dataset.val[i] for i in val]
 
     def fit_once(self) -> dict[str, float]:
-        """Pictures a second, the share of that time that augmenting takes; seconds of a validation and a checkpoint."""
+        """Train with `fit`; the rate, augmentation's share, seconds of the rest."""
         clock, accelerator = Clock(), make_accelerator()
 
         def validate(net: UNet) -> float:
@@ -232,7 +233,7 @@ class Bench:
 
 
 class CroppedFiles(torch.utils.data.Dataset):
-    """The same pictures as PNG files: decoded, zoomed, cropped, mirrored and recoloured with Pillow and torchvision."""
+    """The same pictures as PNG files, augmented with Pillow and torchvision."""
 
     def __init__(self, bench: Bench, folder: Path) -> None:
         config, recipe = bench.config, bench.recipe

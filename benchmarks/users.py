@@ -1,4 +1,4 @@
-"""Twenty users at once: is each answered, in turn, and do palettes stay live meanwhile?
+"""Twenty users at once: are all answered in turn, while palettes stay live?
 
     python benchmarks/users.py                 a Markdown table
     python benchmarks/users.py --write         and into docs/benchmarks.md
@@ -55,7 +55,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def different_pictures(folder: Path, count: int) -> list[Path]:
-    """Files of one size, no two alike, so that no answer is in a cache."""
+    """Files of one size, all different, so that no answer is cached."""
     paths = [folder / f"{i}.jpg" for i in range(count)]
     for i, path in enumerate(paths):
         Image.fromarray(np.roll(photo(SIZE), 7 * i, axis=1)).save(path, quality=92)
@@ -83,7 +83,10 @@ def quantize(client: Client, picture: Path) -> tuple[float, float]:
 
 
 def rush(clients: list[Client], pictures: list[Path], task: str) -> tuple[list[tuple[float, float]], list[float]]:
-    """When each user asked and was answered, and the seconds of every palette in that time. Raises as a client."""
+    """Let all users ask at once; palettes are asked for meanwhile.
+
+    Returns when each user asked and was answered, and the seconds of every palette. Raises as a client.
+    """
     users: list[Future] = []
     with ThreadPoolExecutor(len(pictures)) as pool:
         for client, picture in zip(clients, pictures, strict=False):

@@ -32,7 +32,9 @@ NATIVE = torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 @pytest.fixture(params=[False, True] if NATIVE else [False], ids=lambda native: "bfloat16" if native else "float32")
 def bfloat16(request, monkeypatch):
-    """Whether the processor multiplies bfloat16 natively; where it does, the test also runs as if it did not.
+    """Run the test on a processor with and without native bfloat16.
+
+    A capable processor stands in for one without; one without runs the test once.
 
     A whole process without: ONEDNN_MAX_CPU_ISA=AVX2.
     """

@@ -1,4 +1,4 @@
-"""The benchmarks run and print their tables, on networks so small that the numbers mean nothing."""
+"""Every benchmark runs on tiny networks and prints its tables."""
 
 import sys
 from contextlib import contextmanager
@@ -8,17 +8,19 @@ import numpy as np
 import pytest
 import torch
 from bundles import photo, small_bundle
-from folders import write_dataset
+from folders import write_dataset, write_pairs
 
 from unet import Segmenter
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
+import batch  # noqa: E402
 import camera  # noqa: E402
 import growth  # noqa: E402
 import inference  # noqa: E402
 import load  # noqa: E402
 import measuring  # noqa: E402
+import objects  # noqa: E402
 import palette  # noqa: E402
 import recipe  # noqa: E402
 import start  # noqa: E402
@@ -67,7 +69,7 @@ def rows(text):
     return {cells[0].strip(): [cell.strip() for cell in cells[1:]] for cells in lines}
 
 
-def test_every_work_has_its_turn_in_every_repeat():
+def test_repeats_are_interleaved():
     turns = []
     seconds = measuring.interleaved({"a": lambda: turns.append("a"), "b": lambda: turns.append("b")}, 2)
     assert turns == ["a", "b"] * 3  # the first round does not count
@@ -98,8 +100,7 @@ def test_words_are_aligned_left_and_numbers_right():
 
 @pytest.mark.parametrize("working_pixels", [None, 50 * 50])
 @pytest.mark.parametrize("architecture", SIDES)
-def test_the_common_way_gives_the_same_answer(architecture, working_pixels):
-    """What is compared does the same work."""
+def test_the_usual_way_gives_the_same_answer(architecture, working_pixels):
     bundle = small_bundle(architecture, working_pixels=working_pixels)
     image = photo(75, 93)
     labels, confidence = inference.whole_picture(bundle, torch.device("cpu"))(image)
@@ -137,8 +138,7 @@ def test_inference_without_the_other_library_leaves_its_column_out(monkeypatch):
     assert {len(cells) for cells in found.values()} == {len(found["network"])}
 
 
-def test_time_is_booked_where_it_was_spent():
-    """A part inside another is not counted twice."""
+def test_stopwatch_counts_inner_parts_once():
     watch = inference.Stopwatch(torch.device("cpu"))
     with watch("around"):
         with watch("inside"):
@@ -250,3 +250,20 @@ def test_palette(capsys, monkeypatch):
     assert found["PaletteLadder, k = 1 to 64, 0.12 megapixels"][0].endswith(" s")
     assert float(found["photo"][0]) == pytest.approx(1, abs=0.1)
     assert len(found["photo"]) == 1 + len(palette.OTHERS)
+
+
+def test_batch(weights, capsys):
+    batch.main(["--quick", "--pictures", "3", "--weights", str(weights)])
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| nuclei, ")]
+    assert len(lines) == 2 * len(SIDES)
+    assert all(line.endswith(" % |") for line in lines)
+
+
+def test_objects(weights, tmp_path, capsys):
+    """One disc a picture: true masks count without an error."""
+    write_pairs(tmp_path, [(60, 72)] * 2)
+    (tmp_path / "counts.json").write_text('{"000": 1, "001": 1}')
+    objects.main([str(tmp_path), "--weights", str(weights)])
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| true masks |")]
+    assert len(lines) == 2
+    assert all(line.endswith("| +0.0 % | 0.0 % | 0.0 % |") for line in lines)
