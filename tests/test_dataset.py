@@ -11,6 +11,7 @@ from PIL import Image
 
 from training.dataset import DataError, load_dataset
 from training.datasets import TASKS
+from training.readers import base
 from unet.metrics import IGNORE_INDEX
 
 
@@ -505,3 +506,23 @@ def test_names_are_matched_as_people_see_them(tmp_path):
         shutil.copy(tmp_path / "train/images/001.png", tmp_path / "train/images" / name)
     shutil.copy(tmp_path / "train/labels/001.png", tmp_path / "train/labels/001.k.png")
     assert problems(tmp_path)[1:] == [f"  {tmp_path / 'train/images/001.png'} and 001.bmp have one name"]
+
+
+def test_every_file_is_decoded_once_before_training(tmp_path, monkeypatch):
+    write_dataset(tmp_path)
+    opened = []
+    for name in ("read_image", "read_annotation"):
+        read = getattr(base, name)
+        monkeypatch.setattr(base, name, lambda path, read=read: opened.append(path) or read(path))
+    dataset = load_dataset(tmp_path)
+    dataset.check()
+    assert sorted(opened) == sorted(tmp_path.rglob("*.png"))
+
+
+def test_numbers_that_count_from_1_make_no_class_of_0(tmp_path):
+    write_dataset(tmp_path)
+    save_labels(tmp_path, lambda labels, _: labels + 1)
+    dataset = load_dataset(tmp_path)
+    dataset.check()
+    assert dataset.class_names == ("class 1", "class 2")
+    assert (dataset.val.label_map(0) == disc(40, 48, 100)[1]).all()
