@@ -258,11 +258,12 @@ def test_a_camera_that_opens_after_it_was_switched_off_goes_off(tab):
     says_off(tab, "")
 
 
-def test_the_camera_for_a_photo_goes_off_when_it_is_closed(tab):
+def test_a_photo_takes_the_place_of_the_stream_and_closes_its_own_camera(tab):
+    start(tab)
     tab.locator("[data-way=camera]").click()
-    tab.wait_for_function(
-        "cameras.at(-1)?.readyState === 'live' && document.querySelector('#camera video')?.videoWidth"
-    )
+    expect(switch(tab)).to_have_attribute("aria-checked", "false")
+    tab.wait_for_function("document.querySelector('#camera video')?.videoWidth")
+    assert tab.evaluate("cameras.filter((track) => track.readyState === 'live').length") == 1
     tab.get_by_role("button", name="Close the camera").click()
     tab.wait_for_function("cameras.every((track) => track.readyState === 'ended')")
     expect(tab.locator(".viewer .stage")).to_be_visible()

@@ -122,7 +122,8 @@ element.querySelector("[name=live-view]").checked = true;
 element.querySelector("[data-stop]").addEventListener("click", () => stop());
 document.addEventListener("click", (event) => {
   if (event.target.closest("[data-live]")) turn % 2 ? stop() : start();
-});
+  else if (event.target.closest("[data-way]")) stop(); // a photo needs the camera, too
+}, true);
 
 // Whoever moves the slider wants to see what it does.
 document.addEventListener("input", (event) => {
