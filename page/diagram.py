@@ -1,4 +1,4 @@
-"""Drawings of networks, tiles and feature maps.
+"""Drawings of networks and of tiles.
 
 SVG and HTML that take their colours from the page: text and lines from the text around them, maps from ``--accent``.
 Everything is drawn from the configuration and the arrays at hand, for any number of levels and any widths, and so
@@ -18,9 +18,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from page.features import Ablation, SkipFeatures
 from page.formatting import percent
-from page.overlay import signed_view
 from unet.model import LevelShapes, UNetConfig
 from unet.predict import Layout, Tile, mirrored
 from unet.resize import shrink
@@ -38,7 +36,7 @@ _SKIP = 92  # least length of a skip, which has a line of text under its front v
 _GUTTER = 14  # where the arrows from level to level run
 _RADIUS = 8  # of the sign at a join
 
-_TILING_PIXELS, _MAP_PIXELS = 250_000, 18_000  # of the pictures inside a drawing, at most
+_TILING_PIXELS = 250_000  # of the picture inside a drawing, at most
 
 
 def network(config: UNetConfig, size: tuple[int, int], *, name: str, without_skips: Collection[int] = ()) -> str:
@@ -323,7 +321,7 @@ def tiling(layout: Layout, tile: Tile, working: np.ndarray) -> str:
         )
     )
     h, w = layout.working_size
-    picture = _data_uri(shrink(mirrored(working, rows, columns), _TILING_PIXELS), "webp")
+    picture = data_uri(shrink(mirrored(working, rows, columns), _TILING_PIXELS), "webp")
     outside = f"M{columns.start},{rows.start}h{len(columns)}v{len(rows)}h{-len(columns)}zM0,0v{h}h{w}v{-h}z"
     windows = "".join(
         f'<rect class="tile" {_box(t.rows.window, t.columns.window)}><title>{_tile_words(t)}</title></rect>'
@@ -367,78 +365,6 @@ def tiling_facts(layout: Layout, tile: Tile, config: UNetConfig) -> str:
     return f"Seen at {_size_text(layout.working_size)} pixels{shrunk}, {cut} {_tile_words(tile)}{around}."
 
 
-def joins(features: SkipFeatures, *, count: int = 6) -> str:
-    """The strongest channels at a join, as HTML.
-
-    Added: a card a channel, its three maps on one scale, so that what is seen adds up. Concatenated: the encoder's
-    cards in front, then the decoder's; each map on its own scale. What crop cuts away is paler.
-    """
-    return _sums(features, count) if features.skip == "add" else _stack(features, count)
-
-
-def _sums(features: SkipFeatures, count: int) -> str:
-    cards = []
-    for channel, _ in features.strongest(count):
-        maps = features.encoder[channel], features.decoder[channel], features.joined[channel]
-        scale = max(_scale(values) for values in maps)
-        encoder, decoder, joined = (
-            _feature_image(values, scale, features, f"{what}, channel {channel}")
-            for values, what in zip(maps, ("Encoder", "Decoder", "Sum"), strict=True)
-        )
-        cards.append(
-            f'<figure class="sum">{encoder}<b>+</b>{decoder}<b>=</b>{joined}<figcaption>channel {channel}</figcaption>'
-            "</figure>"
-        )
-    channels = len(features.joined)
-    return (
-        f'<div class="joins"><p class="row-name"><span>encoder</span> + <span>decoder</span> = <span>joined</span>: '
-        f"{channels} + {channels} channels become {channels}</p>"
-        f'<div class="cards">{"".join(cards)}</div></div>'
-    )
-
-
-def _stack(features: SkipFeatures, count: int) -> str:
-    sides = []
-    for maps, chosen, offset, what in (
-        (features.encoder, features.strongest(count)[:, 0], 0, "encoder"),
-        (features.decoder, features.strongest(count)[:, 1], len(features.encoder), "decoder"),
-    ):
-        cards = "".join(
-            f"<figure>{_feature_image(maps[c], _scale(maps[c]), features, f'{what.capitalize()}, channel {c}')}"
-            f"<figcaption>channel {c + offset}</figcaption></figure>"
-            for c in chosen
-        )
-        place = f"channels {offset} to {offset + len(maps) - 1} of what is joined"
-        sides.append(f'<p class="row-name"><span>{what}</span>: {place}</p><div class="cards">{cards}</div>')
-    return f'<div class="joins">{"".join(sides)}</div>'
-
-
-def _scale(values: np.ndarray) -> float:
-    """The magnitude that is drawn brightest.
-
-    The outermost half percent is left out, so that one pixel hides no other.
-    """
-    return float(np.quantile(np.abs(values), 0.995))
-
-
-def _feature_image(values: np.ndarray, scale: float, features: SkipFeatures, title: str) -> str:
-    """Draw one map (h, w) as an <img>, to scale beside the encoder's.
-
-    The rim that crop cuts away from the encoder's own is paler.
-    """
-    picture = signed_view(values, scale)
-    h, w = features.decoder.shape[1:]
-    if values.shape != (h, w):
-        top, left = (values.shape[0] - h) // 2, (values.shape[1] - w) // 2
-        paler = np.rint(picture * 0.45 + 255 * 0.25).astype(np.uint8)
-        paler[top : top + h, left : left + w] = picture[top : top + h, left : left + w]
-        picture = paler
-    share = 100 * values.shape[1] / features.encoder.shape[2]
-    text = escape(f"{title}: from {values.min():.2f} to {values.max():.2f}; brightest at ±{scale:.2f}")
-    address = _data_uri(shrink(picture, _MAP_PIXELS), "png")
-    return f'<img src="{address}" alt="{text}" title="{text}" style="width:{share:.1f}%">'
-
-
 def skips_table(measured: Sequence[Mapping[str, Any]]) -> str:
     """Scores of the same body trained with both skips, as an HTML table.
 
@@ -460,25 +386,8 @@ def skips_table(measured: Sequence[Mapping[str, Any]]) -> str:
     return f'<table class="ablations"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
 
 
-def _data_uri(image: np.ndarray, kind: str) -> str:
+def data_uri(image: np.ndarray, kind: str) -> str:
     """uint8 (h, w, 3) -> the picture itself as an address."""
     file = io.BytesIO()
     Image.fromarray(image).save(file, kind)
     return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
-
-
-def ablations(found: Sequence[Ablation], num_skips: int) -> str:
-    """What leaving out skips costs, as an HTML table."""
-    scored = any(entry.miou for entry in found)
-    rows = []
-    for entry in found:
-        name = "all" if len(entry.levels) == num_skips > 1 else ", ".join(map(str, entry.levels))
-        share = percent(entry.agreement)
-        miou = f"<td>{percent(entry.miou[0])} <small>of {percent(entry.miou[1])}</small></td>" if entry.miou else ""
-        rows.append(
-            f'<tr><th scope="row">{name}</th><td><span class="bar"><i style="width:{100 * entry.agreement:.1f}%"></i>'
-            f"</span>{share}</td>{miou}</tr>"
-        )
-    head = '<th scope="col">Without level</th><th scope="col">Agrees with its full answer on</th>'
-    head += '<th scope="col">mIoU</th>' if scored else ""
-    return f'<table class="ablations"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'

@@ -20,7 +20,8 @@ import spaces
 from page import diagram, networks
 from page.boxes import html
 from page.client import raise_if_disconnected
-from page.features import ablation, skip_features
+from page.features import ablation, ablations, skip_features
+from page.features import joins as draw_joins
 from page.overlay import disagreement_view
 from page.session import Answer, State, needs_what_is_shown
 from page.visitors import HOUR
@@ -78,7 +79,7 @@ def _joins(location: str, image: np.ndarray, level: int, side: int, device: str 
     """
     network = networks.segmenter(location, device)
     tile = network.layout(image.shape[:2], tile=side).middle
-    return diagram.joins(skip_features(network, image, level, tile))
+    return draw_joins(skip_features(network, image, level, tile))
 
 
 segment = functools.partial(networks.run, spaces.GPU(_segment), _segment)
@@ -182,7 +183,7 @@ def _costs(answer: Answer, side: int, each: Sequence[tuple[Sequence[int], np.nda
     full, classes = answer.comparison.label_maps[side], len(answer.comparison.class_names)
     truth = answer.truth.labels if answer.truth else None
     rows = [ablation(levels, label_map, full, classes, truth) for levels, label_map in each]
-    return diagram.ablations(rows, len(_skips(answer, side)))
+    return ablations(rows, len(_skips(answer, side)))
 
 
 def _side(side: int, content: str) -> str:

@@ -12,7 +12,7 @@ from bundles import photo, small_bundle
 from PIL import Image
 
 from page import diagram
-from page.features import Ablation, SkipFeatures
+from page.features import Ablation, SkipFeatures, ablations, joins
 from unet import ARCHITECTURES, Segmenter, UNetConfig
 
 PAPER = dataclasses.replace(ARCHITECTURES["crop-concat"], num_outputs=12)
@@ -158,7 +158,7 @@ def decoded(html):
 
 
 def test_added_maps_share_a_scale_so_that_what_is_seen_adds_up():
-    html = diagram.joins(features("add"), count=1)
+    html = joins(features("add"), count=1)
     encoder, decoder, total = decoded(html)
     assert "3 + 3 channels become 3" in html
     assert "channel 1<" in html
@@ -170,7 +170,7 @@ def test_added_maps_share_a_scale_so_that_what_is_seen_adds_up():
 
 
 def test_concatenated_maps_follow_the_encoder_s():
-    html = diagram.joins(features("concat"), count=1)
+    html = joins(features("concat"), count=1)
     assert len(decoded(html)) == 2
     assert "channels 0 to 2 of what is joined" in html
     assert "channels 3 to 5 of what is joined" in html
@@ -180,12 +180,12 @@ def test_concatenated_maps_follow_the_encoder_s():
 def test_losses_in_a_table():
     label_map = np.zeros((1, 2), np.uint8)
     found = [Ablation((0,), label_map, 0.5, (0.25, 0.75)), Ablation((0, 1), label_map, 0.0, (0.0, 0.75))]
-    html = diagram.ablations(found, 2)
+    html = ablations(found, 2)
     assert '<th scope="row">0</th>' in html
     assert '<th scope="row">all</th>' in html
     assert "width:50.0%" in html
     assert "25.0 % <small>of 75.0 %</small>" in html
-    assert "mIoU" not in diagram.ablations([Ablation((0,), label_map, 0.5, None)], 2)
+    assert "mIoU" not in ablations([Ablation((0,), label_map, 0.5, None)], 2)
 
 
 def test_the_table_of_both_skips():
