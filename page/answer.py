@@ -83,7 +83,8 @@ def take_side(task: str, sides: Sides | None, name: str | None, *, side: int) ->
     """Show another network on a side -> (both networks, values of both menus)."""
     sides = known(sides)
     chosen = choose_side(task, name or "")
-    if chosen.location == sides[1 - side].location:  # what the other side shows: they change places
+    if chosen.location == sides[1 - side].location:
+        gr.Info(f"{chosen.name} was on the other side: the two change places.")
         sides = sides[::-1]
     else:
         sides = (chosen, sides[1]) if side == 0 else (sides[0], chosen)

@@ -445,6 +445,7 @@ def test_either_side_can_be_any_network(open_page):
     assert page.locator(".network.side-a").inner_text() == left_heading  # not asked again
     choose(page, "Right", "residual-add")  # which is on the left: they change places
     shows(page, "#headings", "residual-concat.*residual-add")
+    shows(page, ".toast-body", "residual-add was on the other side: the two change places.")
     expect(left).to_have_value("residual-concat")
     expect(right).to_have_value("residual-add")
     for name, reason in (
