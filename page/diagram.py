@@ -20,8 +20,8 @@ from PIL import Image
 
 from page.formatting import percent
 from unet.model import LevelShapes, UNetConfig
-from unet.predict import Layout, Tile, mirrored
 from unet.resize import shrink
+from unet.tiling import Layout, Tile, mirrored
 
 Shape = tuple[int, int, int]
 Point = tuple[float, float]

@@ -13,8 +13,9 @@ from page.formatting import percent
 from page.overlay import signed_view
 from unet.compare import disagreement, score
 from unet.model import Join, center_crop
-from unet.predict import Segmenter, Tile
+from unet.predict import Segmenter
 from unet.resize import shrink
+from unet.tiling import Tile
 
 _MAP_PIXELS = 18_000  # of a feature map's picture, at most
 

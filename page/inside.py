@@ -26,8 +26,9 @@ from page.overlay import disagreement_view
 from page.session import Answer, State, needs_what_is_shown
 from page.visitors import HOUR
 from unet.overlay import overlay, unpainted_classes
-from unet.predict import TILE, Segmenter
+from unet.predict import Segmenter
 from unet.resize import sample
+from unet.tiling import TILE
 
 ROOT = Path(__file__).parents[1]
 SKIPS_FILE = ROOT / "benchmarks" / "skips.json"

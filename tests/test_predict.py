@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import torch
 from bundles import photo, small_bundle
+from PIL import Image
 
-from unet import ARCHITECTURES, Averaging, Segmenter, UNet
-from unet.predict import SMALLEST_TILE, STRIP_PIXELS, mirrored
+from unet import ARCHITECTURES, Segmenter, TestTimeAugmentation, UNet
+from unet.predict import SMALLEST_TILE
+from unet.tiling import STRIP_PIXELS, mirrored
 
 
 def whole_and_tiled(segmenter, image, tile):
@@ -193,7 +195,7 @@ def test_the_same_picture_gives_the_same_answer():
     [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8), np.zeros((4, 4, 4), np.uint8)],
 )
 def test_another_array_is_refused(image):
-    with pytest.raises(ValueError, match="uint8 array"):
+    with pytest.raises(ValueError, match="uint8 RGB picture"):
         Segmenter(small_bundle("residual-add", divisor=16))(image)
 
 
@@ -227,7 +229,7 @@ def short_of_memory(segmenter, pixels):
     return segmenter
 
 
-@pytest.mark.parametrize("averaging", [None, Averaging()])
+@pytest.mark.parametrize("averaging", [None, TestTimeAugmentation()])
 @pytest.mark.parametrize("name", ["residual-add", "crop-concat"])
 def test_where_memory_is_short_tiles_get_smaller(name, averaging):
     image, fed, calls = photo(300, 300), [], []
@@ -237,7 +239,7 @@ def test_where_memory_is_short_tiles_get_smaller(name, averaging):
     untroubled.net.register_forward_pre_hook(lambda _, inputs: fed.append(inputs[0][0, 0].numel()))
     expected, tiles = untroubled(image, tile=128), len(fed) // (1 if averaging is None else 6)
     found = short_of_memory(troubled, max(fed))(image, progress=lambda *call: calls.append(call))
-    assert "tiles of 512 pixels: 128 it was" in found.note
+    assert "tiles of 512 pixels: 128 were used" in found.note
     assert not expected.note
     assert calls == [(done, tiles) for done in range(1, tiles + 1)]
     np.testing.assert_array_equal(found.label_map, expected.label_map)
@@ -263,7 +265,7 @@ def test_where_no_tile_fits_the_cpu_answers_and_the_next_picture_may_fit_again()
     for _ in range(2):
         found = segmenter(image)
         assert (found.device, expected.device) == ("cpu", "cpu")
-        assert "the CPU answered" in found.note
+        assert "the CPU segmented it" in found.note
         np.testing.assert_array_equal(found.label_map, expected.label_map)
         np.testing.assert_array_equal(found.confidence, expected.confidence)
         assert len(segmenter.asked) == 4, "with tiles of 512, 256, 128 and 64"
@@ -360,7 +362,7 @@ def test_averaged_probabilities_are_the_mean_of_every_look_s(name, classes):
 
     expected = torch.stack([one_look(*look) for look in itertools.product(scales, (False, True))]).mean(dim=0)
     bundle = small_bundle(name, classes=classes, working_pixels=80 * 60, divisor=16)
-    averaged = Segmenter(bundle, precision="float32", averaging=Averaging(scales=scales))
+    averaged = Segmenter(bundle, precision="float32", averaging=TestTimeAugmentation(scales=scales))
     np.testing.assert_allclose(probabilities(averaged, image), expected, atol=1e-5)
     np.testing.assert_allclose(averaged(image).confidence, expected.amax(dim=0), atol=1e-5)
 
@@ -369,7 +371,7 @@ def test_averaged_probabilities_are_the_mean_of_every_look_s(name, classes):
 @pytest.mark.parametrize("working_pixels", [None, 9_000])
 def test_averaged_and_tiled_equals_averaged_and_whole(name, working_pixels):
     bundle = small_bundle(name, working_pixels=working_pixels, divisor=16)
-    segmenter, image = Segmenter(bundle, precision="float32", averaging=Averaging()), photo(151, 217)
+    segmenter, image = Segmenter(bundle, precision="float32", averaging=TestTimeAugmentation()), photo(151, 217)
     whole = probabilities(segmenter, image)
     assert len(whole.argmax(dim=0).unique()) > 1
     np.testing.assert_allclose(probabilities(segmenter, image, tile=64), whole, atol=1e-5)
@@ -381,7 +383,7 @@ def test_with_flips_a_mirrored_picture_gets_the_mirrored_answer(name, size):
     image = photo(*size)
     once, averaged = (
         Segmenter(small_bundle(name, divisor=16), precision="float32", averaging=averaging)
-        for averaging in (None, Averaging(scales=(1.0,)))
+        for averaging in (None, TestTimeAugmentation(scales=(1.0,)))
     )
     expected = probabilities(averaged, image).flip(2)
     np.testing.assert_allclose(probabilities(averaged, image[:, ::-1], tile=48), expected, atol=1e-5)
@@ -392,7 +394,7 @@ def test_with_flips_a_mirrored_picture_gets_the_mirrored_answer(name, size):
 
 def test_one_look_is_the_plain_answer_bit_for_bit():
     bundle, image = small_bundle("crop-concat", divisor=16), photo(90, 120)
-    plain, averaged = Segmenter(bundle), Segmenter(bundle, averaging=Averaging(flip=False, scales=(1.0,)))
+    plain, averaged = Segmenter(bundle), Segmenter(bundle, averaging=TestTimeAugmentation(flip=False, scales=(1.0,)))
     assert (plain(image).label_map == averaged(image).label_map).all()
     assert (plain(image).confidence == averaged(image).confidence).all()
 
@@ -400,4 +402,13 @@ def test_one_look_is_the_plain_answer_bit_for_bit():
 @pytest.mark.parametrize("scales", [(), (1.0, 0.0), (-1.0,)])
 def test_scales_must_be_positive(scales):
     with pytest.raises(ValueError, match="all above 0"):
-        Averaging(scales=scales)
+        TestTimeAugmentation(scales=scales)
+
+
+def test_pillow_images_are_segmented_and_other_things_refused():
+    segmenter, image = Segmenter(small_bundle("residual-add", divisor=16)), photo(40, 52)
+    pillow = Image.fromarray(image)
+    assert np.array_equal(segmenter(pillow).label_map, segmenter(image).label_map)
+    for wrong in ("street.jpg", image.tolist(), None, pillow.convert("L")):
+        with pytest.raises(ValueError, match="uint8 RGB picture"):
+            segmenter(wrong)

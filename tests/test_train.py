@@ -19,7 +19,7 @@ from training.dataset import load_dataset
 from training.datasets import TASKS
 from training.evaluate import evaluate, scores
 from training.record import commit_of
-from unet import Averaging, Segmenter
+from unet import Segmenter, TestTimeAugmentation
 
 ROOT = Path(__file__).parents[1]
 QUICK = ["--epochs", "2", "--batch-size", "4", "--crop", "24", "32", "--width", "0.0625", "--validate-every", "1"]
@@ -99,7 +99,7 @@ def test_an_evaluation_reads_no_training_picture_and_tells_averaged_scores_apart
     assert stored["val"] == plain["val"]
     averaged = stored["val_averaged"]
     assert averaged["averaging"] == {"flip": True, "scales": [0.75, 1.0, 1.25]}
-    segmenter = Segmenter.load(folder, averaging=Averaging())
+    segmenter = Segmenter.load(folder, averaging=TestTimeAugmentation())
     again = scores(evaluate(segmenter, load_dataset(data).val), segmenter.bundle.class_names, 2)
     assert again.items() <= averaged.items()
     words = "averaged over flips and 3 scales (0.75, 1, 1.25)"

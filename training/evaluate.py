@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from unet.bundle import AVERAGED
 from unet.metrics import ConfusionMatrix
-from unet.predict import Averaging, Segmenter
+from unet.predict import Segmenter, TestTimeAugmentation
 
 from .calibration import calibrate
 from .card import averaged_over, write_card
@@ -92,7 +92,7 @@ def report(
     bundle.scores["val"] = measured
     bundle.scores["calibration"] = calibrate(segmenter, dataset.val)
     if average:
-        averaging = Averaging()
+        averaging = TestTimeAugmentation()
         several = evaluate(Segmenter(bundle, averaging=averaging), dataset.val)
         settings = {"averaging": dataclasses.asdict(averaging)}
         bundle.scores["val" + AVERAGED] = scores(several, bundle.class_names, len(each)) | settings

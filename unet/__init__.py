@@ -5,11 +5,10 @@ from .images import ImageError, read_image
 from .metrics import ConfusionMatrix
 from .model import ARCHITECTURES, UNet, UNetConfig
 from .palette import Palette, PaletteLadder
-from .predict import Averaging, Segmentation, Segmenter
+from .predict import Segmentation, Segmenter, TestTimeAugmentation
 
 __all__ = [
     "ARCHITECTURES",
-    "Averaging",
     "Bundle",
     "BundleError",
     "ConfusionMatrix",
@@ -19,6 +18,7 @@ __all__ = [
     "Preprocessing",
     "Segmentation",
     "Segmenter",
+    "TestTimeAugmentation",
     "UNet",
     "UNetConfig",
     "read_image",
