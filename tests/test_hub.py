@@ -34,7 +34,14 @@ def test_push_and_load_back_bit_equal(hub, tmp_path, architecture, suffixes):
     repo_id = f"ann/unet-{architecture}-streets"
     assert push_bundles([folder]) == [f"{hub.url}/{repo_id}"]
     repo = hub.model(repo_id)
-    assert set(repo.files) == {".gitattributes", "config.json", "model.safetensors", "README.md", "examples.png"}
+    assert set(repo.files) == {
+        ".gitattributes",
+        "config.json",
+        "model.onnx",
+        "model.safetensors",
+        "README.md",
+        "examples.png",
+    }
     assert len(repo.messages) == 2
     assert not repo.private
     assert bool(hub.lfs) == (suffixes[0] == ".safetensors")

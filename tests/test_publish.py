@@ -1,16 +1,19 @@
 """Pushing, with the real client against a Hub on loopback (loopback_hub.py)."""
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from bundles import PNG, SCORES, front_matter, logits, save_bundle
+from bundles import PNG, SCORES, front_matter, logits, photo, save_bundle
 from loopback_hub import Fault
+from PIL import Image
 
 from training.publish import push_bundles, push_space
-from unet import BundleError
+from unet import BundleError, Segmenter, read_image
 from unet.hub import HubError, find_bundles
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # the client's own, see conftest.py
@@ -36,6 +39,21 @@ def test_pushing_again_changes_nothing(hub, tmp_path):
     assert hub.saved() == before
 
 
+def test_the_cards_lines_run_the_pushed_network_without_torch(hub, tmp_path, monkeypatch):
+    folder = save_bundle(tmp_path / "bundle")
+    push_bundles([folder])
+    card = hub.model("ann/unet-residual-add-streets").files["README.md"].decode()
+    lines = next(block for block in re.findall(r"```python\n(.*?)```", card, re.DOTALL) if "onnxruntime" in block)
+    assert "torch" not in lines
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(photo(40, 50)).save("picture.jpg")
+    found = {}
+    exec(lines, found)
+    answer = Segmenter.load(folder, device="cpu", precision="float32")(read_image("picture.jpg"))
+    assert np.mean(found["label_map"] == answer.label_map) >= 0.999
+    np.testing.assert_allclose(found["confidence"], answer.confidence, atol=1e-3)
+
+
 def test_only_what_changed_is_sent(hub, tmp_path):
     folder = save_bundle(tmp_path / "bundle")
     (folder / "curves.png").write_bytes(PNG)
@@ -47,7 +65,7 @@ def test_only_what_changed_is_sent(hub, tmp_path):
     hub.requests.clear()
     push_bundles([folder])
     assert set(repo.files) == {
-        ".gitattributes", "LICENSE", "config.json", "model.safetensors", "README.md", "examples.png"
+        ".gitattributes", "LICENSE", "config.json", "model.onnx", "model.safetensors", "README.md", "examples.png"
     }  # fmt: skip
     assert "](examples.png)" in repo.files["README.md"].decode()
     assert len([request for request in hub.requests if request.startswith("PUT")]) == 1

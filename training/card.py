@@ -14,6 +14,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from huggingface_hub.utils import yaml_dump
 
 from unet.bundle import AVERAGED, CARD_FILE, CARD_PICTURES, WEIGHTS_FILE, Bundle
+from unet.export import ONNX_FILE
 from unet.hub import PREFIX, HubError, one_line
 from unet.model import ARCHITECTURES, UNetConfig, count_parameters
 
@@ -153,6 +154,7 @@ def describe(bundle: Bundle, *, repo_id: str | None = None, folder: str | Path |
         "calibration": _clean(bundle.scores.get("calibration")),
         "pictures": {n: c for n, c in CARD_PICTURES.items() if folder is not None and (Path(folder) / n).is_file()},
         "repo_id": repo_id,
+        "onnx_file": ONNX_FILE,
         "number": _number,
         "listed": _list,
     }

@@ -28,6 +28,7 @@ from huggingface_hub.utils import tqdm as hub_tqdm
 from yaml import YAMLError
 
 from unet.bundle import CARD_FILE, CARD_PICTURES, CONFIG_FILE, WEIGHTS_FILE, Bundle
+from unet.export import ONNX_FILE, to_onnx
 from unet.hub import (
     LOG_IN,
     NETWORK_ERRORS,
@@ -204,6 +205,9 @@ def _plan(api: HfApi, repo_id: str, folder: Path, bundle: Bundle, *, private: bo
         except ValueError as error:
             raise HubError(f"the Hub does not accept the metadata of {repo_id}'s card: {error}") from error
     files: dict[str, Path | bytes] = {name: folder / name for name in (CONFIG_FILE, WEIGHTS_FILE)}
+    # Another version of torch may write other bytes for the same network.
+    if ONNX_FILE not in present or not _has_files(api, repo_id, info.sha, files):
+        files[ONNX_FILE] = to_onnx(bundle)
     files[CARD_FILE] = text.encode()
     files |= {name: folder / name for name in CARD_PICTURES if (folder / name).is_file()}
     operations = _operations(files, [name for name in CARD_PICTURES if name in present and name not in files])

@@ -28,13 +28,19 @@ _AXES = {0: "height", 1: "width"}
 
 
 def export(bundle: Bundle, path: str | Path) -> Path:
-    """Write the bundle as an ONNX file; returns the path.
+    """Write the bundle as an ONNX file; returns the path. Raises OSError where the disk refuses it."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_bytes(to_onnx(bundle))
+    return partial.replace(path)
 
-    Weights are stored as in the bundle, in float16, and cast in the graph. Raises OSError where the disk refuses it.
-    """
+
+def to_onnx(bundle: Bundle) -> bytes:
+    """The content of an ONNX file; weights are float16, as in the bundle, and cast in the graph."""
     import onnx  # only for those who export
 
-    file, path = io.BytesIO(), Path(path)
+    file = io.BytesIO()
     with warnings.catch_warnings():
         # The tracing exporter is deprecated, but the new one cannot make sizes dynamic. The tracer warns of every
         # Python check of a size, which is always passed.
@@ -54,10 +60,7 @@ def export(bundle: Bundle, path: str | Path) -> Path:
     lists = {"class_names": bundle.class_names, "palette": bundle.palette.tolist()}
     known = {"task": bundle.task, "architecture": bundle.architecture}
     onnx.helper.set_model_props(model, known | {key: json.dumps(values) for key, values in lists.items()})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(model.SerializeToString())
-    return partial.replace(path)
+    return model.SerializeToString()
 
 
 def equal_labels(path: str | Path, bundle: Bundle, images: Iterable[np.ndarray]) -> float:
