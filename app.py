@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +27,7 @@ from page.limits import BodyLimit
 from page.refusals import Page, say_what_there_is
 from page.session import State, choose_sides, examples, read_picture, segmentations
 from page.visitors import HOUR
+from unet.bundle import BundleError
 from unet.hub import WEIGHTS_VARIABLE
 
 HERE = Path(__file__).parent / "page"
@@ -52,11 +54,14 @@ class Sections(NamedTuple):
 
 def build_demo() -> gr.Blocks:
     """The page with its handlers. Finds the bundles; loads none of them."""
-    tasks = list(networks.tasks())
+    try:
+        tasks, why = list(networks.tasks()), f"{networks.WEIGHTS} holds no task with two networks"
+    except BundleError as error:
+        tasks, why = [], str(error)
     if not tasks:
         raise SystemExit(
-            f"{networks.WEIGHTS} holds no task with two networks. Train them with `python train.py`, or set "
-            f"{WEIGHTS_VARIABLE} to a folder or a Hub namespace that has them."
+            f"{why}. Train them with `python train.py`, or set {WEIGHTS_VARIABLE} to a folder or a Hub namespace that "
+            "has them."
         )
     with Page(title=top.TITLE, analytics_enabled=False, delete_cache=(HOUR, HOUR)) as demo:
         state = State(gr.State(time_to_live=HOUR), gr.State(time_to_live=HOUR), gr.State())
@@ -213,7 +218,28 @@ def warm_up() -> None:
     segmentations(choose_sides(first), read_picture(examples(first)[0][0]))
 
 
-if __name__ == "__main__":
+def check_temporary_folder() -> None:
+    """Raise SystemExit unless uploads can be written."""
+    folder = Path(gr.utils.get_upload_folder())
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise SystemExit(
+            f"Uploads cannot be written to {folder} ({error.strerror}): set GRADIO_TEMP_DIR to a folder that can be."
+        ) from None
+
+
+def main() -> None:
+    """Serve the page until it is interrupted. Raises SystemExit with a sentence where it cannot start."""
+    check_temporary_folder()
     page = build_demo()
     warm_up()
-    launch(page, inbrowser="SPACE_ID" not in os.environ)
+    try:
+        launch(page, inbrowser="SPACE_ID" not in os.environ)
+    except OSError as error:  # of the ports
+        raise SystemExit(f"The page cannot be served: {error}") from None
+
+
+if __name__ == "__main__":
+    main()

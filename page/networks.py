@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import logging
 import os
 import re
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ import numpy as np
 import torch
 
 from page.client import raise_if_disconnected
-from unet.bundle import BundleError, read_config
+from unet.bundle import Bundle, BundleError, read_config
 from unet.hub import WEIGHTS_VARIABLE, card_address, fetch_bundle, find_bundles, forget_bundles, visitors_cache
 from unet.predict import Segmentation, Segmenter
 
@@ -42,6 +43,7 @@ KNOWN_ANSWERS, KNOWN_PIXELS = 32, 1_200_000  # answers to pictures up to this si
 
 Result = TypeVar("Result")
 _one_forgets = threading.Lock()
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -64,11 +66,37 @@ Sides = tuple[Network, Network]
 
 @functools.cache
 def tasks() -> dict[str, dict[str, str]]:
-    """Every task with at least two bundles -> their architectures, and where each is."""
+    """Every task with at least two bundles -> their architectures, and where each is.
+
+    A bundle in a folder that cannot be loaded, or whose classes are not those of most of its task, is left out, and the
+    log says why; one on the Hub is checked when it is fetched. Raises HubError where nothing can be listed.
+    """
     found: dict[str, dict[str, str]] = {task: {} for task in TASK_ORDER}
     for bundle in find_bundles(WEIGHTS):
         found.setdefault(bundle.task, {})[bundle.architecture] = bundle.location
-    return {task: locations for task, locations in found.items() if len(locations) > 1}
+    sound = {task: _sound(task, locations) for task, locations in found.items()}
+    return {task: locations for task, locations in sound.items() if len(locations) > 1}
+
+
+def _sound(task: str, locations: dict[str, str]) -> dict[str, str]:
+    """Of one task's bundles, those that can be compared."""
+    classes: dict[str, tuple[str, ...]] = {}
+    wrong: dict[str, str] = {}
+    for name, location in locations.items():
+        try:
+            if Path(location).is_dir():
+                classes[name] = Bundle.load(location).class_names
+        except BundleError as error:
+            wrong[name] = str(error)
+    if classes:
+        order = sorted(classes, key=lambda name: name not in PREFERRED)  # decides where as many have others
+        usual, _ = Counter(classes[name] for name in order).most_common(1)[0]
+        for name, own in classes.items():
+            if own != usual:
+                wrong[name] = f"its classes are {', '.join(own)[:200]}, and the task's are {', '.join(usual)[:200]}"
+    for name, why in wrong.items():
+        _log.warning("%s/%s is left out: %s", task, name, why)
+    return {name: location for name, location in locations.items() if name not in wrong}
 
 
 def default_names(task: str) -> tuple[str, str]:

@@ -18,11 +18,13 @@ NOT_UPLOADED = f"Files are uploaded first: send the path that the upload returne
 MAX_VALUES = 2000  # in a request's JSON; two hundred files with their names take 1,600
 MAX_TEXT = 4000  # characters of a name, or of any other text
 _SURROGATE = re.compile("[\ud800-\udfff]")  # half a character, which no file or answer can hold
+_FOLDERS = re.compile(r"(?<![\w:/.…-])/(?:[^\s/'\"]+/)+(?=[^\s/'\"])")  # of an absolute path, all but its last name
 OUR_MISTAKE = "Something went wrong here that should not have: try it again, or with another picture."
 
 
 def refusal(sentence: str) -> gr.Error:
-    """An expected error: the visitor reads the sentence, and the log stays free of it."""
+    """An expected error: the visitor reads the sentence, without folders of this machine, and the log stays free."""
+    sentence = _FOLDERS.sub("", sentence)
     begins_with_a_name = "/" in sentence.partition(" ")[0]
     return gr.Error(sentence if begins_with_a_name else sentence[:1].upper() + sentence[1:], print_exception=False)
 

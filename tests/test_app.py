@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import urllib.request
@@ -1066,7 +1067,7 @@ def test_drawings_are_there_before_the_picture_is_read(networks_here):
     """A picture may take seconds to read; what shows nothing of it does not wait."""
 
     image, sides = photo(41, 53), session.choose_sides("garden")
-    answer = answer_section.ask(session.Picture(Path("gone.png"), image, False, None), sides, False, 8, "RGB")
+    answer = answer_section.ask(session.Picture(Path("gone.png"), image, None, None), sides, False, 8, "RGB")
     answer = replace(answer, picture=replace(answer.picture, shrunk=True))  # so that its file has to be read
     for side in (0, 1):
         assert inside.show_drawing(answer, ([0], [0]), side=side).count('class="cross"') == 1
@@ -1086,7 +1087,7 @@ def test_a_network_that_ran_short_of_memory_says_so(networks_here, monkeypatch, 
 
     monkeypatch.setattr(session, "run_on_gpu", on_gpu)
     image = photo(41, 53, seed=2)
-    picture = session.Picture(Path("photo.png"), image, False, None)
+    picture = session.Picture(Path("photo.png"), image, None, None)
     answer_section.ask(picture, session.choose_sides("garden"), False, 8, "RGB")
     assert said == ["crop-concat: There was too little GPU memory."]
 
@@ -1101,6 +1102,29 @@ def test_without_bundles_it_says_what_to_do(tmp_path, monkeypatch):
     with pytest.raises(SystemExit, match=r"Train them with `python train\.py`"):
         app.build_demo()
     networks.tasks.cache_clear()
+
+
+@pytest.mark.parametrize("trouble", ["weights", "temporary folder", "port"])
+def test_what_keeps_the_page_from_starting_is_said_in_a_sentence(tmp_path, trouble):
+    (tmp_path / "file").write_text("no folder")
+    small_bundles = tmp_path / "weights"
+    for seed, architecture in enumerate(SIDES):
+        small_bundle(architecture, task="garden", seed=seed, divisor=16).save(small_bundles / "garden" / architecture)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        settings, sentence = {
+            "weights": ({"UNET_WEIGHTS": str(tmp_path / "none")}, "neither a folder here nor a namespace on the Hub"),
+            "temporary folder": ({"GRADIO_TEMP_DIR": str(tmp_path / "file" / "x")}, "set GRADIO_TEMP_DIR to a folder"),
+            "port": ({"GRADIO_SERVER_PORT": str(taken.getsockname()[1])}, "The page cannot be served"),
+        }[trouble]
+        environment = os.environ | {"UNET_WEIGHTS": str(small_bundles), "HF_HUB_OFFLINE": "1"} | settings
+        done = subprocess.run(
+            [sys.executable, "app.py"], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120
+        )
+    assert done.returncode == 1
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_committed_bundles_load_and_answer():

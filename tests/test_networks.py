@@ -1,13 +1,18 @@
 """Which networks the page offers, what it makes of those that a visitor names, and what it remembers."""
 
 import dataclasses
+import json
+import math
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 from bundles import photo, small_bundle
+from safetensors.torch import load_file, save_file
 
 from page import networks
+from page.refusals import refusal
 from training.publish import push_bundles
 from unet import Segmenter
 from unet.bundle import BundleError
@@ -39,7 +44,7 @@ def push(folder, *, task="garden", seed=9, **changes):
     bundle = dataclasses.replace(small_bundle("residual-add", task=task, seed=seed, divisor=16), **changes)
     bundle.scores = {"val": SCORES}
     bundle.save(folder)
-    return push_bundles([folder], progress=False)[0].split("/", 3)[3]
+    return push_bundles([folder])[0].split("/", 3)[3]
 
 
 def test_a_task_is_offered_with_two_networks_and_begins_with_the_preferred(offered):
@@ -49,6 +54,57 @@ def test_a_task_is_offered_with_two_networks_and_begins_with_the_preferred(offer
     }
     assert networks.default_names("garden") == ("residual-add", "crop-concat")
     assert set(networks.default_names("beach")) == {"crop-add", "residual-concat"}
+
+
+def edit_config(folder, **changes):
+    file = folder / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+def put_nan(folder):
+    weights = load_file(folder / "model.safetensors")
+    weights["head.bias"].fill_(math.nan)
+    save_file(weights, folder / "model.safetensors")
+
+
+def put_a_folder(folder):
+    (folder / "config.json").unlink()
+    (folder / "config.json").mkdir()
+
+
+BAD = {
+    "cut off": lambda folder: os.truncate(folder / "model.safetensors", 5000),
+    "no weights": lambda folder: (folder / "model.safetensors").unlink(),
+    "nan": put_nan,
+    "a folder": put_a_folder,
+    "no JSON": lambda folder: (folder / "config.json").write_text("{"),
+    "a list": lambda folder: (folder / "config.json").write_text("[]"),
+    "wrong types": lambda folder: edit_config(folder, config={"widths": "wide"}, class_names=7, preprocessing=None),
+    "words for numbers": lambda folder: edit_config(folder, palette="red", data="none"),
+    "a million classes": lambda folder: edit_config(folder, class_names=[str(i) for i in range(10**6)]),
+    "another order": lambda folder: edit_config(folder, class_names=["street", "background", "tree", "car", "sky"]),
+}
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_a_bad_bundle_is_left_out_by_name_in_the_log(offered, caplog, bad):
+    BAD[bad](offered / "garden" / "residual-add")
+    assert set(networks.tasks()) == {"beach", "garden"}
+    assert set(networks.tasks()["garden"]) == {"crop-concat", "residual-concat"}
+    assert len(caplog.messages) == 1
+    assert caplog.messages[0].startswith("garden/residual-add is left out: ")
+    assert len(caplog.messages[0]) < 1000
+    assert networks.class_names("garden") == ("background", "street", "tree", "car", "sky")
+
+
+def test_folders_of_this_machine_are_in_no_refusal():
+    for sentence, shown in {
+        "/srv/page/weights/garden/net/config.json does not exist": "config.json does not exist",
+        "There is no file '/tmp/gradio/ab/x.png': check it.": "There is no file 'x.png': check it.",
+        "See https://huggingface.co/ann/net, or ann/net@main.": "See https://huggingface.co/ann/net, or ann/net@main.",
+        "Ann/net and 1/2 of it stay.": "Ann/net and 1/2 of it stay.",
+    }.items():
+        assert str(refusal(sentence).message).lower() == shown.lower()
 
 
 def test_a_network_from_the_hub_at_a_revision(offered, hub, tmp_path):
