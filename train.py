@@ -51,8 +51,9 @@ ROOT = Path(__file__).resolve().parent
 
 
 def main(arguments: list[str] | None = None, *, started: float | None = None) -> int:
-    """Data -> networks -> fit -> evaluate -> save -> push. Returns the process's exit status.
+    """Data -> networks -> fit -> evaluate -> save -> push.
 
+    Returns the exit status: 0, 2 where something is wrong, 130 where it was interrupted.
     started: when the process began (time.monotonic), for --minutes; None is now.
     """
     args = parse_arguments(arguments, description=__doc__)
@@ -100,7 +101,10 @@ def run(args: argparse.Namespace) -> None:
 
 
 def train_networks(args: argparse.Namespace, folders: dict[str, Path], start: Bundle | None) -> dict[Path, Bundle]:
-    """Train each network, or find it trained, and report it; returns the bundles that were scored, by folder."""
+    """Train and report each network that is not trained yet.
+
+    Returns the bundles that were scored, by folder.
+    """
     accelerator = make_accelerator()
     with accelerator.main_process_first():  # one process fetches, the others find it there
         root = args.data or fetch_dataset(args.task)
@@ -152,7 +156,10 @@ def cross_validate(
     start: Bundle | None,
     deadline: Deadline | None,
 ) -> dict[str, Any]:
-    """Train a network for each fold and score it on the part left out; returns mean and interval of the mIoU."""
+    """Train one network a fold and score it on the pictures left out.
+
+    Returns mean and interval of the mIoU, for the bundle's scores.
+    """
     accelerator = make_accelerator()
     scores = []
     for number in range(args.folds):
@@ -177,7 +184,7 @@ def cross_validate(
 
 
 def decode(args: argparse.Namespace, dataset: Dataset, cache: Path) -> PixelStore:
-    """The training pictures, decoded once at the size they are looked at, kept in the folder ``cache``."""
+    """Decode the training pictures once, at their working size, into ``cache``."""
     accelerator = make_accelerator()
     if args.fit_size:
         radius = min(ARCHITECTURES[name].receptive_radius for name in args.architectures)
@@ -188,7 +195,7 @@ def decode(args: argparse.Namespace, dataset: Dataset, cache: Path) -> PixelStor
 
 
 def load_bundle(source: str) -> Bundle:
-    """The bundle in the folder ``source``, or of that name on the Hub. Raises BundleError."""
+    """Load a bundle from a folder or from the Hub. Raises BundleError."""
     return Bundle.load(source if Path(source).is_dir() else fetch_bundle(source))
 
 
@@ -204,13 +211,13 @@ def train_network(
     budget: float | None,
     validations: bool = True,
 ) -> None:
-    """Train one architecture and save its bundle in ``folder``; checkpoints and history go to ``run``.
+    """Train one architecture and save its bundle.
 
-    start: the bundle whose weights it starts from. budget: seconds for it and its report, with --minutes.
+    folder: of the bundle. run: of checkpoints and history.
+    start: the bundle whose weights it starts from. budget: seconds, with --minutes, the report included.
     validations: during the run, to keep the best weights; False keeps the last.
     """
-    # One for each network: a checkpoint holds all that its accelerator has ever prepared.
-    accelerator = make_accelerator(args.track)
+    accelerator = make_accelerator(args.track)  # its own: a checkpoint holds all that it ever prepared
     net = build_network(architecture, len(dataset.class_names), width=args.width, seed=args.seed, start=start)
     started = {"started_from": start_from(net, start, dataset.class_names, store)} if start else {}
 
@@ -225,9 +232,8 @@ def train_network(
 
     recipe, why = choose_recipe(args, len(store))
     pace = measure_pace(net, store, recipe, accelerator, Segmenter(as_bundle(net.eval())), dataset.val)
-    if budget is None:
-        schedule, forecast = None, f"{why}: {pace.forecast(recipe, len(store), len(dataset.val))}"
-    else:
+    schedule, forecast = None, f"{why}: {pace.forecast(recipe, len(store), len(dataset.val))}"
+    if budget is not None:
         schedule = time_schedule(pace, dataset, budget, average=args.average)
         forecast = f"{budget / 60:.1f} min with its report; a step takes {pace.step:.2f} s"
     accelerator.print(f"{architecture}: {forecast}")
@@ -256,7 +262,7 @@ def train_network(
 
 
 def choose_recipe(args: argparse.Namespace, pictures: int) -> tuple[Recipe, str]:
-    """The recipe of a run over ``pictures`` training pictures, and why it has so many epochs."""
+    """Choose the recipe for so many training pictures; say why its epochs."""
     if args.epochs or args.known:
         epochs = args.epochs or RECIPE.epochs
         why = f"{epochs} epochs"
@@ -284,8 +290,9 @@ def start_tracker(accelerator: Accelerator, args: argparse.Namespace, architectu
 
 
 def describe(dataset: Dataset, store: PixelStore | None) -> str:
-    """The classes, their colours and shares: a wrong class list is seen before hours are spent on it.
+    """Describe the working size, and the classes with colours and shares.
 
+    A wrong class list is seen before hours are spent on it.
     store: the training pictures; None where they are not read, for an evaluation.
     """
     if store is None:

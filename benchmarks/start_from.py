@@ -1,4 +1,4 @@
-"""What it is worth to start from the weights of another task: few pictures, minutes of processor time.
+"""Measure what starting from another task's weights is worth.
 
 python benchmarks/start_from.py --write                                   5 CPU minutes each, three seeds
 python benchmarks/start_from.py --data nuclei=FOLDER --minutes 1 --seeds 1
@@ -56,7 +56,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def train_and_score(pictures: Dataset, start: Bundle | None, seed: int, args: argparse.Namespace) -> float:
-    """The mean Dice on val of the weights that the time was enough for."""
+    """Train for the given time; returns the mean Dice on val."""
     chosen = np.linspace(0, len(pictures.train) - 1, args.pictures).round().astype(int).tolist()
     accelerator = make_accelerator()
     store = PixelStore([pictures.train[i] for i in chosen], TASKS[TASK].working_pixels, accelerator.device)

@@ -1,4 +1,4 @@
-"""The command line of train.py: its flags, and what can be known to be wrong before any work."""
+"""The command line of train.py: its flags and what they allow."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ DEFAULT_ARCHITECTURES = ("residual-add", "crop-concat")
 
 
 def parse_arguments(arguments: list[str] | None, *, description: str | None = None) -> argparse.Namespace:
-    """The flags, with every default that depends on the task filled in; exits with a message where one is wrong.
+    """Parse the flags and fill in the defaults that depend on the task.
 
+    Exits with a message where a flag is wrong.
     ``known`` is the known task that was named, or None: a folder's name makes no pictures those of a known set.
     """
     parser = argparse.ArgumentParser(

@@ -1,4 +1,7 @@
-"""Confidence that means something: one temperature, fitted on val (Guo et al. 2017, arXiv 1706.04599)."""
+"""Calibrate a network's confidence by one temperature, fitted on val.
+
+Guo, Pleiss, Sun, Weinberger 2017, arXiv 1706.04599.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ BINS = 15
 
 
 def calibrate(segmenter: Segmenter, pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> dict[str, Any]:
-    """Fit the temperature of the segmenter's bundle on pixels of ``pairs``, and set it.
+    """Fit and set the temperature of the segmenter's bundle.
 
     Returns it with the expected calibration error (ECE) before and after.
 
@@ -38,7 +41,10 @@ def calibrate(segmenter: Segmenter, pairs: Sequence[tuple[np.ndarray, np.ndarray
 
 
 def fit_temperature(logits: Tensor, truth: Tensor) -> float:
-    """The number by which dividing ``logits`` (N, C) makes ``truth`` (N,) most likely; from 0.1 to 10."""
+    """Find the divisor of the logits that makes the truth most likely.
+
+    logits: (N, C). truth: (N,). Returns a number from 0.1 to 10.
+    """
 
     def loss(log_temperature: float) -> float:
         scaled = logits / float(np.exp(log_temperature))
@@ -53,7 +59,10 @@ def fit_temperature(logits: Tensor, truth: Tensor) -> float:
 
 
 def calibration_error(logits: Tensor, truth: Tensor) -> float:
-    """Expected calibration error: the gap between confidence and accuracy, averaged over BINS bins of confidence."""
+    """Compute the expected calibration error.
+
+    The gap between confidence and accuracy in each of BINS bins of confidence, averaged over the pixels.
+    """
     confidence, label = decide(logits.T)
     right = (label.long() == truth).double()
     bins = (confidence * BINS).long().clamp(max=BINS - 1)
@@ -62,7 +71,7 @@ def calibration_error(logits: Tensor, truth: Tensor) -> float:
 
 
 def _sample(segmenter: Segmenter, pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[Tensor, Tensor]:
-    """Logits float32 (N, C) and classes int64 (N,) of random pixels that are not void."""
+    """Sample labelled pixels: logits float32 (N, C), classes int64 (N,)."""
     draw = np.random.default_rng(0)
     logits, truths = [], []
     for i in np.linspace(0, len(pairs) - 1, min(PICTURES, len(pairs))).round().astype(int).tolist():

@@ -1,4 +1,4 @@
-"""Write a bundle's model card: Hub metadata, and text made from what the bundle records.
+"""Write a bundle's model card: Hub metadata and text.
 
 What a bundle does not record is left out, not guessed.
 """
@@ -25,7 +25,7 @@ BEGIN, END = "<!-- unet:begin -->", "<!-- unet:end -->"
 
 
 def write_card(bundle: Bundle, folder: str | Path) -> Path:
-    """Write README.md of ``bundle`` into ``folder``, keeping what a person wrote into it; returns its path."""
+    """Write a bundle's README.md, keeping what a person wrote; returns its path."""
     folder = Path(folder)
     path = folder / CARD_FILE
     text = model_card(bundle, folder=folder, existing=read_text(path))
@@ -38,8 +38,9 @@ def write_card(bundle: Bundle, folder: str | Path) -> Path:
 def model_card(
     bundle: Bundle, *, repo_id: str | None = None, folder: str | Path | None = None, existing: str = ""
 ) -> str:
-    """The bundle's card: metadata for the Hub, then the text of cards.describe between two markers.
+    """Make the card: metadata for the Hub, then the text of `describe`.
 
+    The text stands between two markers.
     repo_id: where it is loaded from. folder: where its pictures lie. existing: the card there is; text outside the
     markers and metadata that is not ours are kept. Raises HubError where that card cannot be understood.
     """
@@ -170,7 +171,7 @@ _NORMS = {
 
 
 def draw_network(config: UNetConfig) -> str:
-    """The U as text, a line a level, with the sizes it has for one valid input."""
+    """Draw the U as text, one line a level, with sizes."""
     size = config.input_size((256, 256) if config.padded else (388, 388))
     levels = config.level_shapes(size)
     rows = [("level", "encoder", "skip connection", "decoder"), ("input", _shape((config.in_channels, *size)), "", "")]
@@ -195,7 +196,7 @@ def _shape(shape: tuple[int, int, int]) -> str:
 
 
 def _differences(config: UNetConfig) -> list[str]:
-    """In what the network is not the paper's; empty for the paper's own, however many inputs and outputs it has."""
+    """List how a network differs from the paper's, inputs and outputs aside."""
     names = {"widths": "widths", "convolutions": "convolutions a block", "padded": "padding", "skip": "skips"}
     names |= {"join": "where skips join", "batch_norm": "BatchNorm", "dropout": "dropout"}
     paper = ARCHITECTURES["crop-concat"]
@@ -203,7 +204,7 @@ def _differences(config: UNetConfig) -> list[str]:
 
 
 def _splits(bundle: Bundle) -> dict[str, dict[str, Any]]:
-    """The scores of each split, with those of test-time augmentation where they were taken."""
+    """Scores by split, with those of test-time augmentation."""
     splits = {}
     for split, scores in bundle.plain_scores().items():
         splits[_line(split)] = scores = _clean(scores)
@@ -249,7 +250,7 @@ def _facts(training: dict[str, Any]) -> dict[str, str]:
 
 
 def averaged_over(scores: dict[str, Any]) -> str:
-    """What the several looks of these scores were, in words: "averaged over flips and 3 scales (0.75, 1, 1.25)"."""
+    """Say what was averaged: "averaged over flips and 3 scales (0.75, 1, 1.25)"."""
     averaging = scores.get("averaging") or {}
     scales = [f"{scale:g}" for scale in averaging.get("scales") or () if _is_number(scale)]
     flips = "flips and " if averaging.get("flip") else ""
@@ -257,7 +258,7 @@ def averaged_over(scores: dict[str, Any]) -> str:
 
 
 def _clean(value: Any) -> Any:
-    """A recorded value for the template: text on one line, numbers that are none as None."""
+    """Clean a record for the template: text on one line, NaN as None."""
     if isinstance(value, dict):
         return {_line(key): _clean(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -268,7 +269,7 @@ def _clean(value: Any) -> Any:
 
 
 def _line(value: Any) -> str:
-    """A recorded value on one line, with nothing in it that Markdown or a table would take for its own."""
+    """Escape a value for one line of Markdown or a cell of a table."""
     if value is None:
         return ""
     return " ".join(str(value).split()).replace("<", "&lt;").replace("|", "\\|")

@@ -1,4 +1,4 @@
-"""The pictures of a card: training curves, confusion matrix, good and bad examples. Drawn with matplotlib."""
+"""Draw the pictures of a card: curves, confusion matrix, examples."""
 
 from __future__ import annotations
 
@@ -38,7 +38,10 @@ def draw_curves(history: Sequence[dict[str, Any]], path: str | Path) -> None:
 
 
 def draw_confusion(counts: np.ndarray, class_names: Sequence[str], path: str | Path) -> None:
-    """counts: int (C, C), rows truth and columns prediction; shown as shares of each row, in percent."""
+    """Draw a confusion matrix in percent of each row.
+
+    counts: int (C, C), rows truth and columns prediction.
+    """
     size = len(class_names)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = 2.4 + 0.42 * min(size, 24)
@@ -60,8 +63,9 @@ def draw_confusion(counts: np.ndarray, class_names: Sequence[str], path: str | P
 def draw_examples(
     rows: Sequence[tuple[str, np.ndarray | None, np.ndarray, np.ndarray]], palette: np.ndarray, path: str | Path
 ) -> None:
-    """One row a picture: title, picture (uint8 (H, W, 3); None where its terms keep it back), truth, answer, mistakes.
+    """Draw pictures, truths, answers and mistakes, one row a picture.
 
+    rows: title; picture uint8 (H, W, 3), None where its terms do not allow to show it; truth; answer.
     truth, answer: uint8 (H, W) label maps, void in white. Mistakes are black.
     """
     with_pictures = any(picture is not None for _, picture, _, _ in rows)

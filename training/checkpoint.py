@@ -1,4 +1,4 @@
-"""The folder of a run: one process at a time in it, and at every moment one complete checkpoint."""
+"""A run's folder: one run at a time, always one complete checkpoint."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ def read_history(folder: Path) -> list[dict[str, Any]]:
 
 
 def _drop_epochs_after(step: int, history: Path) -> None:
-    """Drop lines written after the checkpoint was, and half a line: those epochs are trained again."""
+    """Drop history lines after the checkpoint: those epochs are trained again."""
     kept = []
     for line in history.read_text(encoding="utf-8").splitlines() if history.exists() else ():
         with suppress(json.JSONDecodeError):

@@ -1,4 +1,4 @@
-"""Several processes that train as one would on the whole batch, on CPUs and GPUs."""
+"""Let several processes train as one, on CPUs and GPUs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .checkpoint import TrainingError
 
 
 def make_accelerator(tracker: str | None = None) -> Accelerator:
-    """The Accelerator of this process: bfloat16 where the hardware multiplies it natively, else float32.
+    """Make this process's Accelerator, in bfloat16 where that is native.
 
     `accelerate launch` and ACCELERATE_MIXED_PRECISION override the precision.
     tracker: "trackio" or "tensorboard", which then gets loss and score. Raises TrainingError where it is not installed.
@@ -33,7 +33,7 @@ def make_accelerator(tracker: str | None = None) -> Accelerator:
 
 
 def gather(x: Tensor, accelerator: Accelerator) -> Tensor:
-    """Concatenate the parts (n, ...) of all processes; the gradient flows back to each part.
+    """Concatenate the parts (n, ...) of all processes, with gradient.
 
     Every process then has the whole batch's loss, whose gradient is the mean over processes, which is what DDP takes.
     """
@@ -41,7 +41,10 @@ def gather(x: Tensor, accelerator: Accelerator) -> Tensor:
 
 
 def agree(values: Sequence[float], accelerator: Accelerator) -> list[float]:
-    """The largest of each of the ``values`` over all processes: what decides the next step must be one for all."""
+    """Take the largest of each value over all processes.
+
+    What decides the next step must be the same for all, or they would wait for each other for ever.
+    """
     if accelerator.num_processes == 1:
         return list(values)
     largest = torch.tensor(values, dtype=torch.double, device=accelerator.device)
@@ -50,7 +53,7 @@ def agree(values: Sequence[float], accelerator: Accelerator) -> list[float]:
 
 
 class GlobalBatchNorm(nn.BatchNorm2d):
-    """BatchNorm over the parts (n, C, H, W) of a batch that all processes hold.
+    """BatchNorm over the parts of a batch in all processes.
 
     torch's SyncBatchNorm does the same, but refuses tensors on a CPU.
     """
@@ -73,7 +76,7 @@ class GlobalBatchNorm(nn.BatchNorm2d):
 
     @staticmethod
     def convert(net: nn.Module) -> None:
-        """Make every BatchNorm2d of ``net`` one of these, in place; parameters and averages stay."""
+        """Replace every BatchNorm2d of ``net``, in place."""
         for module in net.modules():
             if type(module) is nn.BatchNorm2d:
                 module.__class__ = GlobalBatchNorm

@@ -60,7 +60,7 @@ def evaluate_each(
 
 
 def scores(confusion: ConfusionMatrix, class_names: Sequence[str], pictures: int) -> dict[str, Any]:
-    """What a bundle stores of an evaluation; a class that never occurs has None."""
+    """Scores as a bundle stores them; None for an absent class."""
 
     def by_class(values: np.ndarray) -> dict[str, float | None]:
         return {n: None if math.isnan(v) else round(float(v), 4) for n, v in zip(class_names, values, strict=True)}
@@ -114,7 +114,7 @@ def report(
 
 
 def print_scores(folder: Path, scores: dict[str, Any]) -> None:
-    """Print the IoU of every class, and the means, of the scores of a bundle."""
+    """Print the IoU of every class, and the means."""
     for split in ("val", "test"):
         if split not in scores:
             continue
@@ -143,7 +143,7 @@ def speed(segmenter: Segmenter, image: np.ndarray) -> dict[str, float]:
 def best_and_worst(
     segmenter: Segmenter, each: list[ConfusionMatrix], dataset: Dataset, *, show: bool
 ) -> list[tuple[str, np.ndarray | None, np.ndarray, np.ndarray]]:
-    """Rows for draw_examples: the two best and the two worst pictures of val, by mIoU."""
+    """Choose the two best and two worst pictures of val for draw_examples."""
     order = sorted(range(len(each)), key=lambda i: -each[i].miou() if each[i].counts.any() else -2)
     rows = []
     for i in dict.fromkeys([*order[:2], *order[-2:]]):

@@ -1,4 +1,4 @@
-"""Train a U-Net, and survive being killed: on Hugging Face Accelerate, for CPUs, GPUs and several processes.
+"""Train a U-Net with checkpoints, on CPUs, GPUs and several processes.
 
 Everything a step does follows from the seed and the step's number: which pictures, how they are augmented, what dropout
 drops. So a resumed run continues exactly where it stopped.
@@ -37,7 +37,7 @@ RECENT = 20  # steps between two looks at the loss: each look waits for the devi
 
 @dataclass(frozen=True)
 class Fit:
-    """A finished run: the network with its best averaged weights, and the run's record."""
+    """A finished run: its best averaged weights and its record."""
 
     net: UNet
     record: dict[str, Any]
@@ -103,7 +103,7 @@ def fit(
 
 
 def seconds_a_step(net: UNet, store: PixelStore, recipe: Recipe, accelerator: Accelerator) -> float:
-    """What a training step takes, measured on a copy of ``net`` after a first step."""
+    """Measure a training step on a copy of ``net``, after a first one."""
     run = _Run(copy.deepcopy(net), store, recipe, accelerator)
     run.start_clock()
     run.train_step()
@@ -200,7 +200,10 @@ class _Run:
         self._read_clock()
 
     def recent_loss(self) -> float:
-        """Mean loss of the last steps; raises TrainingError, with the pictures, where one is not finite."""
+        """Mean loss of the last steps.
+
+        Raises TrainingError, with the pictures, where one is not finite.
+        """
         recent = torch.stack(self.losses[-RECENT:]).cpu()
         if not recent.isfinite().all():
             bad = self.state.step - len(recent) + int(recent.isfinite().logical_not().nonzero()[0])
@@ -212,7 +215,7 @@ class _Run:
         return recent.mean().item()
 
     def end_of_epoch(self, validate: Callable[[UNet], float] | None) -> int:
-        """Validate where it is time, and note the epoch for the history; returns its number."""
+        """Validate if due, and note the epoch for the history; returns its number."""
         epoch = math.ceil(self.state.step / self.steps_per_epoch)
         entry = {"epoch": epoch, "step": self.state.step, "loss": torch.stack(self.losses).mean().item()}
         self.losses.clear()
@@ -257,7 +260,7 @@ class _Run:
         return Fit(best.eval(), record)
 
     def _indices(self, step: int) -> Tensor:
-        """int64 (batch_size,): which pictures a step learns from; over an epoch every one comes up."""
+        """Pictures of a step, int64 (batch_size,); an epoch has them all."""
         epoch, position = divmod(step, self.steps_per_epoch)
         pictures, batch_size = len(self.store), self.recipe.batch_size
         order = torch.randperm(pictures, generator=torch.Generator().manual_seed(_seed(self.recipe.seed, epoch)))
@@ -265,7 +268,7 @@ class _Run:
         return order[torch.arange(position * batch_size, (position + 1) * batch_size) % pictures]
 
     def _batch(self, step: int) -> tuple[Tensor, Tensor]:
-        """The step's batch: this process's part of the normalised images, and the labels of all of them."""
+        """This process's part of the normalised images, and all labels."""
         generator = torch.Generator().manual_seed(_seed(self.recipe.seed, step) + 1)
         crop = self.config.output_size(self.config.input_size(self.recipe.crop))
         images, labels = self.store.batch(
@@ -280,7 +283,7 @@ class _Run:
 
 
 def _check_batch(net: UNet, recipe: Recipe, accelerator: Accelerator) -> None:
-    """Raises TrainingError for a batch that the processes cannot share, or that BatchNorm cannot learn from."""
+    """Raise TrainingError for a batch that cannot be shared or normalised."""
     if recipe.batch_size % accelerator.num_processes:
         raise TrainingError(
             f"a batch of {recipe.batch_size} cannot be shared out evenly among {accelerator.num_processes} processes; "
@@ -300,7 +303,10 @@ def _seed(seed: int, step: int) -> int:
 
 @contextmanager
 def _stop_signals_as_a_flag() -> Iterator[Callable[[], bool]]:
-    """Let Ctrl-C and SIGTERM wait for the end of the step; a second one, a second later, stops at once."""
+    """Let Ctrl-C and SIGTERM wait for the end of the step.
+
+    A second one, more than a second later, stops at once.
+    """
     received: list[float] = []
 
     def handler(number: int, frame: Any) -> None:

@@ -16,7 +16,10 @@ FEW_PICTURES = 40
 
 
 def fold(dataset: Dataset, number: int, folds: int, seed: int) -> Dataset:
-    """``dataset`` with another part of its train and val pictures as val; every picture is in one of the ``folds``."""
+    """Split train and val anew, for fold ``number`` of ``folds``.
+
+    Every picture is in the val of exactly one fold.
+    """
     pairs = sorted(dataset.train.pairs + dataset.val.pairs, key=lambda pair: pair.image)
     held_out = set(np.random.default_rng(seed).permutation(len(pairs))[number::folds].tolist())
     train, val = (tuple(p for i, p in enumerate(pairs) if (i in held_out) == held) for held in (False, True))
@@ -28,7 +31,7 @@ def fold(dataset: Dataset, number: int, folds: int, seed: int) -> Dataset:
 
 
 def summarise(scores: Sequence[float], pictures: int) -> dict[str, Any]:
-    """The mean of one mIoU a fold, and the 95 % interval by Student's t."""
+    """Mean mIoU over folds, with its 95 % interval by Student's t."""
     mean = statistics.mean(scores)
     half = float(stats.t.ppf(0.975, len(scores) - 1)) * statistics.stdev(scores) / len(scores) ** 0.5
     return {

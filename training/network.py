@@ -31,5 +31,5 @@ def build_network(architecture: str, classes: int, *, width: float | None, seed:
 
 
 def published(net: UNet, architecture: str) -> UNet:
-    """The network as its architecture has it, without the BatchNorm that only the training needs."""
+    """Fold away the BatchNorm that only the training needs."""
     return net.fold_batch_norm() if ARCHITECTURES[architecture].batch_norm == "none" else net

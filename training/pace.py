@@ -63,7 +63,7 @@ class Pace:
 def measure_pace(
     net: UNet, store: PixelStore, recipe: Recipe, accelerator: Accelerator, segmenter: Segmenter, val: Sequence
 ) -> Pace:
-    """Time a few steps on a copy of ``net``, and three pictures of ``val``, reading them included."""
+    """Time a few training steps and validation pictures, reading included."""
     step = seconds_a_step(net, store, recipe, accelerator)
     segmenter(val[0][0])
     started = time.monotonic()
@@ -75,8 +75,9 @@ def measure_pace(
 
 
 def time_schedule(pace: Pace, dataset: Dataset, budget: float, *, average: bool) -> TimeSchedule:
-    """A schedule of ``budget`` seconds that leaves time for the last validation and the report.
+    """Make a schedule that leaves time for last validation and report.
 
+    budget: seconds of all that together.
     average: the report scores val with test-time augmentation, too.
     Raises TrainingError where not even a few steps fit in.
     """

@@ -61,8 +61,9 @@ class _Push:
 def check_push(
     bundles: Iterable[tuple[str, str]], namespace: str | None = None, *, tag: str | None = None
 ) -> tuple[str, list[str]]:
-    """Check what can be known of a push before its bundles exist; returns the namespace and the repositories' names.
+    """Check names, tag and token of a push, before its bundles exist.
 
+    Returns the namespace and the names of the repositories.
     bundles: (task, architecture) each. namespace: a user or an organisation; None is the account of the token.
     Raises HubError for a name or a tag that the Hub does not take, and for a token that may not write there.
     """
@@ -128,7 +129,7 @@ def push_bundles(
 
 
 def _check_bundles(bundles: Mapping[Path, Bundle]) -> None:
-    """Raises HubError where a bundle has no scores, where two have one name, and where there is none."""
+    """Raise HubError for no bundle, missing scores, or equal names."""
     if not bundles:
         raise HubError("there is no bundle to push; train one with train.py, or name the folders that hold them")
     taken: dict[str, Path] = {}
@@ -158,7 +159,7 @@ def _check_tag(tag: str | None) -> None:
 
 
 def _check_account(api: HfApi, namespace: str | None, names: list[str]) -> str:
-    """The namespace to push to, once the token is known to be allowed to."""
+    """Check that the token may write; returns the namespace."""
     try:
         account = api.whoami()
     except LocalTokenNotFoundError as error:
@@ -227,7 +228,7 @@ def _plan(api: HfApi, repo_id: str, folder: Path, bundle: Bundle, *, private: bo
 def _operations(
     files: dict[str, Path | bytes], stale: Iterable[str]
 ) -> list[CommitOperationAdd | CommitOperationDelete]:
-    """A commit that adds ``files`` and deletes ``stale``; the client leaves out what the Hub has already."""
+    """Operations of a commit; the client drops unchanged files."""
     additions = [
         CommitOperationAdd(name, str(content) if isinstance(content, Path) else content)
         for name, content in files.items()
@@ -236,7 +237,10 @@ def _operations(
 
 
 def _look(api: HfApi, repo_id: str, kind: str, *, private: bool) -> ModelInfo | SpaceInfo | None:
-    """The repository as it is on the Hub, None where there is none. Raises HubError for a public one, if private."""
+    """Look a repository up; None where there is none.
+
+    Raises HubError for a public one where ``private`` is asked for.
+    """
     try:
         info = api.repo_info(repo_id, repo_type=kind)
     except RepositoryNotFoundError:
@@ -250,14 +254,14 @@ def _look(api: HfApi, repo_id: str, kind: str, *, private: bool) -> ModelInfo | 
 
 
 def _commit(api: HfApi, push: _Push, kind: str) -> str:
-    """One commit, made only on top of the revision that was looked at: nobody's edit in between is lost."""
+    """Commit on top of the revision looked at: no edit in between is lost."""
     return api.create_commit(
         push.repo_id, push.operations, commit_message=push.message, repo_type=kind, parent_commit=push.revision
     ).oid
 
 
 def _has_files(api: HfApi, repo_id: str, revision: str, files: dict[str, Path | bytes]) -> bool:
-    """Whether the revision has these very files, compared by git's or LFS's hash: nothing is downloaded."""
+    """Whether a revision has these files, by their hashes; nothing is downloaded."""
     remote = {entry.path: entry for entry in api.get_paths_info(repo_id, list(files), revision=revision)}
     for name, content in files.items():
         content = content.read_bytes() if isinstance(content, Path) else content
@@ -275,7 +279,7 @@ def _has_files(api: HfApi, repo_id: str, revision: str, files: dict[str, Path | 
 
 
 def check_space(tree: Path, repo_id: str) -> None:
-    """Raises HubError for a name that a Space cannot have, and for a tree that would not start as one."""
+    """Raise HubError for a wrong name or a tree that would not start."""
     owner, _, name = repo_id.rpartition("/")
     if not is_name(name) or (owner and not is_name(owner)):
         raise HubError(
@@ -285,7 +289,7 @@ def check_space(tree: Path, repo_id: str) -> None:
 
 
 def push_space(tree: str | Path, repo_id: str, *, namespace: str | None = None, private: bool = False) -> str:
-    """Create or update the Gradio Space ``repo_id`` from the project's tree, in one commit; returns its address.
+    """Create or update a Gradio Space in one commit; returns its address.
 
     tree: a git checkout; the files that git tracks are sent. repo_id: "name" or "owner/name". namespace: where the
     bundles were pushed; the Space then loads them from there (UNET_WEIGHTS) and the tree goes without them. None sends
@@ -330,7 +334,7 @@ def push_space(tree: str | Path, repo_id: str, *, namespace: str | None = None, 
 
 
 def _space_files(tree: Path, namespace: str | None) -> tuple[dict[str, Path | bytes], list[str]]:
-    """The files of a Space by their names in it, and the models that it loads from ``namespace`` instead."""
+    """Files of a Space by name, and models it loads from ``namespace``."""
     paths = _tracked_files(tree)
     bundles = {path.parent for path in paths if path.name == WEIGHTS_FILE}
     models: list[str] = []
@@ -361,8 +365,7 @@ def _tracked_files(tree: Path) -> list[Path]:
 
 
 def _space_readme(tree: Path, models: list[str], thumbnail: str | None) -> bytes:
-    """README.md, its front matter completed with what only a push knows: the models, fetched while the Space is
-    built, and the address of its picture."""
+    """Complete README.md's front matter: models to preload, address of the picture."""
     card = RepoCard((tree / "README.md").read_text(encoding="utf-8"))
     if models:
         card.data.models = card.data.preload_from_hub = models
@@ -372,7 +375,7 @@ def _space_readme(tree: Path, models: list[str], thumbnail: str | None) -> bytes
 
 
 def _check_tree(tree: Path, paths: list[Path]) -> None:
-    """Raises HubError, with every problem found, where the tree would not start as a Space."""
+    """Raise HubError, with every problem, for a tree that would not start."""
     names = {path.relative_to(tree).as_posix() for path in paths}
     absent = [name for name in ("README.md", "requirements.txt") if name not in names]
     if absent:

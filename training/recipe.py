@@ -40,13 +40,14 @@ class Recipe:
     minutes: float | None = None
 
     def rate(self, progress: float, share: float) -> float:
-        """Learning rate at ``progress`` (0 to 1) of a step that makes the progress ``share``.
+        """Learning rate of a step.
 
+        progress: of the run before the step, 0 to 1. share: the progress that the step makes.
         Linear warm-up, then polynomial decay (Chen et al. 2017, DeepLab).
         """
         warmup = max(self.warmup, share, 1e-9)
         return self.learning_rate * min((progress + share) / warmup, max(0.0, 1 - progress) ** self.decay)
 
     def average_decay(self, share: float) -> float:
-        """Decay of the weights' moving average at a step that makes the progress ``share``."""
+        """Decay of the weights' moving average, for a step of this ``share``."""
         return math.exp(-min(1.0, share / self.ema))

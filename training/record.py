@@ -15,7 +15,7 @@ RECORDED_PACKAGES = ("torch", "accelerate", "segmentation-models-pytorch", "nump
 
 
 def record_run(given: list[str], tree: Path) -> dict[str, Any]:
-    """The record of a run of train.py with the arguments ``given``; its code is in ``tree``."""
+    """Record a run of train.py: arguments ``given``, code in ``tree``."""
     return {
         "command": command_line(given),
         "commit": commit_of(tree),
@@ -33,8 +33,9 @@ def hardware() -> str:
 
 
 def command_line(given: list[str]) -> str:
-    """The command for the record; paths outside the repository are reduced to their file names.
+    """Make the command for the record, without paths of this machine.
 
+    Of paths outside the repository, only file names are kept.
     Left out is what changes nothing about the result: where it was written to, and that the run was resumed.
     """
     shown, rest = [], iter(given)
@@ -49,7 +50,7 @@ def command_line(given: list[str]) -> str:
 
 
 def commit_of(tree: Path) -> str | None:
-    """HEAD's commit, with "-dirty" if the work tree differs (weights/ and README.md are ignored)."""
+    """HEAD's commit, "-dirty" if files other than weights/ and README.md differ."""
     try:
         commit, changed = (
             subprocess.run(["git", *command], cwd=tree, capture_output=True, text=True, check=True).stdout.strip()

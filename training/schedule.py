@@ -41,7 +41,7 @@ class EpochSchedule:
 
 @dataclass
 class TimeSchedule:
-    """A run that ends after a given time, however fast its steps turn out to be.
+    """A run that ends after a given time, whatever its steps take.
 
     Progress is the share of the time that has passed, so the learning rate reaches 0 in time without a guess at the
     number of steps. ``state.budget`` holds the seconds of the run and of what follows its last step.
@@ -58,7 +58,7 @@ class TimeSchedule:
     VALIDATIONS = 12  # about so many in a run, but at most an eighth of the time
 
     def training_seconds(self, state: RunState) -> float:
-        """Seconds of the budget that are for steps and for the validations between them."""
+        """Seconds for steps and the validations between them."""
         return max(1e-3, state.budget - self.validation * self.validations_after - self.overhead)
 
     def steps(self, state: RunState) -> int:

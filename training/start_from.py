@@ -1,7 +1,8 @@
-"""Begin a training with the weights of a trained network: other classes and wider levels are allowed.
+"""Begin a training with the weights of a trained network.
 
-Widening keeps the function (Chen, Goodfellow, Shlens 2016, Net2Net, arXiv 1511.05641): new channels are noisy copies of
-old ones, and nothing old looks at them yet, so that the first logits are those of the trained network.
+Other classes and wider levels are allowed. Widening keeps the function (Chen, Goodfellow, Shlens 2016, Net2Net, arXiv
+1511.05641): new channels are noisy copies of old ones, and nothing old looks at them yet, so that the first logits are
+those of the trained network.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ _BODY = ("convolutions", "padded", "skip", "join", "in_channels")
 
 
 def start_from(net: UNet, source: Bundle, class_names: tuple[str, ...], store: PixelStore) -> dict[str, Any]:
-    """Copy the weights of ``source`` into ``net``, in place; returns what the record says of it.
+    """Copy the weights of a bundle into ``net``, in place.
 
+    Returns what the training record says of it.
     class_names: what ``net`` tells apart; where they are not the source's, its head keeps its random weights.
     store: the training pictures, by whose statistics a BatchNorm is put in where the source's was folded away.
     Raises TrainingError for a network of another body or with narrower levels.
@@ -49,7 +51,7 @@ def start_from(net: UNet, source: Bundle, class_names: tuple[str, ...], store: P
 
 
 def check_body(old: UNetConfig, new: UNetConfig) -> None:
-    """Raises TrainingError where a network of config ``new`` cannot start from one of ``old``."""
+    """Raise TrainingError where ``new`` cannot start from ``old``."""
     different = [name for name in _BODY if getattr(old, name) != getattr(new, name)]
     if len(old.widths) != len(new.widths):
         different.append("number of levels")
@@ -68,7 +70,7 @@ def check_body(old: UNetConfig, new: UNetConfig) -> None:
 
 
 def _copy_network(old: UNet, new: UNet, *, keep_head: bool) -> None:
-    """Copy every layer; ``seen`` are the positions that the old input channels have among the new ones."""
+    """Copy every layer. ``seen``: where old input channels are among the new."""
     seen = torch.arange(old.config.in_channels)
     skips = []
     for old_block, new_block in zip(old.encoder, new.encoder, strict=True):
@@ -101,7 +103,7 @@ def _copy_block(old: ConvBlock, new: ConvBlock, seen: Tensor) -> Tensor:
 
 
 def _copy_convolution(old: nn.Conv2d | nn.ConvTranspose2d, new: nn.Conv2d | nn.ConvTranspose2d, seen: Tensor) -> Tensor:
-    """Copy one layer; returns where the old output channels are among the new ones: at the front."""
+    """Copy one layer; returns where its old output channels are now."""
     values, weight = old.weight, new.weight
     if isinstance(new, nn.ConvTranspose2d):  # theirs are (in, out, h, w)
         values, weight = values.transpose(0, 1), weight.transpose(0, 1)
@@ -116,7 +118,7 @@ def _copy_convolution(old: nn.Conv2d | nn.ConvTranspose2d, new: nn.Conv2d | nn.C
 
 
 def _calibrate(net: UNet, images: Tensor) -> None:
-    """Give every BatchNorm the statistics of ``images`` and the scale and shift that undo them.
+    """Set every BatchNorm to the statistics of ``images`` and undo them.
 
     The function stays what it was, in eval mode exactly and in training nearly, as the batches are alike.
     """
@@ -137,7 +139,7 @@ def _calibrate(net: UNet, images: Tensor) -> None:
 
 
 def _training_crops(net: UNet, store: PixelStore) -> Tensor:
-    """Normalised crops of the first training pictures, as large as the network's smallest of 64 pixels or more."""
+    """Normalised crops of the first training pictures, 64 pixels or more."""
     indices = torch.arange(min(CALIBRATION_PICTURES, len(store)))
     size = net.config.output_size(net.config.input_size((64, 64)))
     images, _ = store.batch(

@@ -39,7 +39,7 @@ AVERAGED = "_averaged"
 
 
 class BundleError(ValueError):
-    """A bundle that is missing, incomplete, foreign or damaged; the message says which file and what to do."""
+    """A missing, damaged or foreign bundle; the message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -212,7 +212,7 @@ def read_config(folder: str | Path) -> dict[str, Any]:
 
 
 def read_card(folder: str | Path) -> str:
-    """The card of the bundle in ``folder``, README.md, as Markdown to show: without metadata, with its pictures inside.
+    """Read a bundle's card as Markdown, its pictures inlined.
 
     Raises BundleError where there is none.
     """

@@ -48,7 +48,7 @@ NETWORK_ERRORS = (HTTPError, OSError, RuntimeError, JSONDecodeError)
 
 
 class HubError(BundleError):
-    """Something that the Hub, the network or a check before a push did not allow; the message says what to do."""
+    """The Hub, the network or a check refused; the message says what to do."""
 
 
 class FoundBundle(NamedTuple):
@@ -67,8 +67,9 @@ def fetch_bundle(
     max_bytes: int | None = None,
     cache: Path | None = None,
 ) -> Path:
-    """Download the bundle ``repo_id`` ("user/name") at ``revision`` (branch, tag or commit); returns its folder.
+    """Download a bundle from the Hub; returns its folder.
 
+    repo_id: "user/name". revision: a branch, tag or commit.
     Only config.json, model.safetensors and README.md are fetched. Without a network the copy fetched last is used.
     anonymous: ask without a token, for what everybody may see. max_bytes: what the files may have together, which is
     known before they are fetched. cache: a folder of its own for what is fetched, see `forget_bundles`; None for the
@@ -109,14 +110,14 @@ def fetch_bundle(
 
 
 def visitors_cache() -> Path:
-    """Where a public page keeps what strangers name: beside the Hub's cache, which belongs to whoever runs the page."""
+    """Folder for bundles that visitors name, apart from the Hub's cache."""
     return Path(constants.HF_HUB_CACHE).with_name("add-or-concat-visitors")
 
 
 def forget_bundles(cache: Path, *, max_bytes: int) -> None:
-    """Delete the revisions in ``cache`` that were touched the longest ago, until the rest has at most ``max_bytes``.
+    """Delete the least recently used revisions beyond ``max_bytes``.
 
-    A folder is touched, as `os.utime` does, by who uses it.
+    Use is the time of a folder, which `os.utime` sets.
     """
     try:
         found = scan_cache_dir(cache)
@@ -134,7 +135,7 @@ def forget_bundles(cache: Path, *, max_bytes: int) -> None:
 
 
 def _bytes_to_fetch(repo_id: str, revision: str | None, token: bool | None) -> int:
-    """Asks for each file, as a download does: so that a copy fetched with a token is not had without one."""
+    """Size of a bundle's files, asked with the given token."""
     total = 0
     for name in _FILES:
         with contextlib.suppress(RemoteEntryNotFoundError):
@@ -148,8 +149,9 @@ def card_address(repo_id: str, revision: str | None = None) -> str:
 
 
 def find_bundles(source: str | Path) -> list[FoundBundle]:
-    """The bundles in a folder (<task>/<architecture>/config.json) or in a namespace of the Hub (unet-* models).
+    """List the bundles of a folder or of a namespace on the Hub.
 
+    A folder has <task>/<architecture>/config.json, a namespace models called unet-<architecture>-<task>.
     Sorted by task, then in the order of ARCHITECTURES. A namespace that cannot be reached is looked up in the cache of
     what was fetched before. Raises HubError for a source that is neither, and where nothing can be listed.
     """
