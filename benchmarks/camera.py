@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import shutil
 import statistics
+import time
 from collections.abc import Sequence
 
 from measuring import machine, parser, publish, serve, table
@@ -29,7 +30,7 @@ def main(arguments: list[str] | None = None) -> None:
     rounds, seconds = (1, 1.0) if args.quick else (3, 8.0)
     header = machine("torch", "gradio", "playwright")
     path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    lags: dict[str, list[list[float]]] = {}
+    runs: dict[str, list[tuple[float, list[float]]]] = {}
     with serve(args.weights) as page, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=list(CHROMIUM))
         visitors = [browser.new_context().new_page() for _ in range(2)]
@@ -43,14 +44,14 @@ def main(arguments: list[str] | None = None) -> None:
                 ("64 colours", alone, "Colours", 64),
                 ("both networks, for each of two visitors", visitors, "Overlay", 8),
             ):
-                lags.setdefault(name, []).extend(watch(watching, view, colors, seconds))
+                runs.setdefault(name, []).extend(watch(watching, view, colors, seconds))
         browser.close()
-    rows = [(name, *shown(found, seconds)) for name, found in lags.items()]
+    rows = [(name, *shown(found)) for name, found in runs.items()]
     publish("camera", f"{header}. {args.task}.\n\n{table(('', 'answers a second', 'lag'), rows)}", write=args.write)
 
 
-def watch(visitors: Sequence[Page], view: str, colors: int, seconds: float) -> list[list[float]]:
-    """Each visitor's lags, in seconds, while all of them have the camera on."""
+def watch(visitors: Sequence[Page], view: str, colors: int, seconds: float) -> list[tuple[float, list[float]]]:
+    """For each visitor, while all of them have the camera on: answers a second, and their lags in seconds."""
     for visitor in visitors:
         visitor.locator("#colours input[type=number]").fill(str(colors))
         visitor.get_by_role("switch", name="Live").click()
@@ -59,19 +60,21 @@ def watch(visitors: Sequence[Page], view: str, colors: int, seconds: float) -> l
     visitors[0].wait_for_timeout(1500)  # what was on the way when the view changed
     for visitor in visitors:
         visitor.evaluate("performance.clearMeasures('live answer')")
+    start = time.perf_counter()
     visitors[0].wait_for_timeout(1000 * seconds)
-    found = [
-        visitor.evaluate("performance.getEntriesByName('live answer').map((m) => m.duration / 1000)")
-        for visitor in visitors
-    ]
+    found = []
+    for visitor in visitors:
+        visitor.wait_for_function("performance.getEntriesByName('live answer').length", timeout=PATIENCE)
+        lags = visitor.evaluate("performance.getEntriesByName('live answer').map((m) => m.duration / 1000)")
+        found.append((len(lags) / (time.perf_counter() - start), lags))
     for visitor in visitors:
         visitor.get_by_role("button", name="Stop the camera").click()
     return found
 
 
-def shown(found: Sequence[Sequence[float]], seconds: float) -> tuple[str, str]:
-    """Answers a second, median and range over all runs; lag, median and the 95th percentile of all answers."""
-    rates, lags = [len(run) / seconds for run in found], sorted(lag for run in found for lag in run)
+def shown(runs: Sequence[tuple[float, list[float]]]) -> tuple[str, str]:
+    """Answers a second, median and range over all runs; lag, median and 95th percentile of all answers."""
+    rates, lags = [rate for rate, _ in runs], sorted(lag for _, lags in runs for lag in lags)
     late = lags[int(0.95 * len(lags))]
     return (
         f"{statistics.median(rates):.1f} ({min(rates):.1f} to {max(rates):.1f})",
