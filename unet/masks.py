@@ -11,9 +11,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from .colors import ALL_COLORS, codes_of, colors_of
 from .images import as_rgb
 from .metrics import IGNORE_INDEX
-from .palette import ALL_COLORS, Palette, codes_of, colors_of
+from .palette import Palette
 
 #: How far, in RGB levels (Euclidean), a mask's colour may be from its class's: as much as JPEG and colour profiles
 #: shift it. Colours of two classes are often only 40 apart and must not be taken for each other.

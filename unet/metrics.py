@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 
 #: Label of pixels that are neither learnt nor scored (void, unlabelled, outside the picture).
 IGNORE_INDEX = 255
@@ -99,18 +101,11 @@ def _boundary(labels: np.ndarray, void: np.ndarray) -> np.ndarray:
 
 
 def _dilate(mask: np.ndarray, radius: int) -> np.ndarray:
-    """Grow a bool (H, W) by a square of side 2 * radius + 1, one axis after the other."""
-    for axis in (0, 1):
-        reach = 0
-        while reach < radius:
-            step = min(2 * reach + 1, radius - reach)  # three copies side by side reach three times as far
-            ahead, behind = [slice(None)] * 2, [slice(None)] * 2
-            ahead[axis], behind[axis] = slice(step, None), slice(None, -step)
-            grown = mask.copy()
-            grown[tuple(ahead)] |= mask[tuple(behind)]
-            grown[tuple(behind)] |= mask[tuple(ahead)]
-            mask, reach = grown, reach + step
-    return mask
+    """Grow a bool (H, W) by a square of side 2 * radius + 1."""
+    grown = torch.from_numpy(mask.astype(np.float32))[None]
+    for kernel in ((2 * radius + 1, 1), (1, 2 * radius + 1)):  # one axis after the other: as exact, and faster
+        grown = F.max_pool2d(grown, kernel, stride=1, padding=(kernel[0] // 2, kernel[1] // 2))
+    return grown[0].numpy() > 0
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:

@@ -23,6 +23,19 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from .colors import (
+    ALL_COLORS,
+    BLOCK,
+    blocks,
+    cells,
+    check_space,
+    codes_of,
+    colors_of,
+    histogram,
+    look_up,
+    to_rgb,
+    to_space,
+)
 from .images import as_rgb, hex_code, indexed_picture
 from .metrics import IGNORE_INDEX
 
@@ -31,10 +44,6 @@ if TYPE_CHECKING:
 
 #: The largest k of a ladder, unless it is told otherwise, and of the page.
 MAX_COLORS = 64
-SPACES = ("rgb", "oklab")
-
-ALL_COLORS = 1 << 24
-_BLOCK = 1 << 16  # pixels worked on at a time: what they need stays in the processor's cache
 # Bits a channel and the number of cells up to which they serve; the first that fit are taken, else the last.
 _CELLS_OF_LADDER = ((8, 1 << 14), (6, 1 << 15), (5, ALL_COLORS))
 _CELLS_OF_VIEW = ((8, 1 << 17), (7, 1 << 17), (6, ALL_COLORS))
@@ -71,7 +80,7 @@ class Palette:
             object.__setattr__(self, "names", tuple(self.names))
             if len(self.names) != len(colors):
                 raise ValueError(f"{len(colors)} colours need as many names, got {len(self.names)}")
-        _check_space(self.space)
+        check_space(self.space)
 
     def __len__(self) -> int:
         return len(self.colors)
@@ -98,15 +107,15 @@ class Palette:
         """
         image = as_rgb(image)
         seen = np.zeros(ALL_COLORS, bool)
-        for _, block in _blocks(image):
+        for _, block in blocks(image):
             seen[codes_of(block)] = True
         codes = np.flatnonzero(seen)
         label_of = np.empty(ALL_COLORS, np.uint8)  # memory is taken only where a colour of the picture writes
-        centers = _to_space(self.colors, self.space)
-        for start in range(0, len(codes), _BLOCK):
-            part = codes[start : start + _BLOCK]
-            label_of[part] = _nearest(_to_space(colors_of(part), self.space), centers)
-        return _look_up(image, label_of)
+        centers = to_space(self.colors, self.space)
+        for start in range(0, len(codes), BLOCK):
+            part = codes[start : start + BLOCK]
+            label_of[part] = _nearest(to_space(colors_of(part), self.space), centers)
+        return look_up(image, label_of)
 
     def decode(self, label_map: np.ndarray) -> np.ndarray:
         """Paint a label map: uint8 (H, W) -> uint8 (H, W, 3).
@@ -190,14 +199,14 @@ class PaletteLadder:
     """
 
     def __init__(self, image: np.ndarray, *, max_colors: int = MAX_COLORS, space: str = "rgb") -> None:
-        _check_space(space)
+        check_space(space)
         if not 1 <= max_colors <= 256:
             raise ValueError(f"max_colors is the largest k, from 1 to 256, got {max_colors}")
         self.max_colors, self.space = max_colors, space
-        codes, counts = _histogram(as_rgb(image))
+        codes, counts = histogram(as_rgb(image))
         self.distinct_colors = len(codes)
-        means, self._weights, _ = _cells(codes, counts, _CELLS_OF_LADDER)
-        self._points = _to_space(means, space).astype(np.float64)
+        means, self._weights, _ = cells(codes, counts, _CELLS_OF_LADDER)
+        self._points = to_space(means, space).astype(np.float64)
         self._cell_colors = np.round(means).astype(np.uint8)
         self._all_colors = colors_of(codes) if len(codes) <= max_colors else None
         self._clusters = np.zeros(len(means), int)  # of the cells, in the largest palette so far
@@ -218,7 +227,7 @@ class PaletteLadder:
         if self._all_colors is not None and k == self.distinct_colors:
             colors = self._all_colors
         elif k == 1:
-            colors = _to_rgb(np.average(self._points, axis=0, weights=self._weights)[None], self.space)
+            colors = to_rgb(np.average(self._points, axis=0, weights=self._weights)[None], self.space)
         else:
             colors, self._clusters = self._refined(k)
         return Palette(_in_order_of(self._palettes[-1].colors if self._palettes else None, colors), space=self.space)
@@ -236,14 +245,14 @@ class PaletteLadder:
         with _threads().limit(limits=1, user_api="openmp"):
             for run in runs:
                 run.fit(self._points, sample_weight=self._weights)
-        rounded = [_to_rgb(run.cluster_centers_, self.space) for run in runs]
+        rounded = [to_rgb(run.cluster_centers_, self.space) for run in runs]
         errors = [(self._errors(colors).sum(), i) for i, colors in enumerate(rounded)]
         _, best = min(errors)
         return self._all_distinct(rounded[best]), runs[best].labels_
 
     def _errors(self, colors: np.ndarray) -> np.ndarray:
         """The weighted squared distance of every cell from the nearest of these colours."""
-        centers = _to_space(colors, self.space)
+        centers = to_space(colors, self.space)
         labels = _nearest(self._points, centers)
         return ((self._points - centers[labels]) ** 2).sum(1) * self._weights
 
@@ -279,19 +288,19 @@ class LiveView:
 
     def __init__(self, image: np.ndarray) -> None:
         image = as_rgb(image)
-        codes, counts = _histogram(image)
-        self._means, self._weights, cell_of = _cells(codes, counts, _CELLS_OF_VIEW)
+        codes, counts = histogram(image)
+        self._means, self._weights, cell_of = cells(codes, counts, _CELLS_OF_VIEW)
         self._inner = float(((colors_of(codes) - self._means[cell_of]) ** 2).sum(1) @ counts)
         self._points: dict[str, np.ndarray] = {}  # the cells' means in each space asked for so far
         cell_of_code = np.empty(ALL_COLORS, np.uint32)
         cell_of_code[codes] = cell_of
-        self._cell_of_pixel = _look_up(image, cell_of_code)
+        self._cell_of_pixel = look_up(image, cell_of_code)
 
     def quantize(self, palette: Palette) -> Quantized:
         """Give every pixel its nearest palette colour."""
         if palette.space not in self._points:
-            self._points[palette.space] = _to_space(self._means, palette.space)
-        labels = _nearest(self._points[palette.space], _to_space(palette.colors, palette.space))
+            self._points[palette.space] = to_space(self._means, palette.space)
+        labels = _nearest(self._points[palette.space], to_space(palette.colors, palette.space))
         between = ((self._means - palette.colors[labels]) ** 2).sum(1) @ self._weights
         pixels = self._weights.sum()
         shares = np.bincount(labels, self._weights, len(palette)) / pixels
@@ -327,7 +336,7 @@ def _splits(points: np.ndarray, weights: np.ndarray, clusters: np.ndarray, k: in
 
 def _in_order_of(before: np.ndarray | None, colors: np.ndarray) -> np.ndarray:
     """Colours in the order of the palette below, new ones where their lightness belongs."""
-    lightness = _to_space(colors, "oklab")[:, 0]
+    lightness = to_space(colors, "oklab")[:, 0]
     order: list[int] = []
     if before is not None:  # pair the colours of both palettes, nearest pairs first
         distances = ((before[:, None].astype(np.float32) - colors) ** 2).sum(2)
@@ -353,105 +362,3 @@ def _nearest(points: np.ndarray, centers: np.ndarray) -> np.ndarray:
         part = slice(start, start + 1024)
         labels[part] = (points[part] @ centers.T - half_squares).argmax(1)
     return labels
-
-
-# Colours and their numbers -------------------------------------------------------------------------------------------
-
-
-def _check_space(space: str) -> None:
-    if space not in SPACES:
-        raise ValueError(f"space is one of {SPACES}, got {space!r}")
-
-
-def _blocks(image: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-    pixels = image.reshape(-1, 3)
-    for start in range(0, len(pixels), _BLOCK):
-        part = slice(start, start + _BLOCK)
-        yield part, pixels[part]
-
-
-def _look_up(image: np.ndarray, table: np.ndarray) -> np.ndarray:
-    """(H, W): the entry of every pixel's colour in a table of all colours."""
-    found = np.empty(image.shape[:2], table.dtype)
-    for part, block in _blocks(image):
-        found.reshape(-1)[part] = table[codes_of(block)]
-    return found
-
-
-def codes_of(pixels: np.ndarray) -> np.ndarray:
-    """Numbers of colours: uint8 (n, 3) -> int (n,), 0..2**24 - 1."""
-    red, green, blue = pixels.T.astype(np.intp)
-    return red << 16 | green << 8 | blue
-
-
-def colors_of(codes: np.ndarray) -> np.ndarray:
-    """The inverse of `codes_of`: int (n,) -> uint8 (n, 3)."""
-    return np.stack([codes >> 16, codes >> 8 & 255, codes & 255], axis=1).astype(np.uint8)
-
-
-def _histogram(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The distinct colours, as ascending numbers, and how many pixels have each."""
-    counts = np.zeros(ALL_COLORS, np.uint32)
-    for _, block in _blocks(image):
-        np.add.at(counts, codes_of(block), np.uint32(1))
-    codes = np.flatnonzero(counts != 0)
-    return codes, counts[codes]
-
-
-def _cells(
-    codes: np.ndarray, counts: np.ndarray, sizes: Sequence[tuple[int, int]]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Put colours into cells of so many bits a channel, as few bits as needed.
-
-    Returns the mean colour of each cell, float (n, 3), its number of pixels, float (n,), and the cell of each colour.
-    """
-    colors = colors_of(codes)
-    for bits, most in sizes:
-        numbers, cell_of = np.unique(codes_of(colors >> (8 - bits)), return_inverse=True)
-        if len(numbers) <= most:
-            break
-    weights = np.bincount(cell_of, counts)
-    sums = np.stack([np.bincount(cell_of, counts * channel.astype(np.float64)) for channel in colors.T], axis=1)
-    return sums / weights[:, None], weights, cell_of
-
-
-def srgb_to_linear(values: np.ndarray) -> np.ndarray:
-    """sRGB values 0..1 to linear light, 0..1 (IEC 61966-2-1)."""
-    return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
-
-
-def _to_space(colors: np.ndarray, space: str) -> np.ndarray:
-    """RGB 0..255 (n, 3) -> coordinates whose squared distance counts, float (n, 3), all within -128..128."""
-    if space == "rgb":
-        return np.asarray(colors, np.float32) - 128
-    linear = srgb_to_linear(np.asarray(colors, np.float32) / 255)
-    lab = np.cbrt(linear @ _LMS_FROM_RGB.T) @ _LAB_FROM_LMS.T
-    return lab * 255 - _LAB_MIDDLE
-
-
-def _to_rgb(points: np.ndarray, space: str) -> np.ndarray:
-    """The inverse of `_to_space`, rounded to uint8 and clipped to the gamut."""
-    if space == "rgb":
-        rgb = points + 128
-    else:
-        lms = ((points + _LAB_MIDDLE) / 255 @ np.linalg.inv(_LAB_FROM_LMS).T) ** 3
-        linear = np.clip(lms @ np.linalg.inv(_LMS_FROM_RGB).T, 0, 1)
-        rgb = 255 * np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
-    return np.clip(np.round(rgb), 0, 255).astype(np.uint8)
-
-
-_LAB_MIDDLE = np.array([128, 0, 0])
-_LMS_FROM_RGB = np.array(  # linear sRGB -> cone response, Ottosson 2020
-    [
-        [0.4122214708, 0.5363325363, 0.0514459929],
-        [0.2119034982, 0.6806995451, 0.1073969566],
-        [0.0883024619, 0.2817188376, 0.6299787005],
-    ]
-)
-_LAB_FROM_LMS = np.array(
-    [
-        [0.2104542553, 0.7936177850, -0.0040720468],
-        [1.9779984951, -2.4285922050, 0.4505937099],
-        [0.0259040371, 0.7827717662, -0.8086757660],
-    ]
-)

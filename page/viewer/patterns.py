@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from unet.palette import srgb_to_linear
+from unet.colors import srgb_to_linear
 
 # What each kind of colour blindness sees, in linear RGB (Machado, Oliveira, Fernandes 2009, severity 1).
 _COLOR_VISION = np.array(
