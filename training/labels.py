@@ -228,14 +228,9 @@ def _of_numbers(seen: list[Seen], listed: ClassList, task: Task | None) -> tuple
     if not names and seen and all(one.is_trimap or len(one.numbers) < 3 for one in seen) and values == {1, 2, 3}:
         listed = ClassList(("background", "foreground"), "trimaps, the border is void", {1: 1, 2: 0, 3: IGNORE_INDEX})
         names = listed.names
-    if (
-        not names
-        and void is None
-        and len(values) > 1
-        and values - {IGNORE_INDEX} == set(range(1, len(values - {IGNORE_INDEX}) + 1))
-    ):
-        numbers = sorted(values - {IGNORE_INDEX})  # counted from 1, and 0 is nowhere
-        listed = ClassList(tuple(f"class {n}" for n in numbers), "", {n: n - 1 for n in numbers})
+    from_1 = sorted(values - {IGNORE_INDEX})
+    if not names and void is None and len(from_1) > 1 and from_1 == list(range(1, len(from_1) + 1)):  # 0 is nowhere
+        listed = ClassList(tuple(f"class {n}" for n in from_1), "", {n: n - 1 for n in from_1})
         names = listed.names
     if not names:
         numbers = {0, 1} if binary else values - {IGNORE_INDEX, void}
