@@ -2,8 +2,8 @@
 
 Input ``image``: uint8 (H, W, 3), RGB, any size. Outputs ``label_map``: uint8 (H, W), and ``confidence``: float32
 (H, W), as in `Segmentation`. The whole picture is one tile, so memory grows with its size. Pictures about 40 times as
-long as wide, which `Segmenter` shrinks further, are answered otherwise. Metadata: task and architecture, and class_names
-and palette as JSON.
+long as wide, which `Segmenter` shrinks further, are answered otherwise. Metadata: task, architecture, and as JSON
+class_names and palette.
 """
 
 from __future__ import annotations
