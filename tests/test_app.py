@@ -1116,7 +1116,10 @@ def test_what_keeps_the_page_from_starting_is_said_in_a_sentence(tmp_path, troub
         settings, sentence = {
             "weights": ({"UNET_WEIGHTS": str(tmp_path / "none")}, "neither a folder here nor a namespace on the Hub"),
             "temporary folder": ({"GRADIO_TEMP_DIR": str(tmp_path / "file" / "x")}, "set GRADIO_TEMP_DIR to a folder"),
-            "port": ({"GRADIO_SERVER_PORT": str(taken.getsockname()[1])}, "The page cannot be served"),
+            "port": (
+                {"GRADIO_SERVER_PORT": str(taken.getsockname()[1]), "GRADIO_NUM_PORTS": "1"},  # else it tries the next
+                "The page cannot be served: Cannot find empty port",
+            ),
         }[trouble]
         environment = os.environ | {"UNET_WEIGHTS": str(small_bundles), "HF_HUB_OFFLINE": "1"} | settings
         done = subprocess.run(
