@@ -22,11 +22,11 @@ import gradio as gr
 import spaces  # noqa: F401 - ZeroGPU: to be imported before torch, which comes with the library
 from starlette.middleware import Middleware
 
-from page import answer, camera, code, inside, many, networks, palettes, picture, programs, scores, top, visitors
+from page import answer, api, batch, camera, cleanup, code, inside, networks, palettes, picture, scores, top
+from page.cleanup import HOUR
+from page.errors import Page, not_found
 from page.limits import BodyLimit
-from page.refusals import Page, say_what_there_is
 from page.session import State, choose_sides, examples, read_picture, segmentations
-from page.visitors import HOUR
 from unet.bundle import BundleError
 from unet.hub import WEIGHTS_VARIABLE
 
@@ -48,7 +48,7 @@ class Sections(NamedTuple):
     result: answer.Section
     judged: scores.Section
     look_inside: Callable[[Any], None]
-    batch: many.Section
+    pictures: batch.Section
     texts: list[gr.Markdown]
 
 
@@ -77,10 +77,10 @@ def build_demo() -> gr.Blocks:
                 result = answer.build(state, tasks[0])
         judged = scores.build()
         look_inside = inside.build(state)
-        batch = many.build(state, head.task)
+        pictures = batch.build(state, head.task)
         texts = code.build()
-        programs.add_endpoints(tasks)
-        connect(demo, state, Sections(head, source, colours, result, judged, look_inside, batch, texts))
+        api.add_endpoints(tasks)
+        connect(demo, state, Sections(head, source, colours, result, judged, look_inside, pictures, texts))
     return demo
 
 
@@ -89,7 +89,7 @@ def build_demo() -> gr.Blocks:
 
 def connect(demo: gr.Blocks, state: State, sections: Sections) -> None:
     """Every chain of events that leads from one section to another."""
-    head, source, colours, result, judged, _, batch, texts = sections
+    head, source, colours, result, judged, _, pictures, texts = sections
 
     # A new picture: it is shown, then its palette and the networks set off together.
     opened = [state.picture, result.viewer, judged.truth, colours.ask]
@@ -100,7 +100,7 @@ def connect(demo: gr.Blocks, state: State, sections: Sections) -> None:
         (source.gallery.select, picture.take_example, [head.task, source.gallery], opened),
         (source.box.input, picture.take_upload, source.box, [*opened, source.box]),
         (source.camera.input, picture.take_upload, source.camera, [*opened, source.camera]),
-        (batch.table.open, many.open_row, batch.run, opened),
+        (pictures.table.open, batch.open_row, pictures.run, opened),
     ):
         taken = event(handler, inputs, outputs, **NEWEST, **QUIET)
         repaint(taken.success, state, colours)
@@ -191,11 +191,11 @@ def launch(demo: gr.Blocks, **options: Any) -> Any:
         show_error=False,
         run_history=False,
         max_file_size=UPLOAD_BYTES,
-        state_session_capacity=visitors.SESSIONS,
+        state_session_capacity=cleanup.SESSIONS,
         app_kwargs={
-            "lifespan": visitors.upkeep,
+            "lifespan": cleanup.lifespan,
             "middleware": [Middleware(BodyLimit)],
-            "exception_handlers": {Exception: say_what_there_is},
+            "exception_handlers": {Exception: not_found},
         },
         footer_links=["api"],
         allowed_paths=sorted({str(path.parent) for name in networks.tasks() for path, _ in examples(name)}),

@@ -33,7 +33,7 @@ import numpy as np
 from measuring import Page, machine, parser, photo, publish, serve, table
 from PIL import Image
 
-from page.visitors import CACHE_BYTES
+from page.cleanup import CACHE_BYTES
 from unet import PaletteLadder, Segmenter
 from unet.compare import compare
 from unet.hub import find_bundles

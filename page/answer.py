@@ -10,19 +10,19 @@ import gradio as gr
 import numpy as np
 
 from page import networks, viewer
-from page.boxes import html
+from page.components import html
+from page.errors import refusal
 from page.formatting import parameters, percent
 from page.networks import Sides
-from page.refusals import refusal
 from page.session import (
     Answer,
     Picture,
     State,
     choose_side,
     known,
-    needs_what_is_shown,
     new_file,
     notes,
+    requires_session,
     scored,
     segmentations,
 )
@@ -122,7 +122,7 @@ def _side(event: gr.EventData) -> int:
 # ---- what they answer ------------------------------------------------------------------------------------------------
 
 
-@needs_what_is_shown
+@requires_session
 def ask(picture: Picture, sides: Sides | None, quantized: bool, colors: int, space: str) -> Answer:
     """Ask both networks about the picture.
 
@@ -150,7 +150,7 @@ def ask(picture: Picture, sides: Sides | None, quantized: bool, colors: int, spa
     )
 
 
-@needs_what_is_shown
+@requires_session
 def show(answer: Answer) -> tuple[Any, ...]:
     """What the section shows of an answer -> (headings, viewer, agreement, legend)."""
     return (
@@ -167,7 +167,7 @@ def show_objects(answer: Answer) -> str:
     return objects_line(answer.names, answer.objects, answer.comparison.class_names[-1], task)
 
 
-@needs_what_is_shown
+@requires_session
 def save_labels(answer: Answer, event: gr.EventData) -> str:
     """Write a side's label map at full size for download -> path."""
     side = _side(event)

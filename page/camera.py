@@ -21,8 +21,8 @@ import numpy as np
 from PIL import Image
 
 from page import networks
+from page.errors import refusal
 from page.networks import Sides
-from page.refusals import refusal
 from page.session import COLOR_SPACES, known
 from unet.images import ImageError, read_image
 from unet.overlay import OPACITY, unpainted_classes

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from html import escape
 
 from page.formatting import percent
-from page.session import Answer, needs_what_is_shown, segmentations
+from page.session import Answer, requires_session, segmentations
 from unet.compare import disagreement
 from unet.metrics import ConfusionMatrix
 from unet.resize import sample
@@ -24,7 +24,7 @@ def measure(answer: Answer | None, space: str) -> Iterator[str]:
     yield from _measure(answer, space)
 
 
-@needs_what_is_shown
+@requires_session
 def _measure(answer: Answer, space: str) -> Iterator[str]:
     """Ask both networks in ever more colours, yielding the chart after each.
 

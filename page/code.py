@@ -6,7 +6,7 @@ from pathlib import Path
 
 import gradio as gr
 
-from page.boxes import html
+from page.components import html
 
 ROOT = Path(__file__).parents[1]
 

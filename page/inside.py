@@ -18,13 +18,13 @@ import numpy as np
 import spaces
 
 from page import diagram, networks
-from page.boxes import html
+from page.cleanup import HOUR
 from page.client import raise_if_disconnected
+from page.components import html
 from page.features import ablation, ablations, skip_features
 from page.features import joins as draw_joins
 from page.overlay import disagreement_view
-from page.session import Answer, State, needs_what_is_shown
-from page.visitors import HOUR
+from page.session import Answer, State, requires_session
 from unet.overlay import overlay, unpainted_classes
 from unet.predict import Segmenter
 from unet.resize import sample
@@ -90,7 +90,7 @@ joins = functools.partial(networks.run, spaces.GPU(_joins), _joins)
 # ---- what is shown ---------------------------------------------------------------------------------------------------
 
 
-@needs_what_is_shown
+@requires_session
 def show_networks(answer: Answer, cuts: Cuts, level: int) -> tuple[Cuts, gr.Radio]:
     """Prepare an opened section -> (skips left out, choice of level).
 
@@ -102,7 +102,7 @@ def show_networks(answer: Answer, cuts: Cuts, level: int) -> tuple[Cuts, gr.Radi
     return kept, gr.Radio(levels, value=min(level, depth - 1))
 
 
-@needs_what_is_shown
+@requires_session
 def toggle_skip(answer: Answer, cuts: Cuts, event: gr.EventData) -> Cuts:
     """Leave out a clicked skip, or put it back -> the skips left out."""
     side, level = (getattr(event, name, None) for name in ("side", "level"))
@@ -111,7 +111,7 @@ def toggle_skip(answer: Answer, cuts: Cuts, event: gr.EventData) -> Cuts:
     return tuple(sorted(set(chosen) ^ {level}) if i == side else chosen for i, chosen in enumerate(cuts))
 
 
-@needs_what_is_shown
+@requires_session
 def show_drawing(answer: Answer, cuts: Cuts, *, side: int) -> str:
     """Draw one side's network, without the skips that are left out."""
     segmenter, name = _segmenter(answer, side), answer.names[side]
@@ -119,7 +119,7 @@ def show_drawing(answer: Answer, cuts: Cuts, *, side: int) -> str:
     return _side(side, diagram.network(segmenter.net.config, size, name=name, without_skips=cuts[side]))
 
 
-@needs_what_is_shown
+@requires_session
 def show_without(answer: Answer, view: str, cuts: Cuts, *, side: int) -> tuple[Any, ...]:
     """Answer without the skips of one side -> (answer, picture, costs)."""
     levels, full = cuts[side], answer.comparison.label_maps[side]
@@ -130,7 +130,7 @@ def show_without(answer: Answer, view: str, cuts: Cuts, *, side: int) -> tuple[A
     return altered, show_altered(answer, altered, view, side=side), _side(side, costs)
 
 
-@needs_what_is_shown
+@requires_session
 def show_each(answer: Answer, *, side: int) -> str:
     """Leave out every skip in turn, then all -> a table of costs."""
     levels = list(_skips(answer, side))
@@ -139,7 +139,7 @@ def show_each(answer: Answer, *, side: int) -> str:
     return _side(side, _costs(answer, side, list(zip(each, label_maps, strict=True))))
 
 
-@needs_what_is_shown
+@requires_session
 def show_altered(answer: Answer, altered: Altered, view: str, *, side: int) -> np.ndarray:
     """Draw one side's answer without the skips."""
     unpainted = unpainted_classes(answer.comparison.class_names)
@@ -149,7 +149,7 @@ def show_altered(answer: Answer, altered: Altered, view: str, *, side: int) -> n
     return overlay(answer.view, label_map, answer.palette, unpainted=unpainted)
 
 
-@needs_what_is_shown
+@requires_session
 def show_joins(answer: Answer, level: int) -> tuple[str, ...]:
     """A level was chosen -> what meets there, left and right."""
     shown = []
@@ -164,7 +164,7 @@ def show_joins(answer: Answer, level: int) -> tuple[str, ...]:
     return tuple(shown)
 
 
-@needs_what_is_shown
+@requires_session
 def show_tiles(answer: Answer, tile: int) -> tuple[str, ...]:
     """A tile size was chosen -> how each network's picture is cut."""
     shown, image = [], answer.image()

@@ -9,7 +9,7 @@ import gradio as gr
 import numpy as np
 
 from page import chart
-from page.boxes import SCRIPTS, html
+from page.components import SCRIPTS, html
 from page.formatting import percent
 from page.session import (
     COLOR_SPACES,
@@ -18,8 +18,8 @@ from page.session import (
     Picture,
     State,
     hand_over,
-    needs_what_is_shown,
     new_file,
+    requires_session,
 )
 from unet.images import hex_code, indexed_picture
 from unet.palette import MAX_COLORS
@@ -96,7 +96,7 @@ def build(state: State) -> Section:
     return Section(colors, space, ask, palette, drawn)
 
 
-@needs_what_is_shown
+@requires_session
 def show(picture: Picture, colors: int, space: str) -> dict[str, Any]:
     """The slider moved -> the picture in k colours, and its palette. No network runs and no GPU is asked for."""
     ladder = picture.ladder(space)
@@ -113,7 +113,7 @@ def show(picture: Picture, colors: int, space: str) -> dict[str, Any]:
     }
 
 
-@needs_what_is_shown
+@requires_session
 def save(picture: Picture, colors: int, space: str, *, kind: str) -> str:
     """Write the palette, or the picture in it, for download -> path."""
     palette = picture.ladder(space)[int(colors)]

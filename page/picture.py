@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import gradio as gr
 
 from page import networks, viewer
-from page.boxes import PictureBox, html
+from page.components import PictureBox, html
 from page.session import MAX_PIXELS, Picture, examples, open_picture
 
 #: How a picture is seen and judged from the first moment: (picture, viewer, ground truth, ask in k colours).

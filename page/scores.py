@@ -12,9 +12,9 @@ from typing import NamedTuple
 import gradio as gr
 import numpy as np
 
-from page.boxes import TRUTH_FILES, FileBox, html
+from page.components import TRUTH_FILES, FileBox, html
 from page.formatting import percent
-from page.session import Answer, Picture, needs_what_is_shown, scored
+from page.session import Answer, Picture, requires_session, scored
 from unet.compare import Comparison
 from unet.images import hex_code
 
@@ -46,7 +46,7 @@ def build() -> Section:
     return Section(truth, [table, bars])
 
 
-@needs_what_is_shown
+@requires_session
 def take_truth(answer: Answer, picture: Picture, path: str | None) -> tuple[Picture, Answer]:
     """A ground truth was added or removed -> (picture, answer), scored again."""
     picture = replace(picture, truth=Path(path) if path else None)
@@ -54,7 +54,7 @@ def take_truth(answer: Answer, picture: Picture, path: str | None) -> tuple[Pict
     return picture, replace(answer, comparison=comparison, truth=truth)
 
 
-@needs_what_is_shown
+@requires_session
 def show(answer: Answer) -> tuple[str, str]:
     """Show who is right -> (table of scores, bars class by class)."""
     read = truth_line(answer.truth.how, answer.truth.void) if answer.truth else ""

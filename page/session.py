@@ -22,8 +22,8 @@ from gradio import FileData
 from PIL import Image
 
 from page import decoding, networks
+from page.errors import refusal
 from page.networks import Sides
-from page.refusals import refusal
 from unet.bundle import BundleError
 from unet.compare import Comparison
 from unet.ground_truth import Truth, read_truth
@@ -192,7 +192,7 @@ class Answer:
         return self.sides[0].name, self.sides[1].name
 
 
-def needs_what_is_shown(handler: Callable[..., Any]) -> Callable[..., Any]:
+def requires_session(handler: Callable[..., Any]) -> Callable[..., Any]:
     """Refuse, in a sentence, where the session's picture or answer has expired.
 
     For handlers whose first parameter it is.
@@ -229,7 +229,7 @@ def open_picture(source: str | Path, truth: Path | None = None) -> Picture:
     image = read_picture(source)
     view = shrink(image, VIEW_PIXELS)
     decoded = None
-    if view is not image:  # visitors.delete_files knows its name
+    if view is not image:  # cleanup.delete_files knows its name
         with tempfile.NamedTemporaryFile(suffix=".npy", dir=gr.utils.get_upload_folder(), delete=False) as file:
             np.save(file, image)
         decoded = Path(file.name)

@@ -9,7 +9,7 @@ import gradio as gr
 
 from page import networks, picture
 from page.answer import menus_of
-from page.boxes import html
+from page.components import html
 from page.networks import Sides
 from page.session import COLOR_SPACES, DEFAULT_COLORS, MIN_COLORS, Picture, choose_sides, examples, known
 from unet.palette import MAX_COLORS

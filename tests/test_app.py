@@ -28,7 +28,7 @@ from playwright.sync_api import expect
 
 import app
 from page import answer as answer_section
-from page import inside, many, networks, programs, session
+from page import api, batch, inside, networks, session
 from page.viewer.patterns import pattern_numbers
 from training.card import write_card
 from unet import Segmenter
@@ -962,16 +962,16 @@ def run_of_large_pictures(tmp_path, monkeypatch):
     save_png(photo(200, 1100), tmp_path / "large.png")
     monkeypatch.setattr(networks, "WEIGHTS", str(tmp_path / "weights"))
     monkeypatch.setattr(networks, "KNOWN_PIXELS", 0)
-    monkeypatch.setattr(many, "TICK", 0.01)
+    monkeypatch.setattr(batch, "TICK", 0.01)
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "cache"))
     networks.tasks.cache_clear()
     large = FileData(path=str(tmp_path / "large.png"), orig_name="large.png")
-    yield many.take("garden", session.choose_sides("garden"), [large, large], None)
+    yield batch.take("garden", session.choose_sides("garden"), [large, large], None)
     networks.tasks.cache_clear()
 
 
 def test_many_large_pictures_are_counted_in_tiles(run_of_large_pictures):
-    *_, last = said = list(many.segment_all(run_of_large_pictures))
+    *_, last = said = list(batch.segment_all(run_of_large_pictures))
     assert any(re.search("network [12], tile [123] of 3", progress) for progress, *_ in said)
     assert "<b>2</b> of 2 pictures" in last[0]
     with zipfile.ZipFile(last[2].value["path"]) as archive:
@@ -979,9 +979,9 @@ def test_many_large_pictures_are_counted_in_tiles(run_of_large_pictures):
 
 
 def test_a_large_picture_is_given_up_in_the_middle(run_of_large_pictures):
-    for progress, *_ in (said := many.segment_all(run_of_large_pictures)):
+    for progress, *_ in (said := batch.segment_all(run_of_large_pictures)):
         if "tile " in progress:
-            many.stop(run_of_large_pictures)
+            batch.stop(run_of_large_pictures)
             break
     *_, last = said
     assert "<b>0</b> of 2 pictures" in last[0]
@@ -990,7 +990,7 @@ def test_a_large_picture_is_given_up_in_the_middle(run_of_large_pictures):
 
 
 def test_what_a_visitor_walks_away_from_is_deleted(run_of_large_pictures, tmp_path):
-    said = many.segment_all(run_of_large_pictures)
+    said = batch.segment_all(run_of_large_pictures)
     next(said), next(said)
     said.close()
     assert not list((tmp_path / "cache").rglob("*.zip"))
@@ -1092,7 +1092,7 @@ def test_a_network_that_ran_short_of_memory_says_so(networks_here, monkeypatch, 
     assert said == ["crop-concat: There was too little GPU memory."]
 
     save_png(photo(41, 53, seed=1), tmp_path / "photo.png")  # another one: answers are remembered
-    asked = programs.compare_networks(str(tmp_path / "photo.png"), "garden")
+    asked = api.compare_networks(str(tmp_path / "photo.png"), "garden")
     assert asked["notes"] == ["crop-concat: There was too little GPU memory."]
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from page import answer as answer_section
-from page import formatting, many, overlay, palettes, scores
+from page import batch, formatting, overlay, palettes, scores
 from page.viewer.patterns import pattern_numbers, perceived_distances
 from training.datasets import TASKS
 from unet.compare import compare
@@ -93,7 +93,7 @@ def test_many_pictures_are_a_table_with_a_sum():
     answer = comparison([[0, 0, 1, 1]], [[0, 0, 0, 1]], ("sky", "<b>"), truth)
     row = Row("<i>.png", "i", (1, 4), answer.agreement, answer.shares, (0.1, 0.1), answer.scores)
     broken = Row("broken.png", note="It is <damaged>.")
-    table = many.batch_table(("one", "other"), [row, broken], pooled([row, broken]), ("sky", "<b>"), PALETTE)
+    table = batch.batch_table(("one", "other"), [row, broken], pooled([row, broken]), ("sky", "<b>"), PALETTE)
     assert (
         "&lt;i&gt;.png</button><small>4 × 1</small></th><td>75.0 %</td><td><b>100.0 %</b></td><td>58.3 %</td>" in table
     )

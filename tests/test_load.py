@@ -17,8 +17,8 @@ import pytest
 from bundles import photo, save_nuclei
 from pages import served
 
-from page import many, networks, programs, visitors
-from page.refusals import OUR_MISTAKE
+from page import api, batch, cleanup, networks
+from page.errors import OUR_MISTAKE
 from unet.images import save_png
 
 ROOT = Path(__file__).parent.parent
@@ -36,7 +36,7 @@ def page(tmp_path_factory):
     folder = tmp_path_factory.mktemp("page")
     save_nuclei(folder / "weights")
     with pytest.MonkeyPatch.context() as patch, served(folder) as page:
-        patch.setattr(visitors, "EVERY", 0.1)
+        patch.setattr(cleanup, "EVERY", 0.1)
         yield page
 
 
@@ -108,7 +108,7 @@ def test_a_call_leaves_no_session_and_a_closed_page_not_for_long(sessions, visit
     visitor.visit()
     until(lambda: [session.is_closed for session in sessions.values()].count(False) == 0)
     assert sessions, "a page that lost its connection may come back"
-    monkeypatch.setattr(visitors, "CLOSED", 0)
+    monkeypatch.setattr(cleanup, "CLOSED", 0)
     until(lambda: not sessions)
 
 
@@ -116,7 +116,7 @@ def test_what_open_pages_look_at_is_bounded(sessions, visitor, monkeypatch):
     visitor.event("older", visitor.number("open_page"))
     visitor.event("newer", visitor.number("open_page"))
     values = [value for value in sessions["newer"].state_data.values() if value is not None]
-    monkeypatch.setattr(visitors, "HELD_BYTES", visitors.held_bytes(values) * 3 // 2)
+    monkeypatch.setattr(cleanup, "HELD_BYTES", cleanup.held_bytes(values) * 3 // 2)
     until(lambda: "older" not in sessions)
     assert "newer" in sessions
     taken = visitor.number("take_upload")
@@ -127,8 +127,8 @@ def test_what_open_pages_look_at_is_bounded(sessions, visitor, monkeypatch):
 
 def test_arrays_are_counted_once_wherever_they_are():
     array = np.zeros((10, 20, 3), np.uint8)
-    run = many.Run("task", None, [], 0, {"a": array[:5]}, [])
-    assert visitors.held_bytes([array, (array, {"b": run}), "text", None]) == 600
+    run = batch.Run("task", None, [], 0, {"a": array[:5]}, [])
+    assert cleanup.held_bytes([array, (array, {"b": run}), "text", None]) == 600
 
 
 def test_files_are_deleted_by_their_age_and_beyond_a_limit(page, visitor, tmp_path, monkeypatch):
@@ -143,13 +143,13 @@ def test_files_are_deleted_by_their_age_and_beyond_a_limit(page, visitor, tmp_pa
     foreign.parent.mkdir()
     foreign.write_bytes(b"x")
     broken_off.write_bytes(b"x")
-    visitors.delete_files(page.demo, max_bytes=size * 5 // 2)
+    cleanup.delete_files(page.demo, max_bytes=size * 5 // 2)
     assert [path.exists() for path in paths] == [False, False, True, True]
     assert not paths[0].parent.exists(), "nor is its folder left"
     assert broken_off.exists()
-    visitors.delete_files(page.demo, now=time.time() + visitors.HOUR - 60)
+    cleanup.delete_files(page.demo, now=time.time() + cleanup.HOUR - 60)
     assert paths[-1].exists()
-    visitors.delete_files(page.demo, now=time.time() + visitors.HOUR + 60)
+    cleanup.delete_files(page.demo, now=time.time() + cleanup.HOUR + 60)
     assert not any(path.exists() for path in (*paths, broken_off))
     assert foreign.exists()
     kept = [path for block in page.demo.blocks.values() for path in getattr(block, "keep_in_cache", ())]
@@ -164,7 +164,7 @@ def test_an_upload_that_breaks_off_is_deleted_in_time(page, visitor):
     with pytest.raises(BrokenPipeError):
         visitor.http.post("upload", content=half(), headers={"Content-Type": "multipart/form-data; boundary=x"})
     until(lambda: list(page.cache.glob("tmp*")))
-    visitors.delete_files(page.demo, now=time.time() + 2 * visitors.HOUR)
+    cleanup.delete_files(page.demo, now=time.time() + 2 * cleanup.HOUR)
     assert not [path for path in page.cache.glob("tmp*") if path.is_file()]
 
 
@@ -292,7 +292,7 @@ def test_a_mistake_of_ours_is_a_sentence_too(visitor, monkeypatch, capsys):
     def broken(*_):
         raise ZeroDivisionError("in /a/folder")
 
-    monkeypatch.setattr(programs, "compare", broken)
+    monkeypatch.setattr(api, "compare", broken)
     with pytest.raises(load.WrongError) as caught:
         visitor.compare()
     assert json.loads(str(caught.value).partition("data: ")[2])["error"] == OUR_MISTAKE

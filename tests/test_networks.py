@@ -12,7 +12,7 @@ from bundles import photo, small_bundle
 from safetensors.torch import load_file, save_file
 
 from page import networks
-from page.refusals import refusal
+from page.errors import refusal
 from training.publish import push_bundles
 from unet import Segmenter
 from unet.bundle import BundleError

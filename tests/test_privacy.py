@@ -16,7 +16,7 @@ from bundles import photo, save_nuclei
 from gradio.route_utils import delete_files_created_by_app
 from pages import SIDES, file, served
 
-from page.refusals import NOT_UPLOADED, OUR_MISTAKE
+from page.errors import NOT_UPLOADED, OUR_MISTAKE
 from unet.images import save_png
 
 ROOT = Path(__file__).parent.parent

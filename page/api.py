@@ -1,4 +1,4 @@
-"""The page's doors for programs: what its controls do, by name and without a session, over HTTP or MCP."""
+"""The HTTP and MCP endpoints: what the page's controls do, by name and without a session."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 import gradio as gr
 from gradio import FileData
 
-from page import many, networks, palettes
-from page.boxes import Choice, FileBox, Number, PictureBox
-from page.refusals import refusal
+from page import batch, networks, palettes
+from page.components import Choice, FileBox, Number, PictureBox
+from page.errors import refusal
 from page.session import (
     COLOR_SPACES,
     MIN_COLORS,
@@ -157,10 +157,10 @@ def segment_many_pictures(
         A ZIP of label maps, colour masks, overlays and a CSV; and for each picture its name, agreement, mIoU of each
         network if there is a ground truth, and a note where something is missing.
     """
-    run = many.take(task, choose_sides(task, left, right), pictures, truths)
+    run = batch.take(task, choose_sides(task, left, right), pictures, truths)
     names = [side.name for side in run.sides]
-    with many.new_archive(run) as (archive, file):
-        rows = list(many.answers_of(run, file))
+    with batch.new_archive(run) as (archive, file):
+        rows = list(batch.answers_of(run, file))
     return str(archive), [
         {
             "name": row.name,
@@ -173,7 +173,7 @@ def segment_many_pictures(
 
 
 def add_endpoints(names: list[str]) -> None:
-    """The page's doors for programs: what its controls do, without a session. They are not drawn."""
+    """Add the endpoints; they are not drawn."""
     picture = PictureBox(type="filepath", label="image", visible=False)
     truth = FileBox(label="truth", visible=False)
     pictures = FileBox(file_count="multiple", label="pictures", visible=False)

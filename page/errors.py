@@ -95,7 +95,7 @@ class Page(gr.Blocks):
             raise refusal(OUR_MISTAKE) from error
 
 
-def say_what_there_is(request: Request, error: Exception) -> JSONResponse:
+def not_found(request: Request, error: Exception) -> JSONResponse:
     """The answer to a request for an unknown function, or without a field that it needs."""
     return JSONResponse(
         {"error": "This cannot be asked here: /gradio_api/info lists what can, and what each needs."}, 500

@@ -20,15 +20,15 @@ import numpy as np
 from gradio import FileData
 
 from page import decoding, networks
-from page.boxes import TRUTH_FILES, FileBox, html
+from page.cleanup import HOUR
+from page.components import TRUTH_FILES, FileBox, html
+from page.errors import refusal
 from page.formatting import percent
 from page.formatting import seconds as seconds_text
 from page.networks import Sides
 from page.picture import Opened, opened
-from page.refusals import refusal
 from page.scores import score_cells, side_headers
-from page.session import MAX_PIXELS, State, examples, known, needs_what_is_shown, new_file, open_picture, segmentations
-from page.visitors import HOUR
+from page.session import MAX_PIXELS, State, examples, known, new_file, open_picture, requires_session, segmentations
 from unet.archive import match_truths
 from unet.batch import segment_many
 from unet.images import ImageError, hex_code
@@ -192,7 +192,7 @@ def _with_ticks(answers: Iterator[Row], run: Run) -> Iterator[Row | None]:
             run.stopped = True  # who walks away does not wait for a large picture
 
 
-@needs_what_is_shown
+@requires_session
 def open_row(run: Run, event: gr.EventData) -> Opened:
     """Open a row's picture and ground truth in the viewer."""
     row = getattr(event, "row", None)

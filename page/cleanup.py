@@ -108,7 +108,7 @@ def _glibc() -> ctypes.CDLL | None:
 
 
 @contextlib.asynccontextmanager
-async def upkeep(app: Any) -> AsyncIterator[None]:
+async def lifespan(app: Any) -> AsyncIterator[None]:
     """Delete every few seconds as long as the page is served: a lifespan for gr.Blocks.launch(app_kwargs=...)."""
 
     libc = _glibc()

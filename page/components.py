@@ -1,4 +1,4 @@
-"""Gradio's components, handing on what was sent as it is: the library reads it, or says why it does not."""
+"""Components that hand on what was sent unchanged; the library validates it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TRUTH_FILES = [".png", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".jpg", ".jpeg"
 def raw(component: Any, payload: Any) -> Any:
     """What was sent: a file as its path, several as FileData, other values unchanged.
 
-    Gradio's own reading knows fewer formats and refuses in fewer words. `refusals.check_files` has seen every path.
+    Gradio's own reading knows fewer formats and refuses in fewer words. `errors.check_files` has seen every path.
     """
     if isinstance(payload, (FileData, ImageData)):
         return payload.path
