@@ -15,7 +15,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from unet.images import ImageError, ImageNotice, image_size, read_annotation, read_image, save_png
+from unet.formats import ImageNotice
+from unet.images import ImageError, image_size, read_annotation, read_image, save_png
 
 # Pillow tells of bad tags by a warning before the reading fails or goes on without them.
 pillow_may_warn = pytest.mark.filterwarnings("ignore::UserWarning:PIL.TiffImagePlugin")

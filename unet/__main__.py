@@ -27,7 +27,8 @@ from .archive import FolderArchive, match_truths, picture_files
 from .batch import ObjectOptions, Work
 from .bundle import Bundle, BundleError
 from .export import ONNX_FILE, equal_labels, export
-from .images import PICTURE_ENDINGS, ImageError, read_image, save_png
+from .formats import PICTURE_ENDINGS
+from .images import ImageError, read_image, save_png
 from .palette import PaletteLadder
 from .predict import Segmenter
 from .tables import Row, pooled, write_tables

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from unet.images import PICTURE_ENDINGS, image_size, read_annotation, read_image
+from unet.formats import PICTURE_ENDINGS
+from unet.images import image_size, read_annotation, read_image
 from unet.metrics import IGNORE_INDEX
 
 #: Words in the names of folders and lists that say to which split pictures belong.

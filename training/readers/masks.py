@@ -14,7 +14,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from unet.images import PICTURE_ENDINGS, ImageError, read_image
+from unet.formats import PICTURE_ENDINGS
+from unet.images import ImageError, read_image
 from unet.metrics import IGNORE_INDEX
 
 from ..datasets import CITYSCAPES_CLASSES

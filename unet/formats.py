@@ -1,0 +1,300 @@
+"""Open picture files of every kind that is read, or say in one sentence why not.
+
+Files are known by what they start with. What Pillow would read as something else is refused: previews of raw photos,
+16-bit channels in planes, files with far more parts than any program writes.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import stat
+import struct
+import warnings
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, BinaryIO, TypeAlias
+
+import numpy as np
+from pi_heif import HeifImageFile
+from PIL import (
+    AvifImagePlugin,
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    JpegImagePlugin,
+    PngImagePlugin,
+    PpmImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+
+from .structure import excess
+
+Source: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image | np.ndarray"
+
+#: Encoded pictures larger than this are refused from their header: a file of a few KB can claim any size.
+#: Up to here every format is read within 5 s and 1 GB. An array is already in memory and has no limit.
+MAX_PIXELS = 50_000_000
+#: As long may a side be, where there is a limit on pixels: indices along it take memory too.
+MAX_SIDE = 1_000_000
+
+#: Endings of the names of picture files.
+PICTURE_ENDINGS = frozenset((
+    ".jpg", ".jpeg", ".jfif", ".png", ".webp", ".avif", ".heic", ".heif", ".tif", ".tiff", ".bmp", ".gif", ".ppm",
+    ".pgm", ".pbm",
+))  # fmt: skip
+
+# Only formats that tell when they are cut off. Pillow's Image.open would add a global pixel limit that warns or raises;
+# ours is an argument, so the readers are called directly. JpegImageFile also reads the MPO of phones, whose further
+# pictures are previews and depth maps.
+_READERS = (
+    ("JPEG", rb"\xff\xd8\xff", JpegImagePlugin.JpegImageFile),
+    ("PNG", rb"\x89PNG\r\n\x1a\n", PngImagePlugin.PngImageFile),
+    ("WebP", rb"RIFF....WEBP", WebPImagePlugin.WebPImageFile),
+    ("AVIF", rb"....ftyp(?=.{0,60}avi[fs])", AvifImagePlugin.AvifImageFile),
+    ("HEIC", rb"....ftyp(hei[cxms]|hev[cxms]|mif1|msf1)", HeifImageFile),
+    ("TIFF", rb"II[*+]\0|MM\0[*+]", TiffImagePlugin.TiffImageFile),
+    ("BMP", rb"BM.{12}.\0\0\0", BmpImagePlugin.BmpImageFile),
+    ("GIF", rb"GIF8[79]a", GifImagePlugin.GifImageFile),
+    ("PPM", rb"P[456]\s+[#\d]", PpmImagePlugin.PpmImageFile),
+)
+# Text starts as UTF-8 may start.
+_NOT_PICTURES = (
+    ("a PDF document", rb"\s*%PDF"),
+    ("an SVG drawing", rb"[^\0]*<svg"),
+    ("a video", rb"....ftyp|\x1aE\xdf\xa3"),
+    ("text", rb"(?![\x80-\xc1\xf5-\xff])[\t\n\f\r\x20-\x7e\x80-\xff]+\Z"),
+)
+_HEAD_BYTES = 4096
+
+# What Pillow's readers raise on files that are broken, cut off or hostile. UserWarning: its remarks on bad tags, where
+# the caller turns warnings into errors.
+_DECODING_ERRORS = (
+    OSError, SyntaxError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, EOFError, AssertionError,
+    RuntimeError, UserWarning, struct.error, zlib.error,
+)  # fmt: skip
+# Some readers ask Pillow's global limit too: TIFF always, GIF for a frame larger than its screen.
+_BOMB_ERRORS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
+
+_ORIENTATION_TAG = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# Tags of a TIFF.
+_SUBFILE_TYPE, _BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLES_PER_PIXEL, _PLANAR = 254, 258, 262, 277, 284
+_SAMPLE_FORMAT, _DNG_VERSION = 339, 50706
+
+
+class ImageError(ValueError):
+    """A picture that cannot be read. The message is one sentence: which file, what is wrong, what to do."""
+
+
+class ImageNotice(UserWarning):
+    """Something worth telling about a picture that was read."""
+
+
+# ---- opening ---------------------------------------------------------------------------------------------------------
+
+
+def name_of(source: Source) -> str:
+    """How errors call the source: a file by its own name, its folders are nobody's business on a public page."""
+    if isinstance(source, Image.Image):
+        path = getattr(source, "filename", "")
+    else:
+        path = source if isinstance(source, (str, os.PathLike)) else getattr(source, "name", "")
+    if not isinstance(path, (str, os.PathLike)) or not path:
+        return "The picture" if isinstance(source, (Image.Image, np.ndarray)) else "The file"
+    # repr() escapes newlines and characters that turn the direction of the text.
+    name = repr(os.path.basename(os.fsdecode(path)))
+    return name if len(name) < 300 else f"{name[:100]}…{name[-20:]}"
+
+
+@contextmanager
+def open_picture(source: Source, name: str) -> Iterator[Image.Image]:
+    """The source as a Pillow image whose header is read and whose pixels are not."""
+    if isinstance(source, Image.Image):
+        _check_not_empty(source.size, name)
+        yield source
+        return
+    with _file(source, name) as file:
+        with _broken_file_is_an_image_error(name, "file"):
+            head = file.read(_HEAD_BYTES)
+            file.seek(0)
+        kind, reader = _kind_and_reader(head, name)
+        if kind != "JPEG":  # whose header costs nothing
+            _check_structure(kind, file, name)
+        with _broken_file_is_an_image_error(name, kind):
+            picture = reader(file)
+            unreadable = _unreadable_tiff(picture) if kind == "TIFF" else ""
+        if unreadable:
+            raise ImageError(f"{name} {unreadable}")
+        _check_not_empty(picture.size, name)
+        yield picture
+
+
+def _check_structure(kind: str, file: BinaryIO, name: str) -> None:
+    if found := excess(kind, file):
+        raise ImageError(f"{name} has {found}, far too many: open it in another program and export it as PNG.")
+
+
+def _unreadable_tiff(picture: Image.Image) -> str:
+    """What is wrong with a TIFF that Pillow reads as something else, and what to do; "" if nothing."""
+    tags = picture.tag_v2
+    bits, sample_format = (np.max(tags.get(tag, 1)) for tag in (_BITS_PER_SAMPLE, _SAMPLE_FORMAT))
+    if _DNG_VERSION in tags or int(tags.get(_SUBFILE_TYPE, 0)) & 1:  # bit 0: a smaller copy of another page
+        width, height = picture.size
+        return (
+            f"is a camera's raw file, or begins with a preview ({width} x {height}) of the picture in it: "
+            "develop or export it as JPEG, PNG or TIFF."
+        )
+    if tags.get(_PLANAR, 1) == 2 and bits > 8 and tags.get(_SAMPLES_PER_PIXEL, 1) > 1:
+        return f"keeps its channels of {bits} bits one after the other: export it as PNG, or with interleaved channels."
+    if sample_format == 2 and bits == 8:
+        return "holds signed numbers of 8 bits: export it as PNG, or with unsigned numbers."
+    return ""
+
+
+def is_white_zero(picture: Image.Image) -> bool:
+    """Whether the smallest value of a TIFF is white. Pillow turns the values of up to 8 bits, not deeper ones."""
+    return getattr(picture, "tag_v2", {}).get(_PHOTOMETRIC) == 0
+
+
+def _kind_and_reader(head: bytes, name: str) -> tuple[str, Callable[[BinaryIO], Image.Image]]:
+    """By what the file starts with: names of files say little."""
+    if not head:
+        raise ImageError(f"{name} is empty (0 bytes): save or download it again.")
+    for kind, signature, reader in _READERS:
+        if re.match(signature, head, re.DOTALL):
+            return kind, reader
+    for kind, signature in _NOT_PICTURES:
+        if re.match(signature, head, re.DOTALL | re.IGNORECASE):
+            raise ImageError(f"{name} is {kind}, which cannot be read here: export it as PNG or JPEG.")
+    readable = ", ".join(kind for kind, _, _ in _READERS)
+    raise ImageError(f"{name} is no picture of a known kind ({readable}): export it as PNG or JPEG.")
+
+
+def _file(source: Any, name: str) -> AbstractContextManager[BinaryIO]:
+    """The source as a seekable binary file; only what is opened here is closed on leaving."""
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return io.BytesIO(source)
+    if isinstance(source, (str, os.PathLike)):
+        try:
+            mode = os.stat(source).st_mode
+            if stat.S_ISREG(mode):
+                return open(source, "rb")
+        except FileNotFoundError as error:
+            raise ImageError(f"There is no file {os.fspath(source)!r}: check the path.") from error
+        except (OSError, ValueError) as error:  # ValueError: a null character in the path
+            reason = getattr(error, "strerror", None) or error
+            raise ImageError(f"{name} cannot be opened ({reason}): check its path and permissions.") from error
+        what = "a folder" if stat.S_ISDIR(mode) else "no regular file"
+        raise ImageError(f"{os.fspath(source)!r} is {what}: give the path of a picture.")
+    if not hasattr(source, "read"):
+        raise TypeError(f"A picture is a path, bytes, a binary file, a Pillow image or an array, not {type(source)}.")
+    try:
+        source.seek(0)
+    except (AttributeError, io.UnsupportedOperation):  # a pipe
+        return io.BytesIO(source.read())
+    return nullcontext(source)
+
+
+@contextmanager
+def _broken_file_is_an_image_error(name: str, kind: str) -> Iterator[None]:
+    try:
+        yield
+    except _BOMB_ERRORS as error:
+        raise ImageError(f"{name} claims more pixels than can be decoded safely: make it smaller first.") from error
+    except MemoryError as error:  # a size that no machine has, or more than this process may take
+        raise ImageError(f"{name} needs more memory than there is: make it smaller first.") from error
+    except _DECODING_ERRORS as error:
+        raise ImageError(
+            f"{name} is damaged, cut off, or an unusual kind of {kind}: "
+            "download it again, or open it in another program and export it as PNG."
+        ) from error
+
+
+def _check_not_empty(size: tuple[int, int], name: str) -> None:
+    if min(size) < 1:
+        raise ImageError(f"{name} has no pixels ({size[0]} x {size[1]}): export it again.")
+
+
+def orientation(picture: Image.Image) -> int:
+    """The EXIF orientation that is still to be applied, 1 to 8."""
+    if picture.format == "TIFF":
+        return 1  # Pillow turns these by itself, in `size` already
+    try:
+        # The base class: PNG's own getexif decodes all pixels to look for a tag behind them.
+        found = Image.Image.getexif(picture).get(_ORIENTATION_TAG, 1)
+    except _DECODING_ERRORS:
+        return 1  # pixels can be fine where the camera's notes are not
+    return found if found in _TURNS else 1
+
+
+def sample_scale(picture: Image.Image) -> int:
+    """Pillow spreads grey samples of 2 and 4 bits over 0..255; divided by this they are as in the file."""
+    args = picture.tile[0][3] if getattr(picture, "tile", None) else ""
+    raw_mode = args if isinstance(args, str) else args[0] if args else ""
+    return {"L;2": 85, "L;2I": 85, "L;4": 17, "L;4I": 17}.get(raw_mode, 1)
+
+
+# ---- decoding --------------------------------------------------------------------------------------------------------
+
+
+def decode(
+    picture: Image.Image, source: Source, name: str, max_pixels: int | None, notify: Callable[[str], object] | None
+) -> Image.Image:
+    """The pixels of the first page, turned by their EXIF tag; or a refusal."""
+    for width, height in (picture.size, *_coded_sizes(picture)):
+        if max_pixels is not None and width * height > max_pixels:
+            raise ImageError(
+                f"{name} has {width * height / 1e6:,.1f} million pixels ({width} x {height}), "
+                f"and the limit is {max_pixels / 1e6:,.1f} million: make it smaller first."
+            )
+        if max_pixels is not None and max(width, height) > MAX_SIDE:
+            raise ImageError(
+                f"{name} has a side of {max(width, height):,} pixels, and the limit is {MAX_SIDE:,}: cut it into parts."
+            )
+    if isinstance(picture, JpegImagePlugin.JpegImageFile) and picture.fp is not None:
+        _check_structure("JPEG", picture.fp, name)
+    # Before the pixels: PNG may hold a tag behind them, which image_size cannot see and this must not either.
+    turn = _TURNS.get(orientation(picture))
+    with _broken_file_is_an_image_error(name, picture.format or "picture"):
+        # The frame of a Pillow image was chosen by its owner.
+        several = picture is not source and getattr(picture, "is_animated", False)
+        if isinstance(picture, PngImagePlugin.PngImageFile) and picture.fp is not None:
+            _check_png(picture.fp)
+        picture.load()
+        turned = picture if turn is None else picture.transpose(turn)
+    if several:
+        sentence = f"{name} has several pages or frames: only the first is read."
+        if notify is None:
+            warnings.warn(sentence, ImageNotice, stacklevel=3)
+        else:
+            notify(sentence)
+    return turned
+
+
+def _check_png(file: BinaryIO) -> None:
+    """Pillow decodes PNG pixels without comparing their checksums; only its verify() does."""
+    position = file.tell()
+    file.seek(0)
+    PngImagePlugin.PngImageFile(file).verify()
+    file.seek(position)
+
+
+def _coded_sizes(picture: Image.Image) -> list[tuple[int, int]]:
+    """(width, height) of what a HEIC decodes before it crops, which its own size does not tell."""
+    if not isinstance(picture, HeifImageFile) or picture.fp is None:
+        return []
+    picture.fp.seek(0)
+    boxes = re.findall(rb"ispe\0{4}(.{8})", picture.fp.read(), re.DOTALL)  # image spatial extents, ISO/IEC 23008-12
+    return [struct.unpack(">II", box) for box in boxes]
