@@ -1,4 +1,4 @@
-"""The live camera in a real browser: how many answers a second, and how old is the frame that they are about?
+"""Answers a second of the live camera, and their lag, in a real browser.
 
     python benchmarks/camera.py                 a Markdown table
     python benchmarks/camera.py --write         and into docs/benchmarks.md

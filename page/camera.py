@@ -85,7 +85,7 @@ def build(sides: gr.State, colors: gr.Slider, space: gr.Radio) -> gr.HTML:
 def answer(
     sides: Sides | None, colors: int, space: str, fitted: Fitted | None, event: gr.EventData
 ) -> tuple[dict[str, Any], Fitted | None]:
-    """What both panes draw of a frame {picture, number, view} -> (value of the panes, the palette to go on with).
+    """Answer one frame {picture, number, view} -> (value of the panes, palette to go on with).
 
     Of each pane its name, and the layer to draw over the frame, as a PNG in a data URL.
     """
@@ -102,8 +102,9 @@ def answer(
 
 
 def read_frame(sent: Any) -> np.ndarray:
-    """A frame as it was sent, a JPEG in a data URL -> uint8 (h, w, 3). Raises gr.Error for anything else.
+    """Decode a frame: a JPEG in a data URL -> uint8 (h, w, 3).
 
+    Raises gr.Error for anything else, and for more than FRAME_BYTES or FRAME_PIXELS.
     So small a JPEG is decoded here, in milliseconds; the processes that decode files are not kept from them.
     """
     if not isinstance(sent, str) or not sent.startswith(JPEG) or len(sent) > FRAME_BYTES:
@@ -118,7 +119,10 @@ def read_frame(sent: Any) -> np.ndarray:
 
 
 def fit(frame: np.ndarray, colors: int, space: str, last: Fitted | None) -> Fitted:
-    """The ``last`` palette while it is fresh and has what is asked for, or one of this frame uint8 (h, w, 3)."""
+    """Keep the last palette, or fit one to this frame.
+
+    frame: uint8 (h, w, 3). last: kept while it is fresh, for the same number of colours in the same space.
+    """
     asked, start = (colors, space), time.monotonic()
     if last and last.asked == asked and start < last.until:
         return last
