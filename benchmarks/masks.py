@@ -1,4 +1,4 @@
-"""How many pixels of JPEG colour masks are read right, and whether that reaches a score.
+"""Share of JPEG mask pixels read right, and its effect.
 
     python benchmarks/masks.py --data FOLDER --like JPEG
 

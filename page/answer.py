@@ -259,7 +259,9 @@ def agreement_bar(agreement: float, colors: int | None) -> str:
 
 
 def objects_line(names: Sequence[str], objects: Sequence[Counted] | None, object_name: str, task: str) -> str:
-    """How many objects each network sees, and their median area; nothing where none are counted.
+    """Number and median area of objects, for each network.
+
+    Nothing if none are counted.
 
     object_name: the class. task: in the plural, where it is called by its objects as "nuclei" is.
     """

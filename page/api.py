@@ -145,7 +145,9 @@ def segment_many_pictures(
     left: str | None = None,
     right: str | None = None,
 ) -> tuple[str, list[dict[str, Any]]]:
-    """Segment many pictures with both networks, and score them where a ground truth has the name of a picture.
+    """Segment many pictures with both networks.
+
+    Pictures with a ground truth of the same name are scored.
 
     Args:
         pictures: up to the page's limits

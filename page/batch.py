@@ -124,7 +124,10 @@ def answers_of(run: Run, file: BinaryIO) -> Iterator[Row]:
 
 @contextlib.contextmanager
 def new_archive(run: Run) -> Iterator[tuple[Path, BinaryIO]]:
-    """A ZIP to write, and its path. Gradio deletes what it has handed over; what is left unfinished is deleted here."""
+    """A ZIP to write, and its path.
+
+    Gradio deletes finished files; unfinished ones are deleted here.
+    """
     path = new_file(f"{run.task}-{len(run.pictures)}-pictures.zip")
     try:
         with path.open("wb") as file:
@@ -291,7 +294,10 @@ class Section(NamedTuple):
 
 
 def build(state: State, task: gr.Radio) -> Section:
-    """Draw the section where it is called, inside gr.Blocks. The table's event is ``open`` {row}."""
+    """Draw the section inside gr.Blocks.
+
+    The table's event is ``open`` {row}.
+    """
     private = {"api_visibility": "private"}
     quiet = private | {"show_progress": "hidden"}
     html("batch-title", TITLE)

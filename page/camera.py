@@ -1,4 +1,4 @@
-"""The live camera: both networks on a visitor's webcam, or the picture in k colours.
+"""The live camera: both networks, or k colours, on a webcam.
 
 A frame is an event of its own, not a gr.Image stream: the browser sends the next one when the answer to the last one is
 drawn, so none waits, and visitors take turns frame by frame. Nothing of a frame is kept but its k colours, in the
@@ -51,7 +51,10 @@ VIEW = '<label title="{title}"><input type="radio" name="live-view" value="{name
 
 
 class Fitted(NamedTuple):
-    """The palette of a frame, which serves the next ones too: fitted to each it would take longer, and flicker."""
+    """A palette that serves several frames.
+
+    Fitted to each frame it would take longer, and flicker.
+    """
 
     palette: Palette
     asked: tuple[int, str]  # k and space
@@ -59,7 +62,10 @@ class Fitted(NamedTuple):
 
 
 def build(sides: gr.State, colors: gr.Slider, space: gr.Radio) -> gr.HTML:
-    """Draw the panes where it is called, inside gr.Blocks; any element with data-live switches them."""
+    """Draw the panes inside gr.Blocks.
+
+    Any element with data-live switches them on and off.
+    """
     views = "".join(VIEW.format(name=name, title=escape(title)) for name, title in VIEWS.items())
     live = gr.HTML(
         html_template=PANES.format(panes=2 * PANE, views=views),
@@ -141,7 +147,10 @@ def _overlay(location: str, frame: np.ndarray) -> str:
 
 
 def _layer(label_map: np.ndarray, colors: np.ndarray, opacity: np.ndarray) -> str:
-    """uint8 (h, w), (k, 3) and (k,) -> an indexed PNG in a data URL."""
+    """An indexed PNG in a data URL.
+
+    From labels uint8 (h, w), colours (k, 3) and alphas (k,).
+    """
     picture = Image.fromarray(label_map)
     picture.putpalette(np.column_stack([colors, opacity]).astype(np.uint8).tobytes(), "RGBA")
     content = io.BytesIO()

@@ -33,7 +33,9 @@ _M_ARENA_MAX = -8  # of malloc.h
 
 
 def forget_sessions(blocks: gr.Blocks) -> None:
-    """Delete sessions that hold nothing, and the idlest beyond HELD_BYTES or, of closed pages, beyond CLOSED.
+    """Delete empty sessions, and the idlest beyond the limits.
+
+    HELD_BYTES for all, CLOSED for closed pages.
 
     Every call of an endpoint is a session of its own. To be called on the server's event loop, which makes them.
     """
@@ -51,7 +53,10 @@ def forget_sessions(blocks: gr.Blocks) -> None:
 
 
 def held_bytes(value: Any) -> int:
-    """Bytes of all arrays in plain objects, lists, tuples and dicts; each is counted once."""
+    """Bytes of all arrays in nested objects.
+
+    Each is counted once.
+    """
     waiting, seen, total = [value], {}, 0
     while waiting:
         value = waiting.pop()
@@ -72,7 +77,7 @@ def held_bytes(value: Any) -> int:
 
 
 def delete_files(blocks: gr.Blocks, *, max_bytes: int = CACHE_BYTES, now: float | None = None) -> None:
-    """Delete the page's files of more than an hour ago, and the oldest beyond ``max_bytes``.
+    """Delete files older than an hour, and the oldest beyond ``max_bytes``.
 
     The folder may be shared with other pages, whose files stay, but for uploads that broke off, which nobody can tell
     apart. Gradio's own deletion, every hour, stops for good when a file comes in while it runs.
@@ -109,7 +114,10 @@ def _glibc() -> ctypes.CDLL | None:
 
 @contextlib.asynccontextmanager
 async def lifespan(app: Any) -> AsyncIterator[None]:
-    """Delete every few seconds as long as the page is served: a lifespan for gr.Blocks.launch(app_kwargs=...)."""
+    """Clean up every few seconds while the page is served.
+
+    A lifespan for gr.Blocks.launch(app_kwargs=...).
+    """
 
     libc = _glibc()
     if libc is not None:

@@ -1,4 +1,6 @@
-"""The process behind decoding.py: it decodes pictures, one after the other, and ends with its standard input.
+"""The process behind decoding.py: it decodes pictures in turn.
+
+It ends with its standard input.
 
 Run as a script, with the seconds and bytes that one picture may take.
 """

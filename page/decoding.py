@@ -58,7 +58,10 @@ def close() -> None:
 
 
 class _Job:
-    """One request on its way; the process that works on it, and since when, in seconds of time.monotonic."""
+    """A request in progress, its process and its start time.
+
+    In seconds of time.monotonic.
+    """
 
     def __init__(self, function: str, path: str, options: dict[str, Any]) -> None:
         self.request = (function, path, options)
@@ -66,7 +69,7 @@ class _Job:
         self.started: float | None = None
 
     def run(self) -> Any:
-        """In a thread of the pool: hand the request to the thread's process, and wait for the answer."""
+        """Send the request to this thread's process and wait."""
         self.started = time.monotonic()
         self.process = process = _process()
         try:

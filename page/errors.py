@@ -1,4 +1,4 @@
-"""Expected errors are shown to the visitor in a sentence; unexpected ones are only logged."""
+"""Expected errors are shown to the visitor, others only logged."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ OUR_MISTAKE = "Something went wrong here that should not have: try it again, or 
 
 
 def refusal(sentence: str) -> gr.Error:
-    """An expected error: the visitor reads the sentence, without folders of this machine, and the log stays free."""
+    """An expected error, shown to the visitor and not logged.
+
+    Folders of this machine are left out of the sentence.
+    """
     sentence = _FOLDERS.sub("", sentence)
     begins_with_a_name = "/" in sentence.partition(" ")[0]
     return gr.Error(sentence if begins_with_a_name else sentence[:1].upper() + sentence[1:], print_exception=False)
@@ -49,7 +52,10 @@ def check_files(inputs: Any) -> None:
 
 
 def _paths(inputs: Any) -> Iterator[Any]:
-    """Every "path" in nested lists and dicts; null is no path. Raises for too many values and for unusable text."""
+    """Every "path" in nested lists and dicts.
+
+    null is no path. Raises for too many values and for unusable text.
+    """
     waiting, values = [inputs], 0
     while waiting:
         value = waiting.pop()
@@ -67,7 +73,7 @@ def _paths(inputs: Any) -> Iterator[Any]:
 
 
 class Page(gr.Blocks):
-    """gr.Blocks that checks every file it is sent, and answers in a sentence where Gradio says nothing.
+    """gr.Blocks that checks every file and explains every refusal.
 
     The traceback of an unexpected error goes to the log alone: it names files and lines of this machine.
     """
@@ -96,7 +102,7 @@ class Page(gr.Blocks):
 
 
 def not_found(request: Request, error: Exception) -> JSONResponse:
-    """The answer to a request for an unknown function, or without a field that it needs."""
+    """Answer a request for an unknown function or without fields."""
     return JSONResponse(
         {"error": "This cannot be asked here: /gradio_api/info lists what can, and what each needs."}, 500
     )

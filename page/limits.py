@@ -15,7 +15,7 @@ UPLOAD_BYTES = 1_000_000_000  # of all files of one upload; Gradio bounds the si
 
 
 class BodyLimit:
-    """ASGI middleware that answers 413 to a body that is too large, as soon as it is."""
+    """ASGI middleware that answers 413 to a body too large."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app

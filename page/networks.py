@@ -1,4 +1,4 @@
-"""The page's networks: those it was started with and any on the Hub, loaded once for everybody, and where they run.
+"""The networks of the page: local ones and any on the Hub.
 
 A bundle named by a visitor is a stranger's: it is fetched without anybody's token, its size is known before its
 download begins, Bundle.load checks all of it, and only a few such networks stay loaded.
@@ -107,7 +107,9 @@ def default_names(task: str) -> tuple[str, str]:
 
 
 def choose(task: str, name: str) -> Network:
-    """The task's network of this name: an architecture, or "user/name" or "user/name@revision" on the Hub.
+    """The task's network of this name.
+
+    An architecture, or "user/name" or "user/name@revision" on the Hub.
 
     Raises BundleError, in a sentence, for a name that is neither, and for a bundle that does not fit the task.
     """
@@ -150,7 +152,10 @@ def plain(value: object) -> str:
 
 
 def _fetch(repo_id: str, revision: str | None) -> Path:
-    """Of what visitors name, the bundles that were asked for last stay on the disk, in a folder of their own."""
+    """Fetch a visitor's bundle into a folder of limited size.
+
+    The bundles used longest ago are deleted.
+    """
     cache = visitors_cache()
     try:
         folder = fetch_bundle(repo_id, revision=revision, anonymous=True, max_bytes=HUB_BYTES, cache=cache)
@@ -178,7 +183,10 @@ _load_for_a_while = functools.lru_cache(maxsize=HUB_NETWORKS)(_load)
 
 
 def segmenter(location: str, device: str | None = None) -> Segmenter:
-    """The network at ``location``; those that the page was started with stay loaded, of others the last few."""
+    """The network at ``location``, loaded once.
+
+    Those that the page was started with stay loaded, of others the last few.
+    """
     if any(location in locations.values() for locations in tasks().values()):
         return _load_and_keep(location, device)
     try:
@@ -193,7 +201,9 @@ def segmenter(location: str, device: str | None = None) -> Segmenter:
 
 
 def run(on_gpu: Callable[..., Result], function: Callable[..., Result], *inputs: Any) -> Result:
-    """``on_gpu(*inputs)``, or ``function(*inputs, device="cpu")`` where the GPU has no memory, or no time, left for it.
+    """Run on the GPU, or on the CPU if that fails.
+
+    The GPU may have no memory, or the visitor no time, left for it.
 
     on_gpu: ``spaces.GPU(function)``. On ZeroGPU a visitor's time is limited, and inputs and result travel to
     another process and back.
@@ -223,7 +233,10 @@ on_tile: ContextVar[Callable[[int, int, int], None]] = ContextVar("on_tile", def
 
 
 def segment(locations: Iterable[str], image: np.ndarray, device: str | None = None) -> tuple[Segmentation, ...]:
-    """Each network's answer to uint8 (H, W, 3), timed in a network that has run before; `on_tile` hears of it."""
+    """Segment uint8 (H, W, 3) with each network.
+
+    Timed in a network that has run before; progress goes to `on_tile`.
+    """
     answers = []
     for number, network in enumerate([segmenter(location, device) for location in locations], 1):
         network.warm_up()
@@ -232,7 +245,7 @@ def segment(locations: Iterable[str], image: np.ndarray, device: str | None = No
 
 
 class Answers:
-    """The newest answers to small pictures, by network and content: who has the same picture is not made to wait."""
+    """A cache of answers to small pictures, by network and content."""
 
     def __init__(self) -> None:
         self._known: OrderedDict[tuple[str, tuple[int, ...], bytes], Segmentation] = OrderedDict()
@@ -244,7 +257,10 @@ class Answers:
         image: np.ndarray,
         run: Callable[[tuple[str, ...], np.ndarray], tuple[Segmentation, ...]],
     ) -> tuple[Segmentation, ...]:
-        """The networks' answers to uint8 (H, W, 3); ``run`` gives those that are not known."""
+        """The networks' answers to uint8 (H, W, 3).
+
+        ``run`` computes those that are not cached.
+        """
         if image.shape[0] * image.shape[1] > KNOWN_PIXELS:
             return run(locations, image)
         content = hashlib.sha256(np.ascontiguousarray(image)).digest()

@@ -98,7 +98,10 @@ def build(state: State) -> Section:
 
 @requires_session
 def show(picture: Picture, colors: int, space: str) -> dict[str, Any]:
-    """The slider moved -> the picture in k colours, and its palette. No network runs and no GPU is asked for."""
+    """The picture in k colours, and its palette.
+
+    No network runs, and no GPU is used.
+    """
     ladder = picture.ladder(space)
     palette = ladder[int(colors)]
     label_map, error, shares = picture.live.quantize(palette)

@@ -133,7 +133,10 @@ class Picture:
         return ViewFile(self.view)
 
     def pixels(self) -> np.ndarray:
-        """uint8 (H, W, 3) at full size, from the disk: the slider and the views do without it."""
+        """The picture at full size, uint8 (H, W, 3).
+
+        From the disk: the slider and the views do without it.
+        """
         if self.decoded is None:
             return self.view
         try:
@@ -215,7 +218,10 @@ def known(sides: Sides | None) -> Sides:
 
 
 def read_picture(source: str | Path | None, notify: Callable[[str], Any] = gr.Info) -> np.ndarray:
-    """uint8 (H, W, 3), of at most MAX_PIXELS. Raises gr.Error where it cannot be had."""
+    """Read a picture of at most MAX_PIXELS.
+
+    Returns uint8 (H, W, 3). Raises gr.Error if it cannot be read.
+    """
     if source is None:  # a program's question without one
         raise refusal("There is no picture: give one.")
     try:

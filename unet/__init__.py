@@ -1,4 +1,4 @@
-"""Two U-Nets that differ in how they join their skip connections, a palette, and what trains and runs them."""
+"""Two U-Nets that join their skip connections differently, and colour palettes."""
 
 from .bundle import Bundle, BundleError, Preprocessing
 from .images import ImageError, read_image

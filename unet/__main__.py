@@ -38,11 +38,14 @@ AHEAD = 2  # pictures that are read and written beside the networks
 
 
 class CommandError(ValueError):
-    """A command that cannot be carried out; the message says why and what to do."""
+    """A command that cannot run; the message says why."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status: 0, 1 where a picture was left out or a check failed, 2 for misuse."""
+    """Run one command and return its exit status.
+
+    0, 1 if a picture was left out or a check failed, 2 for misuse.
+    """
     args = _parser().parse_args(arguments)
     try:
         return args.command(args)
@@ -58,7 +61,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def segment(args: argparse.Namespace) -> int:
-    """Segment pictures into a folder, each process its share; what an earlier run finished is kept."""
+    """Segment pictures into a folder, each process its share.
+
+    What an earlier run finished is kept.
+    """
     pictures = _pictures(args.pictures)
     truths, remarks = match_truths(pictures, {path.name: path for path in _files(args.truths)} if args.truths else {})
     state = PartialState()
@@ -128,7 +134,10 @@ def _report(rows: list[Row], networks: Sequence[str], remarks: list[str], folder
 
 
 def _pictures(sources: Sequence[str]) -> dict[str, Path]:
-    """Pictures by the names that the tables call them. Raises CommandError where there are none."""
+    """Pictures by their names in the tables.
+
+    Raises CommandError if there are none.
+    """
     paths = list(dict.fromkeys(path for source in sources for path in _files(source)))
     if not paths:
         raise CommandError(f"{', '.join(sources)}: there are no pictures here")
@@ -137,7 +146,10 @@ def _pictures(sources: Sequence[str]) -> dict[str, Path]:
 
 
 def _files(source: str) -> Iterator[Path]:
-    """The file, or the pictures in a folder, by name. Raises CommandError for a folder that is not there."""
+    """The file, or the pictures in a folder, sorted by name.
+
+    Raises CommandError for a missing folder.
+    """
     path = Path(source)
     if not path.is_dir():
         if not path.suffix:
@@ -164,13 +176,16 @@ def _digest(bundle: Bundle) -> str:
 
 
 def _key(settings: list[object], *paths: Path | None) -> str:
-    """What a record must have been made of to be kept: networks, options, and these files as they are now."""
+    """The state that a finished record is valid for.
+
+    Networks, options, and these files as they are now.
+    """
     stats = [(path.stat().st_size, path.stat().st_mtime_ns) for path in paths if path and path.exists()]
     return hashlib.sha256(json.dumps([settings, stats]).encode()).hexdigest()
 
 
 def _record(archive: FolderArchive, name: str, file: str, key: str) -> Row | None:
-    """The row of a picture that was finished under the same key, by this run or an earlier one."""
+    """The row of a picture that is finished under the same key."""
     try:
         record = json.loads((archive.folder / "records" / f"{file}.json").read_bytes())
     except (FileNotFoundError, ValueError):

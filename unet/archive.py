@@ -1,4 +1,7 @@
-"""Where the files of many pictures go: a ZIP or a folder, under names that every system can store."""
+"""A ZIP or a folder for the files of many pictures.
+
+File names are such that every system can store them.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +48,9 @@ def write_text(archive: Archive, name: str, text: str) -> None:
 
 
 def match_truths(pictures: Iterable[str], truths: Mapping[str, Source]) -> tuple[dict[str, Source], list[str]]:
-    """Ground truths by file name -> those of these pictures, by the picture's name, and sentences about the others.
+    """Match ground truths to pictures by name.
+
+    Returns those of these pictures, by the picture's name, and sentences about the others.
 
     A ground truth belongs to the picture of the same name; ending and capitals may differ.
     """
@@ -79,12 +84,18 @@ def _stem(name: str) -> str:
 
 
 def _key(name: str) -> str:
-    """What names have in common that mean one picture, whatever system wrote them: macOS spells é as two characters."""
+    """A name normalised across systems.
+
+    macOS spells é as two characters.
+    """
     return unicodedata.normalize("NFC", _stem(name)).casefold()
 
 
 def _file_name(name: str, taken: set[str]) -> str:
-    """A file name, without ending, that every system can store; not one that is taken, whose number it gets."""
+    """A file name, without ending, that every system can store.
+
+    A name that is taken gets a number.
+    """
     text = unicodedata.normalize("NFC", _stem(name))
     plain = "".join(c if c.isprintable() and c not in _NOT_IN_NAMES else "_" for c in text)
     plain = plain.encode()[:_NAME_BYTES].decode(errors="ignore").strip(" .") or "picture"

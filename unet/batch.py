@@ -1,4 +1,6 @@
-"""Segment many pictures: a row of numbers a picture, and files with all label maps, masks, overlays and objects.
+"""Segment many pictures into a table and files.
+
+A row of numbers for each picture; label maps, masks, overlays and objects as files.
 
     with open("answers.zip", "wb") as file:
         for row in segment_many(pictures, ask, ("residual-add", "crop-concat"), file):
@@ -79,7 +81,10 @@ def segment_many(
 
 @dataclass
 class Work:
-    """How pictures become rows and files. classes: (names, palette) of the networks, once a picture was answered."""
+    """How pictures become rows and files.
+
+    classes: (names, palette) of the networks, once a picture was segmented.
+    """
 
     ask: Ask
     networks: Sequence[str]
@@ -92,7 +97,10 @@ class Work:
     classes: tuple[tuple[str, ...], np.ndarray] | None = None
 
     def rows(self, pictures: Iterable[tuple[str, Source, str]]) -> Iterator[Row]:
-        """(name, source, file name) -> a row each, in order; ``ahead`` are read and written beside the networks."""
+        """Segment pictures in order, a row each.
+
+        pictures: (name, source, file name); ``ahead`` of them are read and written beside the networks.
+        """
         return _beside(self._finish, self._answered(pictures), self.ahead)
 
     def _answered(self, pictures: Iterable[tuple[str, Source, str]]) -> Iterator[tuple[Any, ...]]:
@@ -157,7 +165,7 @@ class Work:
 
 
 def _beside(function: Callable[[Item], Result], items: Iterable[Item], ahead: int) -> Iterator[Result]:
-    """``map`` in a thread of its own, up to ``ahead`` results ahead of the caller."""
+    """``map`` in its own thread, ``ahead`` results ahead of the caller."""
     if not ahead:  # in the caller's context
         yield from map(function, items)
         return

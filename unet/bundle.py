@@ -1,4 +1,4 @@
-"""A bundle: one folder with everything needed to load a trained network and run it again.
+"""A bundle: one folder with all that a trained network needs.
 
 ``config.json`` (architecture, classes, palette, preprocessing, training record, scores) and ``model.safetensors``
 (float16). Reading checks everything before a weight is used: a bundle is data from a stranger.
@@ -44,7 +44,9 @@ class BundleError(ValueError):
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What happens to a picture before the network sees it, in training and in prediction alike.
+    """What happens to a picture before the network sees it.
+
+    The same in training and in prediction.
 
     mean, std: of each channel over the training pictures, in 0..255.
     working_pixels: pictures are resized to about this many pixels, keeping their shape, because a small network
@@ -66,20 +68,29 @@ class Preprocessing:
             raise ValueError(f"working_pixels must be a whole number from 1 to {MAX_PIXELS:,}, or None, got {pixels!r}")
 
     def working_size(self, size: tuple[int, int], *, scale: float = 1.0) -> tuple[int, int]:
-        """(h, w) at which the network sees a picture of ``size`` (h, w), times ``scale`` a side."""
+        """The size at which the network sees a picture.
+
+        (h, w) for a picture of ``size`` (h, w), times ``scale`` a side.
+        """
         if self.working_pixels is not None:
             scale *= (self.working_pixels / (size[0] * size[1])) ** 0.5
         return tuple(max(1, round(n * scale)) for n in size)
 
     def resize(self, image: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
-        """uint8 (H, W, 3) -> uint8 (h, w, 3) at ``size``, else the working size; anti-aliased bilinear (Pillow)."""
+        """Resize uint8 (H, W, 3) to ``size``, else to the working size.
+
+        Anti-aliased bilinear (Pillow).
+        """
         h, w = size or self.working_size(image.shape[:2])
         if (h, w) == image.shape[:2]:
             return image
         return np.asarray(Image.fromarray(image).resize((w, h), Image.Resampling.BILINEAR))
 
     def normalise(self, images: Tensor) -> Tensor:
-        """(N, 3, H, W) in 0..255, any dtype -> float32, zero mean and unit deviation over the training pictures."""
+        """Normalise (N, 3, H, W) in 0..255 to float32.
+
+        Zero mean and unit deviation over the training pictures.
+        """
         mean = torch.tensor(self.mean, device=images.device).view(1, 3, 1, 1)
         std = torch.tensor(self.std, device=images.device).view(1, 3, 1, 1)
         return (images.float() - mean) / std
@@ -123,7 +134,7 @@ class Bundle:
             raise ValueError(f"two classes have one name: {', '.join(self.class_names)}")
 
     def plain_scores(self) -> dict[str, dict[str, Any]]:
-        """Of ``scores``, those of whole splits, measured as anybody would: at one look a picture, at its own size."""
+        """Scores of whole splits without test-time augmentation."""
         return {
             split: scores
             for split, scores in self.scores.items()

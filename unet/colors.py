@@ -57,7 +57,7 @@ def histogram(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def cells(
     codes: np.ndarray, counts: np.ndarray, sizes: Sequence[tuple[int, int]]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Put colours into cells of so many bits a channel, as few bits as needed.
+    """Put colours into cells of few bits a channel.
 
     Returns the mean colour of each cell, float (n, 3), its number of pixels, float (n,), and the cell of each colour.
     """
@@ -77,7 +77,10 @@ def srgb_to_linear(values: np.ndarray) -> np.ndarray:
 
 
 def to_space(colors: np.ndarray, space: str) -> np.ndarray:
-    """RGB 0..255 (n, 3) -> coordinates whose squared distance counts, float (n, 3), all within -128..128."""
+    """RGB 0..255 (n, 3) to coordinates of the colour space.
+
+    float (n, 3), within -128..128.
+    """
     if space == "rgb":
         return np.asarray(colors, np.float32) - 128
     linear = srgb_to_linear(np.asarray(colors, np.float32) / 255)

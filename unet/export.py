@@ -29,7 +29,10 @@ _AXES = {0: "height", 1: "width"}
 
 
 def export(bundle: Bundle, path: str | Path) -> Path:
-    """Write the bundle as an ONNX file; returns the path. Raises OSError where the disk refuses it."""
+    """Write the bundle as an ONNX file; returns the path.
+
+    Raises OSError if it cannot be written.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
@@ -38,7 +41,10 @@ def export(bundle: Bundle, path: str | Path) -> Path:
 
 
 def to_onnx(bundle: Bundle) -> bytes:
-    """The content of an ONNX file; weights are float16, as in the bundle, and cast in the graph."""
+    """The content of an ONNX file.
+
+    Weights are float16, as in the bundle, and cast in the graph.
+    """
     import onnx  # only for those who export
 
     file = io.BytesIO()
@@ -65,7 +71,7 @@ def to_onnx(bundle: Bundle) -> bytes:
 
 
 def equal_labels(path: str | Path, bundle: Bundle, images: Iterable[np.ndarray]) -> float:
-    """The share of pixels to which the file and Segmenter in float32 give one class.
+    """Share of pixels equal to those of Segmenter in float32.
 
     images: uint8 (H, W, 3). Raises ModuleNotFoundError without onnxruntime.
     """
@@ -110,7 +116,10 @@ class _Exported(nn.Module):
             delattr(layer, name)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """uint8 (H, W, 3) -> label map uint8 (H, W) and confidence float32 (H, W)."""
+        """Segment uint8 (H, W, 3).
+
+        Returns label map uint8 (H, W) and confidence float32 (H, W).
+        """
         # Slicing the shape of all three axes would confuse ONNX Runtime's shape inference.
         size = torch._shape_as_tensor(image[..., 0])
         x, working = image.permute(2, 0, 1), size

@@ -95,7 +95,10 @@ _SAMPLE_FORMAT, _DNG_VERSION = 339, 50706
 
 
 class ImageError(ValueError):
-    """A picture that cannot be read. The message is one sentence: which file, what is wrong, what to do."""
+    """A picture that cannot be read.
+
+    The message is one sentence: which file, what is wrong, what to do.
+    """
 
 
 class ImageNotice(UserWarning):
@@ -106,7 +109,7 @@ class ImageNotice(UserWarning):
 
 
 def name_of(source: Source) -> str:
-    """How errors call the source: a file by its own name, its folders are nobody's business on a public page."""
+    """Name used in errors: base name only, so paths do not leak."""
     if isinstance(source, Image.Image):
         path = getattr(source, "filename", "")
     else:
@@ -120,7 +123,7 @@ def name_of(source: Source) -> str:
 
 @contextmanager
 def open_picture(source: Source, name: str) -> Iterator[Image.Image]:
-    """The source as a Pillow image whose header is read and whose pixels are not."""
+    """Open the source as a Pillow image, without decoding its pixels."""
     if isinstance(source, Image.Image):
         _check_not_empty(source.size, name)
         yield source
@@ -147,7 +150,10 @@ def _check_structure(kind: str, file: BinaryIO, name: str) -> None:
 
 
 def _unreadable_tiff(picture: Image.Image) -> str:
-    """What is wrong with a TIFF that Pillow reads as something else, and what to do; "" if nothing."""
+    """What Pillow would misread in a TIFF, and what to do.
+
+    "" if nothing.
+    """
     tags = picture.tag_v2
     bits, sample_format = (np.max(tags.get(tag, 1)) for tag in (_BITS_PER_SAMPLE, _SAMPLE_FORMAT))
     if _DNG_VERSION in tags or int(tags.get(_SUBFILE_TYPE, 0)) & 1:  # bit 0: a smaller copy of another page
@@ -164,7 +170,10 @@ def _unreadable_tiff(picture: Image.Image) -> str:
 
 
 def is_white_zero(picture: Image.Image) -> bool:
-    """Whether the smallest value of a TIFF is white. Pillow turns the values of up to 8 bits, not deeper ones."""
+    """Whether the smallest value of a TIFF is white.
+
+    Pillow inverts values of up to 8 bits, not deeper ones.
+    """
     return getattr(picture, "tag_v2", {}).get(_PHOTOMETRIC) == 0
 
 
@@ -183,7 +192,10 @@ def _kind_and_reader(head: bytes, name: str) -> tuple[str, Callable[[BinaryIO], 
 
 
 def _file(source: Any, name: str) -> AbstractContextManager[BinaryIO]:
-    """The source as a seekable binary file; only what is opened here is closed on leaving."""
+    """The source as a seekable binary file.
+
+    Only what is opened here is closed on leaving.
+    """
     if isinstance(source, (bytes, bytearray, memoryview)):
         return io.BytesIO(source)
     if isinstance(source, (str, os.PathLike)):
@@ -240,7 +252,7 @@ def orientation(picture: Image.Image) -> int:
 
 
 def sample_scale(picture: Image.Image) -> int:
-    """Pillow spreads grey samples of 2 and 4 bits over 0..255; divided by this they are as in the file."""
+    """The factor by which Pillow spreads grey samples of few bits."""
     args = picture.tile[0][3] if getattr(picture, "tile", None) else ""
     raw_mode = args if isinstance(args, str) else args[0] if args else ""
     return {"L;2": 85, "L;2I": 85, "L;4": 17, "L;4I": 17}.get(raw_mode, 1)
@@ -292,7 +304,10 @@ def _check_png(file: BinaryIO) -> None:
 
 
 def _coded_sizes(picture: Image.Image) -> list[tuple[int, int]]:
-    """(width, height) of what a HEIC decodes before it crops, which its own size does not tell."""
+    """The size that a HEIC decodes before it crops.
+
+    (width, height); its own size does not tell it.
+    """
     if not isinstance(picture, HeifImageFile) or picture.fp is None:
         return []
     picture.fp.seek(0)

@@ -25,7 +25,10 @@ from .palette import Palette
 
 
 class TruthError(ValueError):
-    """A ground truth for other classes. The message says what it holds and what to do."""
+    """A ground truth for other classes.
+
+    The message says what it holds and what to do.
+    """
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,7 @@ def read_truth(
 
 
 def _is_white_first(numbers: np.ndarray, colors: np.ndarray) -> bool:
-    """Whether a file is a black and white mask that numbers white before black, as a palette may."""
+    """Whether a palette mask numbers white before black."""
     white, black = (colors == 255).all(axis=2), (colors == 0).all(axis=2)
     return bool((white | black).all()) and numbers[white].max(initial=0) < numbers[black].min(initial=1)
 

@@ -1,4 +1,4 @@
-"""Any picture a person has becomes uint8 RGB, or one clear sentence about why not.
+"""Read any picture file as uint8 RGB, or say why not.
 
     read_image(source)        a photo          -> uint8 (H, W, 3), RGB
     read_annotation(source)   its ground truth -> uint8 (H, W) class indices, or uint8 (H, W, 3) colours
@@ -87,7 +87,7 @@ def read_annotation(
     max_pixels: int | None = MAX_PIXELS,
     notify: Callable[[str], object] | None = None,
 ) -> np.ndarray:
-    """Read a ground truth: class indices where the file holds indices, colours where it holds colours.
+    """Read a ground truth as class indices or as colours.
 
     Grey files of 1 to 16 bits give their sample values (a 1-bit mask gives 0 and 1, a 4-bit one 0 to 15). Palette
     files give their indices, as Pascal VOC's do; `read_image` gives their colours. A grey JPEG cannot hold indices: it
@@ -186,7 +186,9 @@ def save_png(
 
 
 def indexed_picture(label_map: np.ndarray, palette: np.ndarray) -> Image.Image:
-    """A label map, uint8 (H, W), as a Pillow image in the colours of a palette, uint8 (k, 3).
+    """A label map as a Pillow palette image.
+
+    label_map: uint8 (H, W). colors: uint8 (k, 3).
 
     Labels beyond the palette, such as IGNORE_INDEX, are black.
     """
@@ -199,7 +201,7 @@ def indexed_picture(label_map: np.ndarray, palette: np.ndarray) -> Image.Image:
 
 
 def as_rgb(image: np.ndarray | Image.Image) -> np.ndarray:
-    """Check that something is an RGB picture: uint8 (H, W, 3), or a Pillow image in mode RGB.
+    """Check for uint8 (H, W, 3), or a Pillow image in RGB.
 
     Returns uint8 (H, W, 3), contiguous. Raises ValueError for anything else.
     """
@@ -221,7 +223,7 @@ def hex_code(color: Sequence[int] | np.ndarray) -> str:
 
 
 def _picture_to_rgb(picture: Image.Image) -> np.ndarray:
-    """Strip by strip, so that no conversion needs a second copy of a large picture."""
+    """Convert in strips, so that no full second copy is needed."""
     width, height = picture.size
     step = max(1, _STRIP_PIXELS // width)
     strips = [(top, min(top + step, height)) for top in range(0, height, step)]
@@ -258,7 +260,7 @@ def _array_to_rgb(array: np.ndarray) -> np.ndarray:
 
 
 def _checked_array(array: np.ndarray, name: str) -> np.ndarray:
-    """The array with its shape and dtype known to be a picture's, (H, W, 1) as (H, W)."""
+    """Check that an array is a picture's; (H, W, 1) becomes (H, W)."""
     if array.dtype.kind not in "buif":
         raise ImageError(f"{name} is an array of {array.dtype}: give uint8, or another real number type.")
     if not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3, 4))) or array.size == 0:
@@ -301,7 +303,10 @@ def _over_white(pixels: np.ndarray) -> np.ndarray:
 
 
 def _without_alpha(pixels: np.ndarray) -> np.ndarray:
-    """uint8 (H, W, n + 1), alpha last -> (H, W, n), with 0 where it is invisible."""
+    """Set invisible pixels to 0 and drop the alpha channel.
+
+    uint8 (H, W, n + 1), alpha last -> (H, W, n).
+    """
     return np.where(pixels[..., -1:] > 0, pixels[..., :-1], np.uint8(0))
 
 

@@ -116,7 +116,9 @@ def encode_mask(mask: np.ndarray, palette: Palette, *, ambiguous: str = "nearest
 
 
 def strange_colors(mask: np.ndarray, palette: Palette) -> np.ndarray:
-    """The colours of a mask that are in no palette: uint8 (n, 3), largest area first.
+    """Colours of a mask that are in no palette.
+
+    uint8 (n, 3), largest area first.
 
     In an exact mask, every colour farther than SAME_COLOR from all of the palette's. In one with compressed or blended
     edges, those farther than OTHER_COLOR that fill areas of 5x5 pixels, together more than a thousandth of the mask: at
@@ -156,19 +158,28 @@ def _are_exact(distinct: int, filling: int) -> bool:
 
 
 def _distance(mask: np.ndarray, palette: Palette, label_map: np.ndarray) -> np.ndarray:
-    """How far every pixel's colour is from its class's, in RGB levels: float32 (H, W)."""
+    """Distance of every pixel's colour from its class's.
+
+    float32 (H, W), in RGB levels.
+    """
     return np.linalg.norm(np.subtract(mask, palette.colors[label_map], dtype=np.float32), axis=2)
 
 
 def _spread(mask: np.ndarray, radius: int) -> np.ndarray:
-    """Range of the levels around each pixel, in the channel where it is largest: float32 (H, W)."""
+    """Range of levels around each pixel.
+
+    float32 (H, W), of the channel where it is largest.
+    """
     x = torch.tensor(mask).permute(2, 0, 1).float()
     highest, lowest = (sign * F.max_pool2d(sign * x, 2 * radius + 1, stride=1, padding=radius) for sign in (1, -1))
     return (highest - lowest).amax(0).numpy()
 
 
 def _modes(colors: np.ndarray, counts: np.ndarray, radius: float) -> tuple[np.ndarray, np.ndarray]:
-    """The most frequent colour with all within radius, then the most frequent of the rest: means and sizes, by size."""
+    """Group colours around the most frequent ones.
+
+    All within radius of the most frequent, then of the most frequent of the rest. Returns means and sizes, by size.
+    """
     left = counts.copy()
     means, sizes = [], []
     while left.any() and len(means) < 400:
@@ -181,7 +192,9 @@ def _modes(colors: np.ndarray, counts: np.ndarray, radius: float) -> tuple[np.nd
 
 
 def _explain_edges(mask: np.ndarray, colors: np.ndarray, label_map: np.ndarray, edge: np.ndarray) -> np.ndarray:
-    """Improve the labels of the edge pixels (flat indices) in place; returns where two classes do about equally well.
+    """Improve the labels of edge pixels in place.
+
+    edge: flat indices. Returns where two classes fit about equally well.
 
     Minimises, by coordinate descent (iterated conditional modes, Besag 1986), the squared error of luma, plus half of
     that of chroma as 4:2:0 subsampling blurs it, minus 200 for every equal neighbour: weights that did best on masks
@@ -215,7 +228,10 @@ def _explain_edges(mask: np.ndarray, colors: np.ndarray, label_map: np.ndarray, 
 
 
 def _subsampled(chroma: np.ndarray) -> np.ndarray:
-    """(H, W, 2) as a JPEG decoder returns it: the means of 2x2 pixels, then interpolated 3 : 1 between neighbours."""
+    """Blur chroma (H, W, 2) as JPEG's 4:2:0 does.
+
+    Means of 2x2 pixels, interpolated 3 : 1 between neighbours.
+    """
     for axis in (0, 1):
         chroma = np.swapaxes(chroma, 0, axis)
         length = len(chroma)

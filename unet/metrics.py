@@ -1,4 +1,4 @@
-"""Counts over a whole split, scored once: IoU, mIoU, Dice, pixel accuracy; and how well boundaries agree."""
+"""Score whole splits: IoU, Dice, pixel accuracy, boundary F1."""
 
 from __future__ import annotations
 
@@ -44,21 +44,33 @@ class ConfusionMatrix:
         return both
 
     def iou(self) -> np.ndarray:
-        """float64 (C,): intersection over union of each class; NaN for one in neither truth nor prediction."""
+        """Intersection over union of each class, float64 (C,).
+
+        NaN for a class in neither truth nor prediction.
+        """
         hits, truth, prediction = self._totals()
         return _ratio(hits, truth + prediction - hits)
 
     def dice(self) -> np.ndarray:
-        """float64 (C,): 2 |A and B| / (|A| + |B|) of each class; NaN for one in neither truth nor prediction."""
+        """Dice of each class, float64 (C,).
+
+        2 |A and B| / (|A| + |B|); NaN for a class in neither truth nor prediction.
+        """
         hits, truth, prediction = self._totals()
         return _ratio(2 * hits, truth + prediction)
 
     def miou(self) -> float:
-        """Mean IoU over the classes that occur in truth or prediction; NaN if nothing was counted."""
+        """Mean IoU over the classes in truth or prediction.
+
+        NaN if nothing was counted.
+        """
         return _mean(self.iou())
 
     def mean_dice(self) -> float:
-        """Mean Dice over the classes that occur in truth or prediction; NaN if nothing was counted."""
+        """Mean Dice over the classes in truth or prediction.
+
+        NaN if nothing was counted.
+        """
         return _mean(self.dice())
 
     def pixel_accuracy(self) -> float:
@@ -70,7 +82,9 @@ class ConfusionMatrix:
 
 
 def boundary_score(truth: np.ndarray, prediction: np.ndarray, *, tolerance: int = 2) -> float:
-    """Boundary F1 (Csurka et al. 2013): do the two label maps (H, W) change class in the same places?
+    """Boundary F1 of two label maps (H, W).
+
+    Do they change class in the same places? (Csurka et al. 2013)
 
     tolerance: pixels (chessboard distance) that a boundary may be off. Precision is the share of the prediction's
     boundary near one of the truth's, recall the reverse; the score is their harmonic mean, 1 where neither has any.
@@ -88,12 +102,18 @@ def boundary_score(truth: np.ndarray, prediction: np.ndarray, *, tolerance: int 
 
 
 def boundary_tolerance(size: tuple[int, int]) -> int:
-    """How many pixels a boundary may be off at ``size`` (h, w): 0.75 % of the diagonal (Csurka et al. 2013)."""
+    """Boundary tolerance in pixels at ``size`` (h, w).
+
+    0.75 % of the diagonal (Csurka et al. 2013).
+    """
     return max(1, round(0.0075 * (size[0] ** 2 + size[1] ** 2) ** 0.5))
 
 
 def _boundary(labels: np.ndarray, void: np.ndarray) -> np.ndarray:
-    """bool (H, W): pixels whose right or lower neighbour has another class, neither being void."""
+    """bool (H, W): pixels on a boundary between two classes.
+
+    The right or lower neighbour has another class, neither being void.
+    """
     edge = np.zeros(labels.shape, bool)
     edge[:, :-1] |= (labels[:, :-1] != labels[:, 1:]) & ~void[:, :-1] & ~void[:, 1:]
     edge[:-1] |= (labels[:-1] != labels[1:]) & ~void[:-1] & ~void[1:]

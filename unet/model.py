@@ -93,18 +93,24 @@ class UNetConfig:
 
     @property
     def stride(self) -> int:
-        """Input pixels to one bottleneck pixel: the step between valid sizes, and between exact tiles."""
+        """Input pixels to one bottleneck pixel.
+
+        The step between valid sizes, and between exact tiles.
+        """
         return 2 ** (len(self.widths) - 1)
 
     @property
     def margin(self) -> int:
-        """Pixels of input lost on each side of the output: 0 when padded, 92 for the paper's network."""
+        """Input pixels lost on each side of the output.
+
+        0 when padded, 92 for the paper's network.
+        """
         size = self._smallest_length()
         return (size - self._output_length(size)) // 2
 
     @property
     def receptive_radius(self) -> int:
-        """The furthest that any output pixel looks in any direction, in pixels of the input.
+        """Receptive radius of an output pixel, in input pixels.
 
         Follows the interval that one output pixel depends on backwards through the deepest path: a 3x3 convolution
         widens it by one on each side, an up-convolution halves it, a pooling doubles it.
@@ -142,7 +148,9 @@ class UNetConfig:
         return tuple(lengths)
 
     def level_shapes(self, size: tuple[int, int]) -> tuple[LevelShapes, ...]:
-        """Feature maps at every level for an input of ``size`` (h, w), full resolution first, the bottleneck last.
+        """Shapes of the feature maps at every level.
+
+        For an input of ``size`` (h, w), full resolution first, the bottleneck last.
 
         Raises ValueError for a size that does not fit the network, as `output_size` does.
         """
@@ -180,7 +188,10 @@ class UNetConfig:
                 raise ValueError(f"there is no skip at level {level}; this network has its skips {having}")
 
     def _output_length(self, length: int) -> int | None:
-        """Length of the output for an input of ``length`` pixels, None where a pooling or a block does not fit."""
+        """Output length for an input of ``length`` pixels.
+
+        None if a pooling or a block does not fit.
+        """
         lost = 0 if self.padded else 2 * self.convolutions
         levels = len(self.widths)
         for level in range(levels):
@@ -202,7 +213,10 @@ class UNetConfig:
         return length
 
     def _nearest_lengths(self, length: int) -> tuple[int, int]:
-        """The valid lengths at or below ``length`` and at or above it; the smallest, twice, where none is below."""
+        """The valid lengths around ``length``.
+
+        At or below it, and at or above it; the smallest, twice, if none is below.
+        """
         smallest = self._smallest_length()
         below = smallest + max(0, length - smallest) // self.stride * self.stride
         return below, below if below >= length else below + self.stride
@@ -250,7 +264,7 @@ class ConvBlock(nn.Sequential):
 
 
 class Join(NamedTuple):
-    """What met at the join of one level, and what came of it, in one run of the network.
+    """The feature maps at the join of one level.
 
     level: 0 is full resolution. encoder: (N, C, h, w), what the skip carried, before cropping. decoder: (N, C, h', w').
     joined: (N, C or 2C, h', w').
@@ -263,7 +277,10 @@ class Join(NamedTuple):
 
 
 class Up(nn.Module):
-    """A 2x2 up-convolution and a block, with the encoder's feature map joined before or after that block."""
+    """A 2x2 up-convolution, a block, and the join.
+
+    The encoder's feature map is joined before or after the block.
+    """
 
     def __init__(self, in_channels: int, out_channels: int, config: UNetConfig, dropout: float) -> None:
         super().__init__()
@@ -276,7 +293,10 @@ class Up(nn.Module):
         self.block = ConvBlock(block_channels, out_channels, config, dropout)
 
     def forward(self, x: Tensor, skip_connection: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns what the level hands on, the decoder's feature map at the join, and the joined one."""
+        """Decode one level.
+
+        Returns the level's output, the decoder's feature map at the join, and the joined one.
+        """
         x = self.up(x)
         if self.join == "after_block":
             x = self.block(x)
@@ -284,13 +304,16 @@ class Up(nn.Module):
         return self.block(joined) if self.join == "before_block" else joined, x, joined
 
     def merge(self, x: Tensor, skip_connection: Tensor) -> Tensor:
-        """Crop the encoder's feature map to the middle (h, w) of x, then concatenate or add it."""
+        """Crop the encoder's feature map to x, then join it."""
         skip_connection = center_crop(skip_connection, x.shape[-2:])
         return torch.cat([skip_connection, x], dim=1) if self.skip == "concat" else skip_connection + x
 
 
 class UNet(nn.Module, PyTorchModelHubMixin, library_name="unet", tags=["u-net", "image-segmentation"], license="mit"):
-    """The network of a :class:`UNetConfig`; (N, in_channels, H, W) -> logits (N, num_outputs, H', W')."""
+    """The network of a :class:`UNetConfig`.
+
+    (N, in_channels, H, W) -> logits (N, num_outputs, H', W').
+    """
 
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
@@ -341,7 +364,9 @@ class UNet(nn.Module, PyTorchModelHubMixin, library_name="unet", tags=["u-net", 
         return self.head(x)
 
     def fold_batch_norm(self) -> "UNet":
-        """A copy in eval mode with each "before_relu" BatchNorm folded into the convolution before it.
+        """A copy with every BatchNorm folded into its convolution.
+
+        In eval mode; for batch_norm="before_relu".
 
         Same logits, no BatchNorm: a crop-concat network trained with BatchNorm becomes the paper's, parameter for
         parameter. Raises ValueError for "after_relu", where a ReLU stands between the two.
@@ -362,7 +387,7 @@ class UNet(nn.Module, PyTorchModelHubMixin, library_name="unet", tags=["u-net", 
 
 
 def center_crop(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """The middle (h, w) = ``size`` of x (..., H, W), a tensor or an array."""
+    """The middle (h, w) = ``size`` of x (..., H, W)."""
     h, w = size
     top, left = (x.shape[-2] - h) // 2, (x.shape[-1] - w) // 2
     return x[..., top : top + h, left : left + w]
@@ -374,7 +399,10 @@ def count_parameters(net: nn.Module) -> int:
 
 
 def _initialise(layer: nn.Module) -> None:
-    """Gaussian weights of standard deviation sqrt(2 / fan-in), as the paper's section 3 (He et al. 2015)."""
+    """Gaussian weights of standard deviation sqrt(2 / fan-in).
+
+    As in the paper's section 3 (He et al. 2015).
+    """
     if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
         nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
         nn.init.zeros_(layer.bias)

@@ -1,4 +1,4 @@
-"""Find single objects in a label map and write them as COCO, LabelMe and GeoJSON.
+"""Find objects in a label map; write COCO, LabelMe, GeoJSON.
 
     objects = find_objects(segmenter(image), split=True)
     len(objects), objects[0].area, geojson(objects)
@@ -87,7 +87,10 @@ def find_objects(
 
 
 class Counted(NamedTuple):
-    """The objects of one class. areas: int64 (n,), pixels. centroids: float64 (n, 2), (x, y)."""
+    """The objects of one class.
+
+    areas: int64 (n,), pixels. centroids: float64 (n, 2), (x, y).
+    """
 
     areas: np.ndarray
     centroids: np.ndarray
@@ -104,7 +107,10 @@ class Counted(NamedTuple):
 
 
 def count_objects(label_map: np.ndarray, class_names: Sequence[str]) -> Counted | None:
-    """Count the objects of a task of two classes, uint8 (H, W); None for tasks of several."""
+    """Count the objects of a task of two classes.
+
+    label_map: uint8 (H, W). None for tasks of several classes.
+    """
     if len(class_names) != 2:
         return None
     numbers, count = ndimage.label(label_map == 1)
@@ -116,7 +122,9 @@ def count_objects(label_map: np.ndarray, class_names: Sequence[str]) -> Counted 
 
 
 def _split(mask: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-    """Components int32 (H, W) -> parted so that each has one centre; a pixel goes to its component's nearest one.
+    """Split components so that each has one centre.
+
+    int32 (H, W); a pixel goes to the nearest centre of its component.
 
     Centres are peaks of the smoothed distance to the background, deepest first; one that is within APART times the
     depth of a deeper one of its component is no centre of its own.
@@ -193,7 +201,10 @@ def measurements(found: Object) -> dict[str, Any]:
 
 
 def labelme(objects: Sequence[Object], picture: str, size: tuple[int, int]) -> dict[str, Any]:
-    """A LabelMe file for ``picture``, of ``size`` (h, w): polygons, and a mask for an object of holes or pieces."""
+    """A LabelMe file for ``picture`` of ``size`` (h, w).
+
+    Polygons, and a mask for an object with holes or several pieces.
+    """
     shapes = []
     for found in objects:
         pieces, (left, top, width, height) = list(outlines(found)), found.box
@@ -212,7 +223,10 @@ def labelme(objects: Sequence[Object], picture: str, size: tuple[int, int]) -> d
 
 
 def coco_annotation(found: Object, size: tuple[int, int]) -> dict[str, Any]:
-    """An object as COCO has it, without ids: a polygon, and run lengths for an object of holes or pieces."""
+    """An object as a COCO annotation, without ids.
+
+    A polygon, or run lengths for an object with holes or several pieces.
+    """
     pieces = list(outlines(found))
     if len(pieces) == len(pieces[0]) == 1:
         segmentation: Any = [pieces[0][0][:-1].round(2).reshape(-1).tolist()]

@@ -139,7 +139,10 @@ class Palette:
     # Files ---------------------------------------------------------------------------------------------------------
 
     def palette_png(self, image: np.ndarray) -> bytes:
-        """The picture (uint8 (H, W, 3)) in this palette's colours, as the bytes of an indexed PNG."""
+        """The picture in this palette's colours, as an indexed PNG.
+
+        image: uint8 (H, W, 3). Returns the file's bytes.
+        """
         file = io.BytesIO()
         indexed_picture(self.encode(image), self.colors).save(file, "PNG")
         return file.getvalue()
@@ -151,7 +154,10 @@ class Palette:
         return "\n".join(["GIMP Palette", f"Name: {title}", "Columns: 8", "#", *lines, ""])
 
     def to_ase(self) -> bytes:
-        """An Adobe Swatch Exchange file (.ase): version 1.0, one global RGB colour a block, all big-endian."""
+        """An Adobe Swatch Exchange file (.ase).
+
+        Version 1.0, one global RGB colour a block, big-endian.
+        """
         blocks = []
         for color, name in zip(self.colors, self._labels(), strict=True):
             text = (name + "\0").encode("utf-16-be")
@@ -214,7 +220,10 @@ class PaletteLadder:
         self._lock = threading.Lock()  # two requests may climb at once
 
     def __getitem__(self, k: int) -> Palette:
-        """The palette of k colours, 1 <= k <= max_colors, or of all the picture's colours where it has fewer."""
+        """The palette of k colours, or of all if there are fewer.
+
+        1 <= k <= max_colors.
+        """
         if not 1 <= k <= self.max_colors:
             raise ValueError(f"this ladder has palettes of 1 to {self.max_colors} colours, got k = {k}")
         with self._lock:
@@ -233,7 +242,10 @@ class PaletteLadder:
         return Palette(_in_order_of(self._palettes[-1].colors if self._palettes else None, colors), space=self.space)
 
     def _refined(self, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """Colours, uint8 (k, 3), and the cluster of every cell: the best of a few runs of k-means."""
+        """The best of a few runs of k-means.
+
+        Returns colours, uint8 (k, 3), and the cluster of every cell.
+        """
         from sklearn.cluster import KMeans  # takes 1 to 2 s, and only fitting needs it
 
         starts = list(_splits(self._points, self._weights, self._clusters, k - 1))
@@ -257,7 +269,10 @@ class PaletteLadder:
         return ((self._points - centers[labels]) ** 2).sum(1) * self._weights
 
     def _all_distinct(self, colors: np.ndarray) -> np.ndarray:
-        """Replace colours that rounding made equal by those of the cells with the largest error."""
+        """Replace colours that rounding made equal.
+
+        By those of the cells with the largest error.
+        """
         distinct = np.unique(colors, axis=0)
         for cell in (-self._errors(colors)).argsort(kind="stable") if len(distinct) < len(colors) else ():
             distinct = np.unique([*distinct, self._cell_colors[cell]], axis=0)
@@ -318,7 +333,10 @@ def _threads() -> ThreadpoolController:
 
 
 def _splits(points: np.ndarray, weights: np.ndarray, clusters: np.ndarray, k: int) -> Iterator[np.ndarray]:
-    """Centres (k + 1, 3): one of the two clusters with the largest squared error split along its widest axis."""
+    """Split one cluster with a large squared error along its widest axis.
+
+    Returns centres (k + 1, 3).
+    """
 
     def per_cluster(values: np.ndarray) -> np.ndarray:
         return np.stack([np.bincount(clusters, weights * column, k) for column in values.T], axis=1)
@@ -354,7 +372,10 @@ def _in_order_of(before: np.ndarray | None, colors: np.ndarray) -> np.ndarray:
 
 
 def _nearest(points: np.ndarray, centers: np.ndarray) -> np.ndarray:
-    """Index of the nearest centre of every point, uint8 (n,); the first of equally near ones."""
+    """Index of the nearest centre of every point.
+
+    uint8 (n,); the first of equally near ones.
+    """
     # |p - c|^2 is smallest where p.c - |c|^2 / 2 is largest. On 8-bit levels every term is exact in float32.
     half_squares = (centers**2).sum(1) / 2
     labels = np.empty(len(points), np.uint8)

@@ -45,7 +45,7 @@ class Segmentation:
     note: str = ""
 
     def shares(self) -> np.ndarray:
-        """float64 (k,): the share of the picture that each class covers; they sum to 1."""
+        """Share of the picture that each class covers, float64 (k,)."""
         counts = np.bincount(self.label_map.reshape(-1), minlength=len(self.class_names))
         return counts / self.label_map.size
 
@@ -115,7 +115,9 @@ class Segmenter:
         precision: str | None = None,
         averaging: TestTimeAugmentation | None = None,
     ) -> Segmenter:
-        """Load a bundle's folder, or the Hub's repository "user/name" at ``revision`` (branch, tag or commit).
+        """Load a bundle's folder or a repository of the Hub.
+
+        source: a path or "user/name". revision: branch, tag or commit.
 
         Raises BundleError for a bundle that is missing, damaged or not this project's.
         """
@@ -185,7 +187,10 @@ class Segmenter:
         return label_map, confidence
 
     def _on_the_cpu(self) -> Segmenter:
-        """A copy on the CPU, for one picture: others may be using this one, and the next picture may fit again."""
+        """A copy on the CPU, for one picture.
+
+        Others may be using this one, and the next picture may fit again.
+        """
         with torch.device("meta"):
             net = UNet(self.net.config)
         net.load_state_dict({name: value.cpu() for name, value in self.net.state_dict().items()}, assign=True)
@@ -201,7 +206,9 @@ class Segmenter:
             self(np.zeros((96, 128, 3), np.uint8))
 
     def layout(self, size: tuple[int, int], *, tile: int = TILE, scale: float = 1.0) -> Layout:
-        """The tiles that a picture of ``size`` (h, w) is cut into; `tiles` runs exactly these, with one view.
+        """The tiles of a picture of ``size`` (h, w).
+
+        `tiles` runs exactly these, with one view.
 
         scale: of the working size. Raises ValueError as a call does.
         """
@@ -215,7 +222,9 @@ class Segmenter:
         without_skips: Collection[int] = (),
         progress: Callable[[int, int], object] | None = None,
     ) -> Iterator[tuple[slice, slice, Tensor]]:
-        """Run every tile; yields (rows, columns, logits float32 (C, h, w)) that cover the picture exactly once.
+        """Run every tile.
+
+        Yields (rows, columns, logits float32 (C, h, w)) that cover the picture exactly once.
 
         progress: as for a call.
         """
@@ -243,7 +252,9 @@ class Segmenter:
                 progress(done, len(parts))
 
     def working_picture(self, image: np.ndarray, *, scale: float = 1.0) -> np.ndarray:
-        """Resize a picture to the working size times ``scale``: uint8 (H, W, 3) -> uint8 (h, w, 3).
+        """Resize a picture to the working size times ``scale``.
+
+        uint8 (H, W, 3) -> uint8 (h, w, 3).
 
         Raises ValueError as a call does.
         """
@@ -251,7 +262,9 @@ class Segmenter:
         return self.bundle.preprocessing.resize(image, self._working_size(image.shape[:2], scale))
 
     def _working_size(self, size: tuple[int, int], scale: float) -> tuple[int, int]:
-        """(h, w) at which the network works: the bundle's, or less where a picture of ``size`` is thin.
+        """The size (h, w) at which the network works.
+
+        The bundle's, or less for a thin picture.
 
         Margins around a row of pixels are most of what a network is fed. A thin picture is shrunk, in its shape as far
         as whole pixels go, until it costs at most THIN times a square picture of as many pixels.
@@ -280,7 +293,9 @@ class Segmenter:
         without_skips: Collection[int] = (),
         watch: Callable[[Join], None] | None = None,
     ) -> Tensor:
-        """Logits of one tile's window, float32 (C, h, w), equal to the whole working picture's.
+        """Logits of one tile's window, equal to the whole picture's.
+
+        float32 (C, h, w).
 
         working: uint8, of `working_picture`. watch: called at every join, as `UNet.forward` does.
         """
@@ -293,7 +308,9 @@ class Segmenter:
 
 @dataclass(frozen=True)
 class _View:
-    """A picture of ``size`` (h, w) as the network sees it: working, uint8 (h', w', 3), flipped or not.
+    """A picture as the network sees it, flipped or not.
+
+    size: (h, w) of the picture. working: uint8 (h', w', 3).
 
     Its tiles label the picture's pixels, counted in its own direction.
     """
@@ -303,7 +320,7 @@ class _View:
     flipped: bool
 
     def tile(self, part: Tile, config: UNetConfig) -> Tile:
-        """The tile of this view that labels the same pixels as ``part``, of the unflipped picture."""
+        """This view's tile for the pixels of ``part``."""
         rows, columns = part.rows.pixels, part.columns.pixels
         if self.flipped:
             columns = slice(self.size[1] - columns.stop, self.size[1] - columns.start)
@@ -318,7 +335,10 @@ class _View:
 
 
 def _average(views: Sequence[Tensor]) -> Tensor:
-    """Logits (C, h, w) whose probabilities are the mean of the views'; those of a single view unchanged."""
+    """Average the probabilities of several views.
+
+    Returns logits (C, h, w); those of a single view unchanged.
+    """
     if len(views) == 1:
         return views[0]
     total = functools.reduce(torch.logaddexp, map(_log_probabilities, views))
@@ -333,7 +353,9 @@ def _log_probabilities(logits: Tensor) -> Tensor:
 
 
 def decide(logits: Tensor, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
-    """Logits (C, ...) -> probability float32 (...) of the likeliest class, and its index uint8 (...).
+    """The likeliest class of logits (C, ...).
+
+    Returns its probability float32 (...) and its index uint8 (...).
 
     temperature: divides the logits, which changes the probability and never the class.
     """

@@ -1,4 +1,4 @@
-"""Find files whose parts, not their pixels, keep a decoder busy, before it sees them.
+"""Find files with too many parts before they are decoded.
 
 Two thousand scans of a JPEG fit into 100 KB, and each goes over all its pixels; millions of PNG chunks or TIFF strips
 cost seconds and hundreds of megabytes for one pixel. The limits are far beyond what any program writes.
@@ -20,7 +20,10 @@ _OFFSETS = {273: "strips", 324: "tiles"}  # the tag that tells where they are ->
 
 
 def excess(kind: str, file: BinaryIO) -> str:
-    """What a file of this kind has too many of, such as "more than 100 scans", or ""."""
+    """What a file has too many of, such as "more than 100 scans".
+
+    "" if nothing.
+    """
     count = {"JPEG": _scans, "PNG": _chunks, "TIFF": _strips}.get(kind)
     if count is None:
         return ""

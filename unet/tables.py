@@ -1,4 +1,4 @@
-"""The rows of many pictures, and the tables made of them: scores.csv, objects.csv, coco.json, classes.json."""
+"""The tables of many pictures: scores, objects, COCO, classes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ _FORMULA_STARTS = ("=", "+", "-", "@")
 
 @dataclass(frozen=True)
 class Row:
-    """What came of one picture; tuples have an entry for each network, in their order.
+    """The result for one picture.
+
+    Tuples have an entry for each network, in their order.
 
     name: as it was given. file: its name in the archive, without ending. size: (h, w). agreement: share of pixels to
     which two networks give the same class. shares: float64 (n, k). scores: where it has a ground truth that fits.
@@ -57,7 +59,10 @@ class Row:
 
 
 def pooled(rows: Iterable[Row]) -> tuple[ConfusionMatrix, ...] | None:
-    """Each network's counts over all pictures with a ground truth, to be scored as one; None without any."""
+    """Each network's scores over all pictures with a ground truth.
+
+    Pixels are pooled; None without any.
+    """
     scored = [row.scores for row in rows if row.scores]
     if not scored:
         return None
@@ -84,7 +89,10 @@ def write_tables(
 
 
 def scores_csv(rows: Sequence[Row], networks: Sequence[str], class_names: Sequence[str]) -> str:
-    """A line for each picture and network; shares and scores are from 0 to 1, and median_area is in square pixels."""
+    """scores.csv: a line for each picture and network.
+
+    Shares and scores are from 0 to 1; median_area is in square pixels.
+    """
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     shares, ious = ([_cell(f"{what} {name}") for name in class_names] for what in ("share", "iou"))
@@ -108,7 +116,10 @@ def scores_csv(rows: Sequence[Row], networks: Sequence[str], class_names: Sequen
 
 
 def _objects_csv(rows: Sequence[Row], networks: Sequence[str], class_names: Sequence[str]) -> str:
-    """A line for each object: x, y, left, top, width and height in pixels, area in square pixels."""
+    """objects.csv: a line for each object.
+
+    x, y, left, top, width and height in pixels, area in square pixels.
+    """
     file = io.StringIO()
     columns = ("area", "x", "y", "left", "top", "width", "height", "confidence")
     writer = csv.writer(file, lineterminator="\n")

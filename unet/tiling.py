@@ -45,7 +45,10 @@ class Span:
 
     @classmethod
     def of(cls, pixels: slice, length: int, working_length: int, config: UNetConfig) -> Span:
-        """Make the span for ``pixels`` of a side of ``length``; its window starts at a multiple of the stride."""
+        """The span for ``pixels`` of a side of ``length``.
+
+        Its window starts at a multiple of the stride.
+        """
         lower, upper, weight = _neighbours(pixels, length, working_length)
         start = int(lower[0]) // config.stride * config.stride
         window = range(start, int(upper[-1]) + 1)
@@ -54,7 +57,10 @@ class Span:
         return cls(pixels, window, read, answer, lower - start, upper - start, weight)
 
     def part(self, start: int, stop: int) -> Span:
-        """The same run of the network, for some of its pixels only, counted from the first."""
+        """The same run of the network, for some of its pixels.
+
+        Counted from its first pixel.
+        """
         pixels = slice(self.pixels.start + start, min(self.pixels.start + stop, self.pixels.stop))
         indices = (index[start:stop] for index in (self.lower, self.upper, self.weight))
         return Span(pixels, self.window, self.read, self.answer, *indices)
@@ -85,11 +91,17 @@ class Tile:
         return len(self.rows.read), len(self.columns.read)
 
     def read(self, working: np.ndarray) -> np.ndarray:
-        """The network's input, (*input_size, 3), cut out of the working picture (h, w, 3) and mirrored beyond it."""
+        """The network's input, mirrored beyond the working picture.
+
+        (h, w, 3) -> (*input_size, 3).
+        """
         return mirrored(working, self.rows.read, self.columns.read)
 
     def strips(self) -> Iterator[Tile]:
-        """The same run of the network, for STRIP_PIXELS of its pixels at a time, or for one row."""
+        """The same run of the network, in strips of STRIP_PIXELS.
+
+        At least one row each.
+        """
         height, width = (len(span.lower) for span in (self.rows, self.columns))
         step = max(1, STRIP_PIXELS // width)
         for start in range(0, height, step):
@@ -137,12 +149,15 @@ class Layout:
 
 
 def mirrored(image: np.ndarray, rows: range, columns: range) -> np.ndarray:
-    """Cut rows and columns out of (H, W, ...); positions outside are mirrored at the border pixels' centres."""
+    """Cut rows and columns out of (H, W, ...), mirrored outside.
+
+    At the border pixels' centres.
+    """
     return image[np.ix_(_mirror(rows, image.shape[0]), _mirror(columns, image.shape[1]))]
 
 
 def _cut(length: int, working_length: int, tile: int, config: UNetConfig) -> list[Span]:
-    """Cut an axis of ``length`` pixels so that each span needs at most ``tile`` working pixels."""
+    """Cut an axis into spans of at most ``tile`` working pixels."""
     lower, upper, _ = _neighbours(slice(0, length), length, working_length)
     spans, first = [], 0
     while first < length:
@@ -154,7 +169,10 @@ def _cut(length: int, working_length: int, tile: int, config: UNetConfig) -> lis
 
 
 def fed_length(length: int, config: UNetConfig) -> int:
-    """Pixels fed to the network along a side of ``length`` working pixels, in tiles of TILE, margins included."""
+    """Pixels fed to the network along a side, margins included.
+
+    length: of the side in working pixels, cut into tiles of TILE.
+    """
     tile = TILE // config.stride * config.stride
     whole = (length - 1) // tile  # tiles before the last
     if config.padded:
@@ -165,7 +183,7 @@ def fed_length(length: int, config: UNetConfig) -> int:
 
 
 def _neighbours(pixels: slice, length: int, working_length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The working pixels before and after each of these pixels of a side, and the latter's weight."""
+    """The two working pixels around each pixel, and their weights."""
     # Pixel centres, as torch's align_corners=False and Pillow have them; the outermost half pixels repeat the border.
     position = (np.arange(pixels.start, pixels.stop) + 0.5) * (working_length / length) - 0.5
     position = position.clip(0, working_length - 1)
@@ -175,7 +193,10 @@ def _neighbours(pixels: slice, length: int, working_length: int) -> tuple[np.nda
 
 
 def _read_window(window: range, working_length: int, config: UNetConfig) -> tuple[range, int]:
-    """Which working pixels to feed for logits at ``window``, and how many logits to skip before its first."""
+    """The working pixels to feed for logits at ``window``.
+
+    Also how many logits to skip before its first.
+    """
     if config.padded:
         # Zero padding must fall where the whole picture has it (its border, after padding to whole strides), never
         # inside: so a halo of at least the receptive radius, ended at that border.

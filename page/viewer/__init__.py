@@ -68,7 +68,10 @@ def answered(answer: Answer) -> dict[str, Any]:
 
 
 def numbered(counted: Counted, full_size: tuple[int, int], size: tuple[int, int]) -> list[list[float]]:
-    """[x, y, radius] of each object in pixels of the view, ``size`` (h, w); radius: of a circle of its area."""
+    """[x, y, radius] of each object, in pixels of the view.
+
+    size: (h, w) of the view. radius: of a circle of the object's area.
+    """
     scale = np.array(size[::-1]) / full_size[::-1]
     radii = np.sqrt(counted.areas / np.pi) * scale.mean()
     return np.column_stack([counted.centroids * scale, radii])[:MAX_NUMBERS].round(1).tolist()
