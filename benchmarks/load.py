@@ -193,18 +193,19 @@ class Visitor:
         """Open the page, upload, move the slider, check the answer, leave."""
         session = uuid.uuid4().hex[:11]
         opened, taken = self.number("open_page"), self.number("take_upload")
-        asked = self.number("answer", after=taken)
+        asked = self.number("ask", after=taken)
         with self.http.stream("GET", f"heartbeat/{session}") as heartbeat:
             beats = heartbeat.iter_bytes()  # closing the response disconnects
             next(beats)
             self.event(session, opened)
-            self.event(session, taken, self.upload(), None)
+            self.event(session, taken, self.upload())
             repainted = self.number("show", after=taken)
-            self.check_poster("visit", self.event(session, repainted, None, self.question.colors, "RGB")[0])
+            painted = self.event(session, repainted, None, self.question.colors, "RGB")[0]
+            self.check_poster("visit", painted["picture"])
             self.event(session, asked, None, None, False, self.question.colors, "RGB")
-            handed = self.event(session, self.number("show_answer", after=asked), None)[1]
-            facts, planes, picture = (self.fetch(file) for file in handed)
-        facts = json.loads(facts)
+            viewer = self.event(session, self.number("show", after=asked), None)[1]
+            planes, picture = (self.fetch(viewer[name]) for name in ("planes", "picture"))
+        facts = viewer["facts"]
         maps = np.frombuffer(gzip.decompress(planes), np.uint8).reshape(-1, *facts["size"])
         for name, labels in zip(facts["sides"], maps, strict=False):
             self.question.check("visit", name, labels)

@@ -120,9 +120,9 @@ def test_what_open_pages_look_at_is_bounded(sessions, visitor, monkeypatch):
     until(lambda: "older" not in sessions)
     assert "newer" in sessions
     taken = visitor.number("take_upload")
-    visitor.event("older", taken, visitor.upload(), None)
+    visitor.event("older", taken, visitor.upload())
     with pytest.raises(load.WrongError, match=r"left alone for too long.* load it again"):
-        visitor.event("older", visitor.number("answer", after=taken), None, None, False, 8, "RGB")
+        visitor.event("older", visitor.number("ask", after=taken), None, None, False, 8, "RGB")
 
 
 def test_arrays_are_counted_once_wherever_they_are():
@@ -234,8 +234,8 @@ def ask(visitor, door, large):
     if door == "page":
         taken = visitor.number("take_upload")
         visitor.event("leaving", visitor.number("open_page"))
-        visitor.event("leaving", taken, large, None)
-        number = visitor.number("answer", after=taken)
+        visitor.event("leaving", taken, large)
+        number = visitor.number("ask", after=taken)
         return Client(visitor, session="leaving", number=number, values=(None, None, False, 8, "RGB"))
     values = {
         "segment": (large, "nuclei", "residual-add"),
