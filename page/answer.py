@@ -15,6 +15,7 @@ from page.errors import refusal
 from page.formatting import parameters, percent
 from page.networks import Sides
 from page.session import (
+    MIN_AREA,
     Answer,
     Picture,
     State,
@@ -156,7 +157,7 @@ def show(answer: Answer) -> tuple[Any, ...]:
     return (
         show_headings(answer),
         viewer.answered(answer),
-        agreement_bar(answer.comparison.agreement, answer.colors) + show_objects(answer),
+        agreement_bar(answer.comparison.agreement, answer.colors) + show_unsure(answer) + show_objects(answer),
         legend(answer.names, answer.comparison, answer.palette),
     )
 
@@ -165,6 +166,15 @@ def show_objects(answer: Answer) -> str:
     """How many objects each network sees, for tasks of two classes."""
     task = networks.segmenter(answer.sides[0].location).bundle.task
     return objects_line(answer.names, answer.objects, answer.comparison.class_names[-1], task)
+
+
+def show_unsure(answer: Answer) -> str:
+    """A sentence if both networks are less sure than usual on their validation split."""
+    bundles = [networks.segmenter(side.location).bundle for side in answer.sides]
+    for bundle, confidence in zip(bundles, answer.confidences, strict=True):
+        if confidence.mean() >= bundle.scores.get("calibration", {}).get("usual_confidence", 0):
+            return ""
+    return f'<p class="unsure">Both networks know {escape(bundles[0].task)} only, and they are unsure here.</p>'
 
 
 @requires_session
@@ -276,7 +286,7 @@ def objects_line(names: Sequence[str], objects: Sequence[Counted] | None, object
             f'<span class="side-{side}"><i></i>{escape(network)}: <b>{count:,}</b> '
             f"{escape(object_name if count == 1 else many)}{size}</span>"
         )
-    title = "Connected areas, which Outline numbers; objects that touch count as one"
+    title = f"Connected areas of {MIN_AREA} px² and more, which Outline numbers; objects that touch count as one"
     return f'<p class="objects" title="{title}">{"".join(sides)}</p>'
 
 

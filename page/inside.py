@@ -33,6 +33,7 @@ from unet.tiling import TILE
 ROOT = Path(__file__).parents[1]
 SKIPS_FILE = ROOT / "benchmarks" / "skips.json"
 SIDES = ("a", "b")
+RUNS = 5  # of each network, for their speeds
 VIEWS = ("Without", "Changes", "With all")
 TILES = (TILE, TILE // 2, TILE // 4)
 
@@ -83,8 +84,17 @@ def _joins(location: str, image: np.ndarray, level: int, side: int, device: str 
     return draw_joins(skip_features(network, image, level, tile))
 
 
+def _time(locations: Sequence[str], image: np.ndarray, device: str | None = None) -> list[list[float]]:
+    """Seconds of each network, RUNS times in turn."""
+    segmenters = [networks.segmenter(location, device) for location in locations]
+    for segmenter in segmenters:
+        segmenter.warm_up()
+    return [[segmenter(image, progress=_stay).seconds for segmenter in segmenters] for _ in range(RUNS)]
+
+
 segment = functools.partial(networks.run, spaces.GPU(_segment), _segment)
 joins = functools.partial(networks.run, spaces.GPU(_joins), _joins)
+time_in_turn = functools.partial(networks.run, spaces.GPU(_time, duration=30), _time)
 
 
 # ---- what is shown ---------------------------------------------------------------------------------------------------
@@ -177,6 +187,18 @@ def show_tiles(answer: Answer, tile: int) -> tuple[str, ...]:
     return tuple(shown)
 
 
+@requires_session
+def show_speed(answer: Answer) -> str:
+    """How many times as long the second network takes for the picture."""
+    seconds = time_in_turn([side.location for side in answer.sides], answer.image())
+    ratios = [second / first for first, second in seconds]
+    first, second = map(escape, answer.names)
+    return (
+        f"<p>For this picture {second} takes <b>{np.median(ratios):.2f} times</b> as long as {first}: the median of "
+        f"{RUNS} runs in turn, which gave {min(ratios):.2f} to {max(ratios):.2f}.</p>"
+    )
+
+
 HINT = '<p class="quiet">Click a skip in the drawing to leave it out.</p>'
 
 
@@ -207,6 +229,8 @@ class _Parts(NamedTuple):
     carried: list[gr.HTML]
     tile: gr.Radio
     tiles: list[gr.HTML]
+    compare_speed: gr.Button
+    speed: gr.HTML
 
 
 def build(state: State) -> Callable[[Any], None]:
@@ -233,6 +257,7 @@ def build(state: State) -> Callable[[Any], None]:
     for event in (parts.section.expand, parts.drawings[0].look):
         step = event(show_networks, [state.answer, cuts, parts.level], [cuts, parts.level], **quiet)
         step.success(show_tiles, [state.answer, parts.tile], parts.tiles, **quiet)
+        step.success(lambda: "", None, parts.speed, **quiet)
         for i in (0, 1):  # at once: they do not wait for networks that others keep busy
             draw(step.success, i)
         step = without(without(step.success, 0).success, 1)
@@ -247,6 +272,7 @@ def build(state: State) -> Callable[[Any], None]:
         parts.each.click(functools.partial(show_each, side=i), state.answer, parts.costs[i], **heavy)
     parts.level.input(show_joins, [state.answer, parts.level], parts.carried, **heavy)
     parts.tile.input(show_tiles, [state.answer, parts.tile], parts.tiles, **quiet)
+    parts.compare_speed.click(show_speed, state.answer, parts.speed, **heavy)
     return lambda event: event(None, js="() => window.unetInside?.()", **private)
 
 
@@ -273,11 +299,13 @@ def _lay_out() -> _Parts:
             tile = gr.Radio(TILES, value=TILE, label="Largest side of a tile, in pixels", elem_id="tile")
             with gr.Row(elem_classes="both"):
                 tiles = [html(f"tiles-{side}") for side in SIDES]
+            compare_speed = gr.Button("Compare their speed", size="sm", elem_id="compare-speed", scale=0, min_width=240)
+            speed = html("speed")
         if SKIPS_FILE.exists():
             with gr.Tab("Add versus concat"):
                 gr.Markdown(text["table"], elem_classes="explains")
                 html("skips-table", diagram.skips_table(json.loads(SKIPS_FILE.read_text(encoding="utf-8"))))
-    return _Parts(section, drawings, view, each, pictures, costs, level, carried, tile, tiles)
+    return _Parts(section, drawings, view, each, pictures, costs, level, carried, tile, tiles, compare_speed, speed)
 
 
 def _answer_without(side: str) -> tuple[gr.Image, gr.HTML]:

@@ -35,6 +35,7 @@ from unet.resize import shrink
 
 ROOT = Path(__file__).parents[1]
 
+MIN_AREA = 20  # pixels of an object that is counted: smaller ones are specks
 MAX_PIXELS = 40_000_000  # on the page; the library has no limit
 VIEW_PIXELS = 1_000_000  # what a screen shows of a picture, and what the slider repaints
 MIN_COLORS, DEFAULT_COLORS = 2, 8  # of the slider
@@ -186,7 +187,8 @@ class Answer:
     @functools.cached_property
     def objects(self) -> tuple[Counted, Counted] | None:
         """The objects that each network sees; None for tasks of several classes."""
-        first, second = (count_objects(each, self.comparison.class_names) for each in self.comparison.label_maps)
+        names = self.comparison.class_names
+        first, second = (count_objects(each, names, min_area=MIN_AREA) for each in self.comparison.label_maps)
         return None if first is None or second is None else (first, second)
 
     @property

@@ -8,7 +8,7 @@ import pytest
 import torch
 from bundles import photo, small_bundle
 
-from training.calibration import calibrate, calibration_error, fit_temperature
+from training.calibration import calibrate, calibration_error, fit_temperature, usual_confidence
 from unet import Bundle, Segmenter
 
 
@@ -31,6 +31,12 @@ def test_calibration_error_of_worked_numbers():
     at = lambda p: float(np.log(p / (1 - p)))  # noqa: E731
     logits, truth = torch.tensor([[at(0.8)], [at(0.8)], [at(0.6)]]), torch.tensor([1, 0, 1])
     assert calibration_error(logits, truth) == pytest.approx((2 * 0.3 + 0.4) / 3, abs=1e-6)
+
+
+def test_usual_confidence_is_what_19_of_20_pictures_reach():
+    pictures = [torch.full((4, 1), 3.0)] * 19 + [torch.zeros(4, 1), torch.zeros(0, 1)]
+    assert 0.5 < usual_confidence(pictures) <= torch.sigmoid(torch.tensor(3.0)).item()
+    assert usual_confidence([]) == 0
 
 
 @pytest.mark.parametrize("classes", [2, 5])

@@ -68,6 +68,9 @@ def test_counting_alone_gives_the_same_objects(seed):
     assert counted.areas.tolist() == [o.area for o in found]
     np.testing.assert_allclose(counted.centroids, [o.centroid for o in found])
     assert counted.median_area == np.median(counted.areas)
+    larger = count_objects(labels, ("background", "nucleus"), min_area=9)
+    assert larger.areas.tolist() == [area for area in counted.areas.tolist() if area >= 9]
+    assert len(larger.centroids) == len(larger.areas)
     assert count_objects(labels, NAMES) is None
 
 

@@ -25,17 +25,20 @@ BINS = 15
 def calibrate(segmenter: Segmenter, pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> dict[str, Any]:
     """Fit and set the temperature of the segmenter's bundle.
 
-    Returns it with the expected calibration error (ECE) before and after.
+    Returns it with the expected calibration error (ECE) before and after, and with the mean confidence that 95 % of the
+    pictures reach: below it, a picture is unlike them.
 
     Label maps stay as they are: dividing all logits by one number changes no largest.
     """
-    logits, truth = _sample(segmenter, pairs)
+    pictures = _sample(segmenter, pairs)
+    logits, truth = (torch.cat(parts) for parts in zip(*pictures, strict=True))
     temperature = fit_temperature(logits, truth)
     segmenter.bundle.temperature = temperature
     return {
         "temperature": temperature,
         "ece_before": round(calibration_error(logits, truth), 4),
         "ece": round(calibration_error(logits / temperature, truth), 4),
+        "usual_confidence": usual_confidence([part / temperature for part, _ in pictures]),
         "pixels": len(truth),
     }
 
@@ -70,17 +73,28 @@ def calibration_error(logits: Tensor, truth: Tensor) -> float:
     return (gaps.abs().sum() / max(1, len(truth))).item()
 
 
-def _sample(segmenter: Segmenter, pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[Tensor, Tensor]:
-    """Sample labelled pixels: logits float32 (N, C), classes int64 (N,)."""
+def usual_confidence(pictures: Sequence[Tensor]) -> float:
+    """The mean confidence that 95 % of the pictures reach.
+
+    pictures: calibrated logits (N, C) of each.
+    """
+    means = [decide(logits.T)[0].mean().item() for logits in pictures if len(logits)]
+    return round(float(np.quantile(means, 0.05)), 4) if means else 0.0
+
+
+def _sample(segmenter: Segmenter, pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[tuple[Tensor, Tensor]]:
+    """Sample labelled pixels of each picture: logits float32 (N, C), classes int64 (N,)."""
     draw = np.random.default_rng(0)
-    logits, truths = [], []
+    pictures = []
     for i in np.linspace(0, len(pairs) - 1, min(PICTURES, len(pairs))).round().astype(int).tolist():
         image, truth = pairs[i]
         chosen = np.zeros(truth.size, bool)
         chosen[draw.permutation(np.flatnonzero(truth != IGNORE_INDEX))[:PIXELS]] = True
         chosen = chosen.reshape(truth.shape)
+        logits, truths = [], []
         for rows, columns, part in segmenter.tiles(image):
             mask = torch.from_numpy(chosen[rows, columns])
             logits.append(part.cpu()[:, mask].T)
             truths.append(torch.from_numpy(truth[rows, columns]).long()[mask])
-    return torch.cat(logits), torch.cat(truths)
+        pictures.append((torch.cat(logits), torch.cat(truths)))
+    return pictures

@@ -106,10 +106,10 @@ class Counted(NamedTuple):
         return float(np.median(self.areas)) if len(self.areas) else float("nan")
 
 
-def count_objects(label_map: np.ndarray, class_names: Sequence[str]) -> Counted | None:
+def count_objects(label_map: np.ndarray, class_names: Sequence[str], *, min_area: int = 1) -> Counted | None:
     """Count the objects of a task of two classes.
 
-    label_map: uint8 (H, W). None for tasks of several classes.
+    label_map: uint8 (H, W). min_area: pixels; smaller objects are left out. None for tasks of several classes.
     """
     if len(class_names) != 2:
         return None
@@ -118,7 +118,8 @@ def count_objects(label_map: np.ndarray, class_names: Sequence[str]) -> Counted 
     found = numbers[ys, xs] - 1
     areas = np.bincount(found, minlength=count)
     sums = [np.bincount(found, position + 0.5, count) for position in (xs, ys)]
-    return Counted(areas, np.stack(sums, axis=1) / areas[:, None])
+    centroids = np.stack(sums, axis=1) / areas[:, None]
+    return Counted(areas[areas >= min_area], centroids[areas >= min_area])
 
 
 def _split(mask: np.ndarray, numbers: np.ndarray) -> np.ndarray:
