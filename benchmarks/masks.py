@@ -1,6 +1,7 @@
 """Share of JPEG mask pixels read right, and its effect.
 
-    python benchmarks/masks.py --data FOLDER --like JPEG
+    python benchmarks/masks.py --data FOLDER --like JPEG            prints the table
+    python benchmarks/masks.py --data FOLDER --like JPEG --write    and puts it into docs/benchmarks.md
 
 CamVid's labels (FOLDER as `train.py --task streets` downloads it), painted in Cityscapes' colours at 256x256 and saved
 with the quantisation tables of a Cityscapes pair (JPEG), are read back, and the network in weights/streets is scored
@@ -9,12 +10,11 @@ against them.
 
 from __future__ import annotations
 
-import argparse
 import io
 from pathlib import Path
 
 import numpy as np
-from measuring import ROOT, table
+from measuring import ROOT, machine, parser, publish, table
 from PIL import Image
 
 from unet import ConfusionMatrix, Palette, Segmenter
@@ -33,10 +33,11 @@ COLORS = np.array(  # of CamVid's classes, in its order, as Cityscapes paints th
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="CamVid, with val/images and val/labels")
-    parser.add_argument("--like", type=Path, required=True, help="a JPEG whose quality is used")
-    args = parser.parse_args()
+    options = parser(__doc__)
+    options.add_argument("--data", type=Path, required=True, help="CamVid, with val/images and val/labels")
+    options.add_argument("--like", type=Path, required=True, help="a JPEG whose quality is used")
+    args = options.parse_args()
+    before = machine("torch", "pillow")
     with Image.open(args.like) as pair:
         tables = pair.quantization
     palette = Palette(COLORS)
@@ -66,7 +67,8 @@ def main() -> None:
          f"{scores[name].miou():.4f}", f"{scores[name].pixel_accuracy():.4f}")
         for name in readers
     ]  # fmt: skip
-    print(table(("read by", "left out", "right of the rest", "the network's mIoU", "its pixel accuracy"), rows))
+    header = ("read by", "left out", "right of the rest", "the network's mIoU", "its pixel accuracy")
+    publish("masks", f"{before}.\n\n{table(header, rows)}", write=args.write)
 
 
 def as_jpeg_pair(photo: np.ndarray, mask: np.ndarray, tables: dict[int, list[int]]) -> np.ndarray:
