@@ -1070,7 +1070,7 @@ def test_drawings_are_there_before_the_picture_is_read(networks_here):
 
     image, sides = photo(41, 53), session.choose_sides("garden")
     answer = answer_section.ask(session.Picture(Path("gone.png"), image, None, None), sides, False, 8, "RGB")
-    answer = replace(answer, picture=replace(answer.picture, decoded=Path("gone.npy")))  # so that its file has to be read
+    answer = replace(answer, picture=replace(answer.picture, decoded=Path("gone.npy")))  # so its file must be read
     for side in (0, 1):
         assert inside.show_drawing(answer, ([0], [0]), side=side).count('class="cross"') == 1
         assert 'class="cross"' not in inside.show_drawing(answer, ([], []), side=side)

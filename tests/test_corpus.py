@@ -81,7 +81,7 @@ def test_dropped_one_after_the_other_they_are_answered_or_refused_in_a_toast(pag
             assert answers(tab) == before
         else:
             wait_for_other_answer(tab, before)
-            tab.locator(".views").get_by_role("radio", name="Overlay").check()  # the number of colours has opened their view
+            tab.locator(".views").get_by_role("radio", name="Overlay").check()  # colours were shown
             image = read_image(case.data, notify=lambda _: None)
             np.testing.assert_array_equal(saved(tab, SIDES[0], "overlay"), image)
             if case.several_pages:
