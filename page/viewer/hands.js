@@ -211,6 +211,11 @@ find(".tools").addEventListener("click", (event) => {
 find('[data-do="fullscreen"]').hidden = !document.fullscreenEnabled;
 find(".badge button").addEventListener("click", () => trigger("all_colours"));
 
+// Made when it opens, and not while it is open: a button that is replaced between press and release does nothing.
+find(".save").addEventListener("toggle", ({ target }) => {
+  target.querySelector("div").replaceChildren(...(target.open ? menu() : []));
+});
+
 document.addEventListener("click", (event) => {
   const save = find(".save");
   if (save.open && !save.contains(event.target)) save.open = false;
