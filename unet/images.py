@@ -127,7 +127,7 @@ def read_annotation(
             if decoded.mode == "L" and is_white_zero(decoded) and np.any((annotation > 0) & (annotation < 255)):
                 annotation = 255 - annotation  # Pillow turned them; class numbers are those of the file
             annotation //= np.uint8(scale)
-            annotation = _black_or_white(annotation, name) if is_jpeg else annotation
+            annotation = black_or_white(annotation, name) if is_jpeg else annotation
         elif decoded.mode == "LA":
             annotation = _without_alpha(np.asarray(decoded))[..., 0]
         elif decoded.has_transparency_data:
@@ -330,8 +330,11 @@ def _as_indices(values: np.ndarray, name: str) -> np.ndarray:
     return indices
 
 
-def _black_or_white(gray: np.ndarray, name: str) -> np.ndarray:
-    """A mask that JPEG blurred, sharp again."""
+def black_or_white(gray: np.ndarray, name: str) -> np.ndarray:
+    """Sharpen a black-and-white mask that JPEG blurred.
+
+    gray: uint8 (H, W). Returns uint8 (H, W), 0 and 255. Raises ImageError for other greys.
+    """
     if np.mean((gray >= 64) & (gray < 192)) > 0.02:
         raise ImageError(f"{name} is a grey JPEG, which changes class indices: export the annotation as PNG.")
     return np.where(gray >= 128, np.uint8(255), np.uint8(0))

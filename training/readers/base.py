@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from unet.formats import PICTURE_ENDINGS
-from unet.images import image_size, read_annotation, read_image
+from unet.images import black_or_white, image_size, read_annotation, read_image
 from unet.metrics import IGNORE_INDEX
 
 #: Words in the names of folders and lists that say to which split pictures belong.
@@ -134,7 +134,7 @@ class Mask:
                         table[: len(colors)] = colors
                         return Annotation(labels, table)
         if lossy and labels.ndim == 3 and np.ptp(labels, axis=2).max() <= 8:
-            labels = _black_or_white(labels, self.path)
+            labels = black_or_white(labels[..., 0], self.path.name)
         return Annotation(labels, lossy=lossy)
 
 
@@ -381,17 +381,6 @@ def _orientation(path: Path) -> int:
     except (OSError, SyntaxError, ValueError):
         return 1  # its reader says what is wrong with it
     return orientation if orientation in range(2, 9) else 1
-
-
-def _black_or_white(labels: np.ndarray, path: Path) -> np.ndarray:
-    """A black-and-white mask from a colour JPEG.
-
-    labels: uint8 (H, W, 3). Returns uint8 (H, W), 0 and 255. Raises DataError for other greys.
-    """
-    gray = labels[..., 0]
-    if np.mean((gray >= 64) & (gray < 192)) > 0.02:
-        raise DataError(f"{path.name} is a grey JPEG, which changes class numbers: export the masks as PNG")
-    return np.where(gray >= 128, np.uint8(255), np.uint8(0))
 
 
 def half(path: Path, side: int) -> np.ndarray:
