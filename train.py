@@ -1,4 +1,6 @@
-"""Train U-Nets on a known task or on a folder of pictures; every network becomes a bundle in weights/.
+"""Train U-Nets on a known task or a folder of pictures.
+
+Every network becomes a bundle in weights/.
 
 python train.py                                             both networks for streets
 python train.py --task nuclei --architectures crop-concat   one network for another task

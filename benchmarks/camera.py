@@ -51,7 +51,10 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def watch(visitors: Sequence[Page], view: str, colors: int, seconds: float) -> list[tuple[float, list[float]]]:
-    """For each visitor, while all of them have the camera on: answers a second, and their lags in seconds."""
+    """Answers a second and lags in seconds, for each visitor.
+
+    While all of them have the camera on.
+    """
     for visitor in visitors:
         visitor.locator("#colours input[type=number]").fill(str(colors))
         visitor.get_by_role("switch", name="Live").click()
@@ -73,7 +76,10 @@ def watch(visitors: Sequence[Page], view: str, colors: int, seconds: float) -> l
 
 
 def shown(runs: Sequence[tuple[float, list[float]]]) -> tuple[str, str]:
-    """Answers a second, median and range over all runs; lag, median and 95th percentile of all answers."""
+    """Summarise the answers a second and the lags of all runs.
+
+    Median and range over the runs; median and 95th percentile of all lags.
+    """
     rates, lags = [rate for rate, _ in runs], sorted(lag for _, lags in runs for lag in lags)
     late = lags[int(0.95 * len(lags))]
     return (

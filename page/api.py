@@ -1,4 +1,4 @@
-"""The HTTP and MCP endpoints: what the page's controls do, by name and without a session."""
+"""The HTTP and MCP endpoints, by name and without a session."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ LOCK_FILE = "running.lock"
 
 
 class TrainingError(RuntimeError):
-    """A run that cannot start or go on; the message says why and what to do."""
+    """A run that cannot start or continue; the message says why."""
 
 
 class Interrupted(TrainingError):
@@ -32,7 +32,10 @@ class Interrupted(TrainingError):
 
 
 class RunState:
-    """What Accelerate does not save: the step, the averaged weights, the best of them so far."""
+    """Run state that Accelerate does not save.
+
+    The step, the averaged weights, and the best of them so far.
+    """
 
     def __init__(self, average: AveragedModel) -> None:
         self.average = average

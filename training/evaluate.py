@@ -78,7 +78,9 @@ def scores(confusion: ConfusionMatrix, class_names: Sequence[str], pictures: int
 def report(
     segmenter: Segmenter, folder: Path, run: Path, dataset: Dataset, *, average: bool = False, show: bool = False
 ) -> None:
-    """Score the bundle in ``folder`` on val; store scores, charts and card beside it; print the table.
+    """Score the bundle in ``folder`` and write its card.
+
+    Scores, charts and card are stored beside it, and the table is printed.
 
     run: the folder with its history. average: score with test-time augmentation, too. show: pictures of the data set
     may appear in the card.

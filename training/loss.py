@@ -23,7 +23,10 @@ class SegmentationLoss(nn.Module):
         self.dice = DiceLoss("binary" if num_outputs == 1 else "multiclass", smooth=1.0, ignore_index=IGNORE_INDEX)
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """logits (N, C, H, W), labels int64 (N, H, W) -> a scalar; 0 where all is void."""
+        """The loss of a batch, a scalar; 0 if all is void.
+
+        logits: (N, C, H, W). labels: int64 (N, H, W).
+        """
         counted = labels != IGNORE_INDEX
         if logits.shape[1] == 1:
             # Masked by hand: a mean over all pixels would let the void ones dilute the rest.
@@ -37,5 +40,8 @@ class SegmentationLoss(nn.Module):
 
 
 def class_weights(shares: Tensor) -> Tensor:
-    """float32 (C,): 1 / ln(1.10 + share), which favours rare classes mildly (Paszke et al. 2016, ENet)."""
+    """Weights that favour rare classes mildly.
+
+    float32 (C,): 1 / ln(1.10 + share) (Paszke et al. 2016, ENet).
+    """
     return (1 / torch.log(1.10 + shares)).float()

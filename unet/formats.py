@@ -1,4 +1,4 @@
-"""Open picture files of every kind that is read, or say in one sentence why not.
+"""Open picture files of every known kind, or say why not.
 
 Files are known by what they start with. What Pillow would read as something else is refused: previews of raw photos,
 16-bit channels in planes, files with far more parts than any program writes.
