@@ -76,7 +76,7 @@ def measure(network: str, megapixels: float) -> dict[str, float]:
     before = resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # resets the most so far (VmHWM)
     first = segmenter(image)
-    extra = resident("VmHWM") - before
+    extra = max(0, resident("VmHWM") - before)  # the kernel counts both a little late
     seconds = [first.seconds]
     if first.seconds < 20:
         del first
@@ -117,7 +117,7 @@ def growth(curves: dict[str, list[dict]]) -> str:
 def draw(curves: dict[str, list[dict]], path: Path) -> None:
     """Plot time and extra memory over the picture's size.
 
-    Both axes are logarithmic; the line through the times is dotted.
+    The axes are logarithmic; the line through the times is dotted.
     """
     figure = Figure(figsize=(9, 3.6), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
@@ -126,13 +126,16 @@ def draw(curves: dict[str, list[dict]], path: Path) -> None:
         megapixels = np.array([f["pixels"] / 1e6 for f in found])
         style = {"color": color, "marker": marker, "markersize": 4, "label": name_of(network)}
         times.plot(megapixels, [statistics.median(f["seconds"]) for f in found], **style, linewidth=0)
-        fixed, rate, _ = line_through(found)
-        times.plot(megapixels, fixed + 1e6 * rate * megapixels, color=color, linestyle=":", linewidth=1)
+        if len(found) > 1:
+            fixed, rate, _ = line_through(found)
+            times.plot(megapixels, fixed + 1e6 * rate * megapixels, color=color, linestyle=":", linewidth=1)
         memory.plot(megapixels, [f["extra memory"] / 1e6 for f in found], **style, linewidth=1)
     times.set_ylabel("seconds")
     memory.set_ylabel("extra memory, MB")
+    times.set_yscale("log")
+    memory.set_yscale("symlog", linthresh=1)  # a tiny picture may need no extra memory
     for axes in (times, memory):
-        axes.set(xscale="log", yscale="log", xlabel="megapixels")
+        axes.set(xscale="log", xlabel="megapixels")
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
     times.legend(frameon=False, fontsize=8)
