@@ -57,12 +57,14 @@ window.unetPage = (() => {
     // Its caption says what the picture is.
     for (const image of document.querySelectorAll("#examples button:has(.caption-label) img")) image.alt = "";
     for (const code of document.querySelectorAll("pre:not([tabindex])")) code.tabIndex = 0; // to scroll it by keys
-    if (document.querySelector("#examples button")) document.documentElement.classList.add("mounted");
+    if (KINDS.every((kind) => document.querySelector(kind))) document.documentElement.classList.add("mounted");
     if (document.querySelector("#legend li") && document.querySelector(".chip")) answered();
   }
 
+  // Gradio fetches each kind of component by itself, and draws those that have come: one of every kind.
+  const KINDS = ["h1", "#task input", "#examples button", "#left input", "#colours input", "#ask-colours input", "#measure"];
   const answered = () => document.documentElement.classList.add("mounted", "answered");
-  setTimeout(answered, 15_000); // if the answer takes long, the rest of the page is of use all the same
+  setTimeout(answered, 30_000); // if the answer takes long, the rest of the page is of use all the same
 
   let naming;
   new MutationObserver(() => {
