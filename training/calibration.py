@@ -17,8 +17,9 @@ from torch import Tensor
 from unet.metrics import IGNORE_INDEX
 from unet.predict import Segmenter, decide
 
-PICTURES = 50  # looked at, evenly spread
-PIXELS = 4000  # of each
+from .working_size import sample_indices
+
+PIXELS = 4000  # looked at of each picture
 BINS = 15
 
 
@@ -32,8 +33,7 @@ def calibrate(segmenter: Segmenter, pairs: Sequence[tuple[np.ndarray, np.ndarray
     """
     pictures = _sample(segmenter, pairs)
     logits, truth = (torch.cat(parts) for parts in zip(*pictures, strict=True))
-    temperature = fit_temperature(logits, truth)
-    segmenter.bundle.temperature = temperature
+    temperature = segmenter.bundle.temperature = fit_temperature(logits, truth)
     return {
         "temperature": temperature,
         "ece_before": round(calibration_error(logits, truth), 4),
@@ -83,14 +83,12 @@ def usual_confidence(pictures: Sequence[Tensor]) -> float:
 
 
 def _sample(segmenter: Segmenter, pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[tuple[Tensor, Tensor]]:
-    """Sample labelled pixels of each picture: logits float32 (N, C), classes int64 (N,)."""
+    """Sample labelled pixels of some pictures: logits float32 (N, C), classes int64 (N,)."""
     draw = np.random.default_rng(0)
     pictures = []
-    for i in np.linspace(0, len(pairs) - 1, min(PICTURES, len(pairs))).round().astype(int).tolist():
-        image, truth = pairs[i]
-        chosen = np.zeros(truth.size, bool)
-        chosen[draw.permutation(np.flatnonzero(truth != IGNORE_INDEX))[:PIXELS]] = True
-        chosen = chosen.reshape(truth.shape)
+    for image, truth in map(pairs.__getitem__, sample_indices(len(pairs))):
+        chosen = np.zeros(truth.shape, bool)
+        chosen.flat[draw.permutation(np.flatnonzero(truth != IGNORE_INDEX))[:PIXELS]] = True
         logits, truths = [], []
         for rows, columns, part in segmenter.tiles(image):
             mask = torch.from_numpy(chosen[rows, columns])

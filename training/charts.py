@@ -22,14 +22,13 @@ def draw_curves(history: Sequence[dict[str, Any]], path: str | Path) -> None:
     history: what ``fit`` writes, one dict an epoch with "epoch", "loss" and, where validated, "score".
     """
     figure = _figure(7, 3.2)
-    losses = figure.add_subplot()
+    losses = figure.add_subplot(xlabel="epoch")
     losses.plot([entry["epoch"] for entry in history], [entry["loss"] for entry in history], color=LEFT)
-    losses.set_xlabel("epoch")
     losses.set_ylabel("training loss", color=LEFT)
     losses.set_ylim(bottom=0)
-    scored = [entry for entry in history if "score" in entry]
     scores = losses.twinx()
-    scores.plot([e["epoch"] for e in scored], [e["score"] for e in scored], color=RIGHT, marker="o", markersize=4)
+    scored = [(entry["epoch"], entry["score"]) for entry in history if "score" in entry]
+    scores.plot(*np.reshape(scored, (-1, 2)).T, color=RIGHT, marker="o", markersize=4)
     scores.set_ylabel("mIoU on val, averaged weights", color=RIGHT)
     scores.set_ylim(0, 1)
     for axes in (losses, scores):
@@ -46,12 +45,10 @@ def draw_confusion(counts: np.ndarray, class_names: Sequence[str], path: str | P
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = 2.4 + 0.42 * min(size, 24)
     figure = _figure(side + 0.6, side)
-    axes = figure.add_subplot()
+    axes = figure.add_subplot(xlabel="prediction", ylabel="truth")
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.set_xticks(range(size), class_names, rotation=45, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(size), class_names)
-    axes.set_xlabel("prediction")
-    axes.set_ylabel("truth")
     axes.spines[:].set_visible(False)
     if size <= MANY_CLASSES:
         for row, column in np.ndindex(size, size):
@@ -65,24 +62,22 @@ def draw_examples(
 ) -> None:
     """Draw pictures, truths, answers and mistakes, one row a picture.
 
-    rows: title; picture uint8 (H, W, 3), None where its terms do not allow to show it; truth; answer.
+    rows: title; picture uint8 (H, W, 3), None in all rows where its terms do not allow to show it; truth; answer.
     truth, answer: uint8 (H, W) label maps, void in white. Mistakes are black.
     """
-    with_pictures = any(picture is not None for _, picture, _, _ in rows)
-    columns = (["picture"] if with_pictures else []) + ["truth", "answer", "mistakes"]
+    columns = ["picture", "truth", "answer", "mistakes"]
+    if rows[0][1] is None:
+        columns.remove("picture")
     figure = _figure(2.3 * len(columns), 1.9 * len(rows))
     grid = figure.subplots(len(rows), len(columns), squeeze=False)
     colors = np.full((256, 3), 255, np.uint8)
     colors[: len(palette)] = palette
     for (title, picture, truth, answer), axes_of_row in zip(rows, grid, strict=True):
         mistakes = (truth != answer) & (truth != IGNORE_INDEX)
-        panels = [colors[truth], colors[answer], np.where(mistakes[..., None], 0, 235).repeat(3, axis=2)]
-        if with_pictures:
-            panels.insert(0, picture if picture is not None else np.full_like(panels[0], 255))
-        for panel, axes in zip(panels, axes_of_row, strict=True):
+        panels = [picture, colors[truth], colors[answer], np.where(mistakes[..., None], 0, 235).repeat(3, axis=2)]
+        for panel, axes in zip(panels[-len(columns) :], axes_of_row, strict=True):
             axes.imshow(panel, interpolation="nearest")
-            axes.set_xticks([])
-            axes.set_yticks([])
+            axes.set(xticks=[], yticks=[])
             axes.spines[:].set_visible(False)
         axes_of_row[0].set_ylabel(title, fontsize=8)
     for name, axes in zip(columns, grid[0], strict=True):

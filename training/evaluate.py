@@ -25,20 +25,9 @@ from .dataset import Dataset
 from .record import hardware
 
 
-def evaluate(
-    segmenter: Segmenter,
-    pairs: Sequence[tuple[np.ndarray, np.ndarray]],
-    *,
-    size: tuple[int, int] | None = None,
-    progress: bool = True,
-) -> ConfusionMatrix:
-    """Count over a whole split, void left out.
-
-    size: (h, w) to which pictures and truths are brought first, to stand beside a result that was measured so; None for
-    each picture's own.
-    """
-    empty = ConfusionMatrix(len(segmenter.bundle.class_names))
-    return sum(evaluate_each(segmenter, pairs, size=size, progress=progress), empty)
+def evaluate(segmenter: Segmenter, pairs: Sequence[tuple[np.ndarray, np.ndarray]], **options: Any) -> ConfusionMatrix:
+    """Count over a whole split, void left out. options: of ``evaluate_each``."""
+    return sum(evaluate_each(segmenter, pairs, **options), ConfusionMatrix(len(segmenter.bundle.class_names)))
 
 
 def evaluate_each(
@@ -48,12 +37,15 @@ def evaluate_each(
     size: tuple[int, int] | None = None,
     progress: bool = True,
 ) -> Iterator[ConfusionMatrix]:
-    """The counts of one picture after the other, as ``evaluate`` sums them."""
+    """Count one picture after the other.
+
+    size: (h, w) to which pictures and truths are brought first, to stand beside a result that was measured so; None for
+    each picture's own.
+    """
     for image, truth in tqdm(pairs, "evaluating", leave=False, disable=None if progress else True):
         if size is not None:
-            h, w = size
-            image = np.asarray(Image.fromarray(image).resize((w, h), Image.Resampling.BILINEAR))
-            truth = np.asarray(Image.fromarray(truth).resize((w, h), Image.Resampling.NEAREST))
+            image = np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR))
+            truth = np.asarray(Image.fromarray(truth).resize(size[::-1], Image.Resampling.NEAREST))
         confusion = ConfusionMatrix(len(segmenter.bundle.class_names))
         confusion.update(truth, segmenter(image).label_map)
         yield confusion
@@ -78,17 +70,16 @@ def scores(confusion: ConfusionMatrix, class_names: Sequence[str], pictures: int
 def report(
     segmenter: Segmenter, folder: Path, run: Path, dataset: Dataset, *, average: bool = False, show: bool = False
 ) -> None:
-    """Score the bundle in ``folder`` and write its card.
-
-    Scores, charts and card are stored beside it, and the table is printed.
+    """Score the bundle in ``folder``, and print and store its scores, charts and card.
 
     run: the folder with its history. average: score with test-time augmentation, too. show: pictures of the data set
     may appear in the card.
     """
     bundle = segmenter.bundle
+    names = bundle.class_names
     each = list(evaluate_each(segmenter, dataset.val))
-    total = sum(each, ConfusionMatrix(len(bundle.class_names)))
-    measured = scores(total, bundle.class_names, len(each))
+    total = sum(each, ConfusionMatrix(len(names)))
+    measured = scores(total, names, len(each))
     if bundle.scores.get("val") != measured:
         bundle.scores.pop("val" + AVERAGED, None)  # they belong to what was measured before, maybe on other pictures
     bundle.scores["val"] = measured
@@ -97,52 +88,46 @@ def report(
         averaging = TestTimeAugmentation()
         several = evaluate(Segmenter(bundle, averaging=averaging), dataset.val)
         settings = {"averaging": dataclasses.asdict(averaging)}
-        bundle.scores["val" + AVERAGED] = scores(several, bundle.class_names, len(each)) | settings
+        bundle.scores["val" + AVERAGED] = scores(several, names, len(each)) | settings
     if len(dataset.test):  # nothing was chosen by it, so it is scored once, at the end
-        bundle.scores["test"] = scores(evaluate(segmenter, dataset.test), bundle.class_names, len(dataset.test))
+        bundle.scores["test"] = scores(evaluate(segmenter, dataset.test), names, len(dataset.test))
     if dataset.task and dataset.task.prior_result:
         words, size = dataset.task.prior_result
         accuracy = evaluate(segmenter, dataset.val, size=size).pixel_accuracy()
         bundle.scores["prior_result"] = {"size": size, "pixel_accuracy": round(accuracy, 4), "earlier": words}
         print(f"pixel accuracy at {size[0]}x{size[1]}: {accuracy:.1%}; an earlier result: {words}")
-    bundle.training["speed"] = speed(segmenter, dataset.val.image(0))
+    bundle.training["speed"] = _speed(segmenter, dataset.val.image(0))
     if history := read_history(run):
         draw_curves(history, folder / "curves.png")
-    draw_confusion(total.counts, bundle.class_names, folder / "confusion.png")
-    draw_examples(best_and_worst(segmenter, each, dataset, show=show), bundle.palette, folder / "examples.png")
+    draw_confusion(total.counts, names, folder / "confusion.png")
+    draw_examples(_best_and_worst(segmenter, each, dataset, show=show), bundle.palette, folder / "examples.png")
     bundle.save_config(folder)
     write_card(bundle, folder)
-    print_scores(folder, bundle.scores)
+    _print_scores(folder, bundle.scores)
 
 
-def print_scores(folder: Path, scores: dict[str, Any]) -> None:
+def _print_scores(folder: Path, scores: dict[str, Any]) -> None:
     """Print the IoU of every class, and the means."""
-    for split in ("val", "test"):
-        if split not in scores:
-            continue
+    means = "  mIoU {miou:.4f}   Dice {mean_dice:.4f}   pixel accuracy {pixel_accuracy:.4f}"
+    for split in filter(scores.__contains__, ("val", "test")):
         measured = scores[split]
         width = max(map(len, measured["iou"]))
         print(f"\n{folder}, {split}, {measured['pictures']} pictures")
         for name, iou in measured["iou"].items():
             print(f"  {name:<{width}}  IoU {'absent' if iou is None else f'{iou:.3f}'}")
-        print(f"  {_means(measured)}")
+        print(means.format(**measured))
     if averaged := scores.get("val" + AVERAGED):
-        print(f"  {_means(averaged)}   {averaged_over(averaged)}")
+        print(f"{means.format(**averaged)}   {averaged_over(averaged)}")
     print()
 
 
-def _means(scores: dict[str, float]) -> str:
-    numbers = (scores["miou"], scores["mean_dice"], scores["pixel_accuracy"])
-    return "mIoU {:.4f}   Dice {:.4f}   pixel accuracy {:.4f}".format(*numbers)
-
-
-def speed(segmenter: Segmenter, image: np.ndarray) -> dict[str, float]:
+def _speed(segmenter: Segmenter, image: np.ndarray) -> dict[str, float]:
     """{"HxW, hardware": seconds}, the median of five runs after a first one."""
     seconds = [segmenter(image).seconds for _ in range(6)][1:]
     return {f"{image.shape[0]}x{image.shape[1]}, {hardware()}": round(statistics.median(seconds), 3)}
 
 
-def best_and_worst(
+def _best_and_worst(
     segmenter: Segmenter, each: list[ConfusionMatrix], dataset: Dataset, *, show: bool
 ) -> list[tuple[str, np.ndarray | None, np.ndarray, np.ndarray]]:
     """Choose the two best and two worst pictures of val for draw_examples."""

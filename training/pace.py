@@ -7,20 +7,20 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from accelerate import Accelerator
 
 from unet.model import UNet
 from unet.predict import Segmenter
 
 from .augment import PixelStore
-from .calibration import PICTURES
 from .checkpoint import TrainingError
 from .dataset import Dataset
 from .distributed import agree
 from .fit import seconds_a_step
 from .recipe import Recipe
+from .record import duration
 from .schedule import TimeSchedule
+from .working_size import sample_indices
 
 FEW_STEPS = 1500  # below this, more epochs still help: 20 nuclei pictures go on learning until about here
 AFTERWARDS = 5.0  # seconds to save, draw the charts and end
@@ -54,10 +54,8 @@ class Pace:
         validations = math.ceil(recipe.epochs / recipe.validate_every)
         validation = val_pictures * self.picture
         seconds = steps * self.step + (validations + 1) * validation
-        return (
-            f"about {duration(seconds)} ({steps:,} steps of {self.step:.2f} s, {validations} validations of "
-            f"{validation:.1f} s)"
-        )
+        each = f"{steps:,} steps of {self.step:.2f} s, {validations} validations of {validation:.1f} s"
+        return f"about {duration(seconds)} ({each})"
 
 
 def measure_pace(
@@ -67,11 +65,10 @@ def measure_pace(
     step = seconds_a_step(net, store, recipe, accelerator)
     segmenter(val[0][0])
     started = time.monotonic()
-    chosen = np.linspace(0, len(val) - 1, min(3, len(val))).round().astype(int).tolist()
+    chosen = sample_indices(len(val), 3)
     for i in chosen:
         segmenter(val[i][0])
-    step, picture = agree([step, (time.monotonic() - started) / len(chosen)], accelerator)
-    return Pace(step, picture)
+    return Pace(*agree([step, (time.monotonic() - started) / len(chosen)], accelerator))
 
 
 def time_schedule(pace: Pace, dataset: Dataset, budget: float, *, average: bool) -> TimeSchedule:
@@ -82,8 +79,8 @@ def time_schedule(pace: Pace, dataset: Dataset, budget: float, *, average: bool)
     Raises TrainingError where not even a few steps fit in.
     """
     val = len(dataset.val)
-    scored = val * (1 + AVERAGED_LOOKS * average) + len(dataset.test) + min(PICTURES, val) + SINGLE_PICTURES
-    schedule = TimeSchedule(max(0.01, pace.picture * val), 1 + scored / val, AFTERWARDS)
+    looks = val * (1 + AVERAGED_LOOKS * average) + len(dataset.test) + len(sample_indices(val)) + SINGLE_PICTURES
+    schedule = TimeSchedule(max(0.01, pace.picture * val), 1 + looks / val, AFTERWARDS)
     missing = schedule.validation * schedule.validations_after + AFTERWARDS + 10 * pace.step - budget
     if missing > 0:
         raise TrainingError(
@@ -95,20 +92,9 @@ def time_schedule(pace: Pace, dataset: Dataset, budget: float, *, average: bool)
 
 def default_epochs(pictures: int, batch_size: int) -> tuple[int, str]:
     """Epochs for an own folder, and why so many."""
-    steps = math.ceil(pictures / batch_size)
-    usual = Recipe().epochs
+    steps, usual = math.ceil(pictures / batch_size), Recipe().epochs
     if usual * steps >= FEW_STEPS:
         return usual, f"{usual} epochs, the default"
     epochs = math.ceil(FEW_STEPS / steps)
-    return (
-        epochs,
-        f"{epochs} epochs, because {pictures} pictures make {steps} steps an epoch and {FEW_STEPS:,} are needed",
-    )
-
-
-def duration(seconds: float) -> str:
-    """12 s, 5 min, 3 h 20 min."""
-    minutes = round(seconds / 60)
-    if minutes < 1:
-        return f"{seconds:.0f} s"
-    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
+    why = f"because {pictures} pictures make {steps} steps an epoch and {FEW_STEPS:,} are needed"
+    return epochs, f"{epochs} epochs, {why}"

@@ -32,10 +32,17 @@ def hardware() -> str:
     return f"{threads} CPU thread{'s' * (threads > 1)}"
 
 
+def duration(seconds: float) -> str:
+    """12 s, 5 min, 3 h 20 min."""
+    minutes = round(seconds / 60)
+    if minutes < 1:
+        return f"{seconds:.0f} s"
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
+
+
 def command_line(given: list[str]) -> str:
     """Make the command for the record, without paths of this machine.
 
-    Of paths outside the repository, only file names are kept.
     Left out is what changes nothing about the result: where it was written to, and that the run was resumed.
     """
     shown, rest = [], iter(given)

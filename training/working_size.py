@@ -15,14 +15,13 @@ from scipy import ndimage
 from unet.metrics import IGNORE_INDEX
 from unet.resize import sample, view_size
 
-MAX_MAPS = 50  # label maps sampled
 MAP_PIXELS = 512 * 512  # to which a label map is sampled
 MAX_REGION_SHARE = 0.5  # a class that covers a larger share of all pixels is the background of the others
 
 
-def sample_indices(n: int) -> list[int]:
-    """Up to MAX_MAPS indices, evenly spaced over n."""
-    return np.linspace(0, n - 1, min(MAX_MAPS, n)).round().astype(int).tolist()
+def sample_indices(n: int, most: int = 50) -> list[int]:
+    """Indices of ``most`` pictures, evenly spaced over n."""
+    return np.linspace(0, n - 1, min(most, n)).round().astype(int).tolist()
 
 
 def suitable_pixels(label_maps: Iterable[np.ndarray], receptive_radius: int) -> int | None:
