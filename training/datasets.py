@@ -7,15 +7,15 @@ map and its name is compared: it survives a repacked archive, and detects a lost
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import shutil
 import tarfile
 import urllib.request
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import reduce
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -26,25 +26,20 @@ from tqdm import tqdm
 from unet.images import ImageError, read_annotation, save_png
 
 CACHE_VARIABLE = "UNET_DATA"
-_CHUNK = 1 << 20
 
 
 class DownloadError(ValueError):
-    """A data set that cannot be fetched.
-
-    The message says where to put it by hand.
-    """
+    """A data set that cannot be fetched; the message says where to put it by hand."""
 
 
 @dataclass(frozen=True)
 class Task:
     """A known data set: licence, classes, how to train on it.
 
-    class_names, palette: of the classes. void_colors: where masks are in these colours, those that are no class; then
-    the table decides which classes there are, not what the masks hold.
     working_pixels: the size at which pictures are looked at. rotate: pictures have no up.
     redistributable: the terms allow pictures in a card.
     prior_result: an earlier result in words, and the (h, w) at which ours is measured for comparison.
+    void_colors: of masks in colours, those that are no class; then the table decides which classes there are.
     """
 
     title: str
@@ -146,12 +141,12 @@ TASKS: dict[str, Task] = {
 class Download:
     """Where a known set comes from.
 
-    url: a .zip or .tar.gz. arrange: yields (path inside the set, bytes of the file) from the archive's members.
+    url: a .zip or .tar.gz. arrange: moves what belongs to the set from the unpacked archive into the folder of the set.
     digest: of the label maps, see :func:`label_digest`; None where the annotations are colours, not label maps.
     """
 
     url: str
-    arrange: Callable[[Iterable[tuple[PurePosixPath, Callable[[], bytes]]]], Iterator[tuple[str, bytes]]]
+    arrange: Callable[[Path, Path], None]
     digest: str | None
 
 
@@ -162,9 +157,8 @@ def cache_folder() -> Path:
 
 
 def fetch_dataset(task: str) -> Path:
-    """The folder of a known set, downloaded if necessary.
+    """The folder of a known set, downloaded and checked if necessary.
 
-    With a progress bar; checked and unpacked.
     Raises DownloadError without a network, for a set that nobody may redistribute, and for one that fails its check.
     """
     folder = cache_folder() / task
@@ -176,22 +170,25 @@ def fetch_dataset(task: str) -> Path:
     source = DOWNLOADS[task]
     folder.parent.mkdir(parents=True, exist_ok=True)
     archive = folder.with_name(f"{task}-{PurePosixPath(source.url).name}")
-    unpacked = folder.with_name(f"{task}.partial")
+    unpacked, arranged = folder.with_name(f"{task}.unpacked"), folder.with_name(f"{task}.partial")
     try:
         _download(source.url, archive, task)
-        shutil.rmtree(unpacked, ignore_errors=True)
-        for name, content in tqdm(source.arrange(_members(archive)), f"unpacking {task}", disable=None):
-            target = unpacked / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(content)
-    except (OSError, zipfile.BadZipFile, tarfile.TarError, EOFError, ImageError) as error:
+        for leftover in (unpacked, arranged):
+            shutil.rmtree(leftover, ignore_errors=True)
+        print(f"unpacking {task}", flush=True)
+        # Paths that lead elsewhere are left out of a .zip anyway.
+        shutil.unpack_archive(archive, unpacked, **({} if archive.suffix == ".zip" else {"filter": "data"}))
+        arranged.mkdir()
+        source.arrange(unpacked, arranged)
+        shutil.rmtree(unpacked)
+    except (OSError, zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, ImageError) as error:
         raise DownloadError(f"{source.url} cannot be fetched ({error}); try again, or {by_hand}") from error
-    if source.digest is not None and label_digest(unpacked) != source.digest:
+    if source.digest is not None and label_digest(arranged) != source.digest:
         raise DownloadError(
-            f"{source.url} holds other annotations than the ones known here; look at {unpacked}, and if you trust it "
-            f"use --data {unpacked}"
+            f"{source.url} holds other annotations than the ones known here; look at {arranged}, and if you trust it "
+            f"use --data {arranged}"
         )
-    unpacked.rename(folder)
+    arranged.rename(folder)
     archive.unlink()
     return folder
 
@@ -224,70 +221,43 @@ def _download(url: str, target: Path, task: str) -> None:
         total = have + int(length) if length else None
         with (
             unfinished.open("ab" if have else "wb") as file,
-            tqdm(total=total, initial=have, unit="B", unit_scale=True, desc=f"downloading {task}") as bar,
+            tqdm.wrapattr(file, "write", total, initial=have, desc=f"downloading {task}") as counted,
         ):
-            while chunk := response.read(_CHUNK):
-                file.write(chunk)
-                bar.update(len(chunk))
+            shutil.copyfileobj(response, counted)
             if total is not None and file.tell() != total:
                 raise OSError(f"the connection broke at {file.tell()} of {total} bytes")
     unfinished.rename(target)
 
 
-def _members(archive: Path) -> Iterator[tuple[PurePosixPath, Callable[[], bytes]]]:
-    """(path, reader) of every file in an archive.
-
-    .zip or .tar.gz. Only paths that ``arrange`` makes are ever written to.
-    """
-    if archive.suffix == ".zip":
-        with zipfile.ZipFile(archive) as packed:
-            for name in sorted(packed.namelist()):
-                if not name.endswith("/"):
-                    yield PurePosixPath(name), partial(packed.read, name)
-    else:
-        with tarfile.open(archive) as packed:
-            for member in packed:
-                if member.isfile():
-                    yield PurePosixPath(member.name), lambda m=member: packed.extractfile(m).read()
+def _arrange_camvid(unpacked: Path, target: Path) -> None:
+    """CamVid/train/x.png and CamVid/trainannot/x.png; the test part stays behind."""
+    for split in ("train", "val"):
+        for source, kind in ((split, "images"), (f"{split}annot", "labels")):
+            (target / split / kind).mkdir(parents=True)
+            for path in unpacked.glob(f"*/CamVid/{source}/*.png"):
+                path.rename(target / split / kind / path.name)
+    (target / "classes.json").write_text('{"ignore_index": 11}\n', encoding="ascii")
 
 
-def _arrange_camvid(members: Iterable[tuple[PurePosixPath, Callable[[], bytes]]]) -> Iterator[tuple[str, bytes]]:
-    """CamVid/train/x.png and CamVid/trainannot/x.png; the test part stays where it is."""
-    places = {f"{split}{kind}": f"{split}/{folder}" for split in ("train", "val") for kind, folder in
-              (("", "images"), ("annot", "labels"))}  # fmt: skip
-    for path, read in members:
-        if path.suffix == ".png" and path.parts[-3:-2] == ("CamVid",) and path.parent.name in places:
-            yield f"{places[path.parent.name]}/{path.name}", read()
-    yield "classes.json", b'{"ignore_index": 11}\n'
-
-
-def _arrange_nuclei(members: Iterable[tuple[PurePosixPath, Callable[[], bytes]]]) -> Iterator[tuple[str, bytes]]:
+def _arrange_nuclei(unpacked: Path, target: Path) -> None:
     """stage1_train/<id>/{images,masks}/*.png, one mask a nucleus -> one 1-bit union a picture."""
-    listed = (Path(__file__).with_name("nuclei_split.txt")).read_text(encoding="ascii").split()
+    listed = Path(__file__).with_name("nuclei_split.txt").read_text(encoding="ascii").split()
     split_of = dict(entry.split(":")[::-1] for entry in listed)
-    unions: dict[str, np.ndarray] = {}
-    for path, read in members:
-        if path.suffix != ".png" or path.parts[-4:-3] != ("stage1_train",):
-            continue
-        name = path.parts[-3][:12]
-        if name not in split_of:
-            continue
-        if path.parent.name == "images":
-            yield f"{split_of[name]}/images/{name}.png", read()
-        else:
-            mask = np.asarray(Image.open(io.BytesIO(read())).convert("L")) > 0
-            unions[name] = unions[name] | mask if name in unions else mask
-    for name, union in unions.items():
-        packed = io.BytesIO()
-        save_png(union, packed)
-        yield f"{split_of[name]}/labels/{name}.png", packed.getvalue()
+    for kind in ("images", "labels"):
+        for split in ("train", "val"):
+            (target / split / kind).mkdir(parents=True)
+    for picture in tqdm(list(unpacked.glob("*/stage1_train/*/images/*.png")), "uniting masks", disable=None):
+        name = picture.stem[:12]
+        if name in split_of:
+            masks = (np.asarray(Image.open(path).convert("L")) > 0 for path in picture.parents[1].glob("masks/*.png"))
+            save_png(reduce(np.logical_or, masks), target / split_of[name] / "labels" / f"{name}.png")
+            picture.rename(target / split_of[name] / "images" / f"{name}.png")
 
 
-def _arrange_pairs(members: Iterable[tuple[PurePosixPath, Callable[[], bytes]]]) -> Iterator[tuple[str, bytes]]:
+def _arrange_pairs(unpacked: Path, target: Path) -> None:
     """cityscapes/{train,val}/*.jpg, photo left and colours right: as it is."""
-    for path, read in members:
-        if path.suffix == ".jpg" and path.parent.name in ("train", "val"):
-            yield f"{path.parent.name}/{path.name}", read()
+    for split in ("train", "val"):
+        (unpacked / "cityscapes" / split).rename(target / split)
 
 
 #: Of the known tasks, those whose pictures may be fetched by anyone.
