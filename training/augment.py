@@ -58,43 +58,33 @@ class PixelStore:
         cache: Path | None = None,
     ) -> None:
         self.device = torch.device(device)
-        preprocessing = Preprocessing((0, 0, 0), (1, 1, 1), working_pixels)
+        resizing = Preprocessing((0, 0, 0), (1, 1, 1), working_pixels)
         if isinstance(pairs, Pairs):
             sizes = [pairs.size(i) for i in range(len(pairs))]
         else:
             sizes = [image.shape[:2] for image, _ in pairs]
-        self.sizes = torch.tensor([preprocessing.working_size(size) for size in sizes])
+        self.sizes = torch.tensor([resizing.working_size(size) for size in sizes])
         areas = self.sizes.prod(dim=1)
         self.offsets = areas.cumsum(0) - areas
         shape = (int(areas.sum()), 4)
         if cache is None:
-            pixels = np.concatenate(list(_read_pixels(pairs, preprocessing)))
+            pixels = np.concatenate(list(_read_pixels(pairs, resizing)))
         else:
             # Never written to, but a mapping that is not shared with its file would count as memory.
-            pixels = np.memmap(_pixel_file(pairs, preprocessing, cache, math.prod(shape)), np.uint8, "r+", shape=shape)
+            pixels = np.memmap(_pixel_file(pairs, resizing, cache, math.prod(shape)), np.uint8, "r+", shape=shape)
         self.pixels = torch.from_numpy(pixels)
         if self.device.type != "cuda" or pixels.nbytes <= torch.cuda.mem_get_info(self.device)[0] // 2:
             self.pixels = self.pixels.to(self.device)
-        self._counts = _count_values(self.pixels)
-        #: Of these pictures: the mean and deviation of each channel over all their pixels.
-        self.preprocessing = Preprocessing(*self._statistics(), working_pixels)
+        *channels, self._label_counts = _count_values(self.pixels)
+        mean, std = zip(*map(_mean_and_deviation, channels), strict=True)
+        self.preprocessing = Preprocessing(mean, std, working_pixels)
 
     def __len__(self) -> int:
         return len(self.sizes)
 
-    def _statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Mean and standard deviation of each channel over all pixels, in 0..255."""
-        means, deviations = [], []
-        for channel in self._counts[:3].tolist():
-            # In whole numbers, so that no order of summing matters.
-            n, total, squares = (sum(count * value**power for value, count in enumerate(channel)) for power in range(3))
-            means.append(total / n)
-            deviations.append(max(1.0, math.sqrt((n * squares - total**2) / (n * max(1, n - 1)))))
-        return tuple(means), tuple(deviations)
-
     def class_shares(self, num_classes: int) -> Tensor:
         """float64 (num_classes,): each class's share of the pixels that are not void."""
-        counts = self._counts[3, :num_classes].double()
+        counts = self._label_counts[:num_classes].double()
         return counts / counts.sum().clamp(min=1)
 
     def batch(
@@ -119,36 +109,30 @@ class PixelStore:
         # Half the window, seen in the picture: its middle is drawn so that it stays inside, where it fits.
         reach = (matrix.abs() @ (torch.tensor(size, dtype=torch.double) / 2)).minimum(image_size / 2)
         middle = reach + (image_size - 2 * reach) * _uniform((n, 2), generator)
-        matrix, middle = matrix.float().to(device), middle.float().to(device)
-        bounds, offsets = self.sizes[indices].to(device), self.offsets[indices].to(device)
-
-        rows, columns = _grid(size, margin, matrix, middle)
-        images = _bilinear(self.pixels, rows, columns, bounds, offsets).to(self.device)
-        if margin:
-            rows, columns = (x[:, margin:-margin, margin:-margin] for x in (rows, columns))
-        labels = _nearest_label(self.pixels, rows, columns, bounds, offsets).to(self.device)
+        rows, columns = _grid(size, margin, matrix.float().to(device), middle.float().to(device))
+        pictures = torch.column_stack([self.sizes, self.offsets])[indices].to(device).view(n, 3, 1, 1).unbind(1)
+        images = _bilinear(self.pixels, rows, columns, *pictures).to(self.device)
+        inner = slice(margin, -margin or None)
+        labels = _nearest_label(self.pixels, rows[:, inner, inner], columns[:, inner, inner], *pictures)
         images = _jitter_colors(images, augmentation.color, generator)
-        return images.permute(0, 3, 1, 2), labels
+        return images.permute(0, 3, 1, 2), labels.to(self.device)
 
 
-def _read_pixels(pairs: Sequence[tuple[np.ndarray, np.ndarray]], preprocessing: Preprocessing) -> Iterator[np.ndarray]:
-    """Each picture at its working size.
-
-    uint8 (h * w, 4): red, green, blue, label.
-    """
+def _read_pixels(pairs: Sequence[tuple[np.ndarray, np.ndarray]], resizing: Preprocessing) -> Iterator[np.ndarray]:
+    """Each picture at its working size: red, green, blue, label, uint8 (h * w, 4)."""
     for image, labels in tqdm(pairs, "reading", leave=False, disable=None):
-        image = preprocessing.resize(image)
+        image = resizing.resize(image)
         h, w, _ = image.shape
         labels = np.asarray(Image.fromarray(labels).resize((w, h), Image.Resampling.NEAREST))
         yield np.dstack([image, labels]).reshape(-1, 4)
 
 
-def _pixel_file(pairs: Pairs, preprocessing: Preprocessing, folder: Path, size: int) -> Path:
-    """The file with all pixels, written unless it is there.
+def _pixel_file(pairs: Pairs, resizing: Preprocessing, folder: Path, size: int) -> Path:
+    """The file with all pixels, ``size`` bytes, written unless it is there.
 
-    size: in bytes. Raises DataError where it cannot be written.
+    Raises DataError where it cannot be written.
     """
-    known_by = (pairs.fingerprint(), preprocessing.working_pixels)
+    known_by = (pairs.fingerprint(), resizing.working_pixels)
     path = folder / f"pixels-{hashlib.sha256(repr(known_by).encode()).hexdigest()[:16]}.bin"
     if path.exists():
         return path
@@ -160,11 +144,10 @@ def _pixel_file(pairs: Pairs, preprocessing: Preprocessing, folder: Path, size: 
         if shutil.disk_usage(folder).free < size:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         with partial.open("wb") as file:
-            for part in _read_pixels(pairs, preprocessing):
-                file.write(part)
+            file.writelines(_read_pixels(pairs, resizing))
             file.flush()
             os.fsync(file.fileno())  # a disk may notice as late as here that it is full
-        partial.replace(path)
+        return partial.replace(path)
     except OSError as error:
         raise DataError(
             f"the pixels of the {len(pairs)} training pictures, {size / 1e9:.1f} GB, could not be written to {folder} "
@@ -173,14 +156,10 @@ def _pixel_file(pairs: Pairs, preprocessing: Preprocessing, folder: Path, size: 
         ) from error
     finally:
         partial.unlink(missing_ok=True)
-    return path
 
 
 def _count_values(pixels: Tensor) -> Tensor:
-    """How often each value occurs in each column.
-
-    pixels: uint8 (P, 4). Returns int64 (4, 256), on the CPU.
-    """
+    """How often each value occurs in each column of uint8 (P, 4): int64 (4, 256), on the CPU."""
     counts = torch.zeros(4 * 256, dtype=torch.long, device=pixels.device)
     columns = 256 * torch.arange(4, dtype=torch.int32, device=pixels.device)
     for part in pixels.split(1 << 18):
@@ -188,32 +167,37 @@ def _count_values(pixels: Tensor) -> Tensor:
     return counts.view(4, 256).cpu()
 
 
-def _bilinear(pixels: Tensor, rows: Tensor, columns: Tensor, bounds: Tensor, offsets: Tensor) -> Tensor:
+def _mean_and_deviation(counts: Tensor) -> tuple[float, float]:
+    """Of values 0..255 that occur so often; in whole numbers, so that no order of summing matters."""
+    n, total, squares = (sum(k * value**power for value, k in enumerate(counts.tolist())) for power in range(3))
+    return total / n, max(1.0, math.sqrt((n * squares - total**2) / (n * max(1, n - 1))))
+
+
+def _bilinear(pixels: Tensor, rows: Tensor, columns: Tensor, height: Tensor, width: Tensor, offset: Tensor) -> Tensor:
     """Colours at fractional positions, mirrored at the border.
 
-    rows, columns: (N, h, w). Returns float32 (N, h, w, 3).
+    rows, columns: (N, h, w). height, width, offset: (N, 1, 1), of the pictures. Returns float32 (N, h, w, 3).
     """
 
-    def rgb(index: Tensor) -> Tensor:
+    def rgb(row: Tensor, column: Tensor) -> Tensor:
+        index = row * width + column + offset
         return pixels.index_select(0, index.reshape(-1)).view(*index.shape, 4)[..., :3].float()
 
-    height, width = (bounds[:, axis].view(-1, 1, 1) for axis in (0, 1))
     rows, columns = _mirror(rows, height), _mirror(columns, width)
     top, left = rows.long(), columns.long()
     bottom, right = (top + 1).minimum(height - 1), (left + 1).minimum(width - 1)
     down, across = (rows - top).unsqueeze(-1), (columns - left).unsqueeze(-1)
-    top, bottom = (offsets.view(-1, 1, 1) + y * width for y in (top, bottom))
-    upper = torch.lerp(rgb(top + left), rgb(top + right), across)
-    lower = torch.lerp(rgb(bottom + left), rgb(bottom + right), across)
+    upper, lower = (torch.lerp(rgb(row, left), rgb(row, right), across) for row in (top, bottom))
     return torch.lerp(upper, lower, down)
 
 
-def _nearest_label(pixels: Tensor, rows: Tensor, columns: Tensor, bounds: Tensor, offsets: Tensor) -> Tensor:
+def _nearest_label(
+    pixels: Tensor, rows: Tensor, columns: Tensor, height: Tensor, width: Tensor, offset: Tensor
+) -> Tensor:
     """int64 (N, h, w) at fractional positions (N, h, w), IGNORE_INDEX outside."""
-    height, width = (bounds[:, axis].view(-1, 1, 1) for axis in (0, 1))
     row, column = rows.round().long(), columns.round().long()
     inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
-    index = (offsets.view(-1, 1, 1) + row * width + column).where(inside, 0)
+    index = (row * width + column + offset).where(inside, 0)
     return torch.where(inside, pixels[:, 3][index].long(), IGNORE_INDEX)
 
 
@@ -222,10 +206,7 @@ def _uniform(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
 
 
 def _random_matrices(n: int, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
-    """From steps in the crop to steps in the picture.
-
-    float64 (N, 2, 2), of (row, column).
-    """
+    """From steps in the crop to steps in the picture: float64 (N, 2, 2), of (row, column)."""
     low, high = (math.log(s) for s in augmentation.scale)
     zoom = (low + (high - low) * _uniform((n,), generator)).exp()
     flip_rows, flip_columns, transpose = (_uniform((3, n), generator) < 0.5).unbind()
@@ -241,10 +222,7 @@ def _random_matrices(n: int, augmentation: Augmentation, generator: torch.Genera
 
 
 def _grid(size: tuple[int, int], margin: int, matrix: Tensor, middle: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows and columns of the crops in their pictures.
-
-    (N, h, w) each, in pixels from the first pixel's centre.
-    """
+    """Rows and columns of the crops in their pictures, (N, h, w) each, from the first pixel's centre."""
     steps = [torch.arange(-margin, n + margin, device=middle.device) - (n - 1) / 2 for n in size]
     down, across = torch.meshgrid(*steps, indexing="ij")
     return tuple(
@@ -264,10 +242,7 @@ def _mirror(position: Tensor, length: Tensor) -> Tensor:
 
 
 def _jitter_colors(images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
-    """Random gain, contrast, saturation and colour cast.
-
-    images: (N, h, w, 3) in 0..255; each gets its own.
-    """
+    """Random gain, contrast, saturation and colour cast for each of (N, h, w, 3) in 0..255."""
     n = len(images)
     draw = (1 + strength * (2 * _uniform((n, 6), generator) - 1)).float().to(images.device)
     gain, contrast, saturation, cast = draw[:, 0], draw[:, 1], draw[:, 2], 1 + (draw[:, 3:] - 1) / 2
