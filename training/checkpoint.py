@@ -53,13 +53,11 @@ class RunState:
             self.best_weights = copy.deepcopy(self.average.module.state_dict())
 
     def state_dict(self) -> dict[str, Any]:
-        numbers = {name: getattr(self, name) for name in ("step", "seconds", "budget", "best_score", "best_step")}
-        return {"average": self.average.state_dict(), "best_weights": self.best_weights} | numbers
+        return vars(self) | {"average": self.average.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.average.load_state_dict(state["average"])
-        for name in ("step", "seconds", "budget", "best_score", "best_step", "best_weights"):
-            setattr(self, name, state[name])
+        vars(self).update(state | {"average": self.average})
 
 
 class RunFolder:
@@ -67,7 +65,8 @@ class RunFolder:
 
     def __init__(self, path: Path, accelerator: Accelerator) -> None:
         self.path, self.accelerator = Path(path), accelerator
-        self.checkpoint, self.partial, self.previous = _checkpoints(self.path)
+        self.checkpoint = self.path / CHECKPOINT_FOLDER
+        self.partial, self.previous = (self.checkpoint.with_suffix(suffix) for suffix in (".partial", ".previous"))
 
     @contextmanager
     def open(self, settings: Mapping[str, Any], state: RunState, *, resume: bool) -> Iterator[None]:
@@ -94,7 +93,8 @@ class RunFolder:
             lock.release()
 
     def _start_or_resume(self, settings: dict[str, Any], state: RunState, resume: bool) -> None:
-        if self.accelerator.is_main_process:
+        main, settings_file = self.accelerator.is_main_process, self.path / SETTINGS_FILE
+        if main:
             if is_finished(self.path):
                 finish(self.path)  # a kill may have left its checkpoint
             elif self.previous.exists() and not self.checkpoint.exists():
@@ -103,24 +103,24 @@ class RunFolder:
         if self.checkpoint.exists():
             if not resume:
                 raise TrainingError(f"{self.path} holds an unfinished run; add --resume, or delete the folder")
-            self._check_settings(settings)
+            begun = json.loads(settings_file.read_text(encoding="utf-8"))
+            changed = [f"{n}: {begun.get(n)} then, {settings[n]} now" for n in settings if begun.get(n) != settings[n]]
+            if changed:
+                raise TrainingError(
+                    f"the run in {self.path} was begun with other settings ({'; '.join(changed)}); resume it with the "
+                    "same flags and pictures, or delete the folder to start again"
+                )
             self.accelerator.load_state(str(self.checkpoint))
-            if self.accelerator.is_main_process:
-                _drop_epochs_after(state.step, self.path / HISTORY_FILE)
-        elif self.accelerator.is_main_process:
+            if main:  # epochs after the checkpoint are trained again
+                kept = [json.dumps(entry) + "\n" for entry in read_history(self.path) if entry["step"] <= state.step]
+                partial = self.path / (HISTORY_FILE + ".partial")
+                partial.write_text("".join(kept), encoding="utf-8")
+                partial.replace(self.path / HISTORY_FILE)
+        elif main:
             for leftover in (HISTORY_FILE, FINISHED_FILE):
                 (self.path / leftover).unlink(missing_ok=True)
-            (self.path / SETTINGS_FILE).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+            settings_file.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
         self.accelerator.wait_for_everyone()
-
-    def _check_settings(self, settings: dict[str, Any]) -> None:
-        begun = json.loads((self.path / SETTINGS_FILE).read_text(encoding="utf-8"))
-        changed = [f"{n}: {begun.get(n)} then, {settings[n]} now" for n in settings if begun.get(n) != settings[n]]
-        if changed:
-            raise TrainingError(
-                f"the run in {self.path} was begun with other settings ({'; '.join(changed)}); resume it with the same "
-                "flags and pictures, or delete the folder to start again"
-            )
 
     def save(self, epochs: Sequence[dict[str, Any]]) -> None:
         """Write a new checkpoint beside the old one, then swap them.
@@ -153,34 +153,20 @@ class RunFolder:
 
 def finish(folder: Path) -> None:
     """Delete a run's checkpoint once its bundle is saved; the history stays."""
-    (Path(folder) / FINISHED_FILE).touch()
-    for path in _checkpoints(Path(folder)):
+    (folder / FINISHED_FILE).touch()
+    for path in folder.glob(f"{CHECKPOINT_FOLDER}*"):
         shutil.rmtree(path, ignore_errors=True)
 
 
 def is_finished(folder: Path) -> bool:
     """Whether the last run in ``folder`` was completed."""
-    return (Path(folder) / FINISHED_FILE).exists()
+    return (folder / FINISHED_FILE).exists()
 
 
 def read_history(folder: Path) -> list[dict[str, Any]]:
     """One dict an epoch: "epoch", "step", "loss", "seconds" and, where validated, "score"."""
-    path = Path(folder) / HISTORY_FILE
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
-
-
-def _drop_epochs_after(step: int, history: Path) -> None:
-    """Drop history lines after the checkpoint: those epochs are trained again."""
-    kept = []
-    for line in history.read_text(encoding="utf-8").splitlines() if history.exists() else ():
-        with suppress(json.JSONDecodeError):
-            if json.loads(line)["step"] <= step:
-                kept.append(line + "\n")
-    partial = history.with_suffix(".partial")
-    partial.write_text("".join(kept), encoding="utf-8")
-    partial.replace(history)
-
-
-def _checkpoints(folder: Path) -> tuple[Path, Path, Path]:
-    """The checkpoint, the one being written, and the one before it."""
-    return tuple(folder / f"{CHECKPOINT_FOLDER}{suffix}" for suffix in ("", ".partial", ".previous"))
+    path, entries = folder / HISTORY_FILE, []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        with suppress(json.JSONDecodeError):  # a kill may have cut a line off
+            entries.append(json.loads(line))
+    return entries

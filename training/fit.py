@@ -13,9 +13,8 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
@@ -35,8 +34,7 @@ from .schedule import EpochSchedule, Schedule
 RECENT = 20  # steps between two looks at the loss: each look waits for the device
 
 
-@dataclass(frozen=True)
-class Fit:
+class Fit(NamedTuple):
     """A finished run: its best averaged weights and its record."""
 
     net: UNet
@@ -76,12 +74,13 @@ def fit(
     finite, and Interrupted after Ctrl-C or SIGTERM, with everything saved.
     """
     run = _Run(net, store, recipe, accelerator, names, schedule, clock)
-    run.state.budget = budget
+    state = run.state
+    state.budget = budget
     run_folder = RunFolder(folder, accelerator)
     with (
-        run_folder.open(run.settings() | dict(identity or {}), run.state, resume=resume),
+        run_folder.open(run.settings() | dict(identity or {}), state, resume=resume),
         _stop_signals_as_a_flag() as stopped,
-        tqdm(total=run.steps or None, initial=run.state.step, desc=title, disable=not accelerator.is_main_process,
+        tqdm(total=run.steps or None, initial=state.step, desc=title, disable=not accelerator.is_main_process,
              dynamic_ncols=True) as bar,
     ):  # fmt: skip
         run.start_clock()
@@ -90,15 +89,16 @@ def fit(
             bar.total = run.steps
             bar.update()
             (stop,) = agree([stopped()], accelerator)
-            if run.at_end_of_epoch or run.state.step % RECENT == 0:
-                bar.set_postfix_str(f"loss {run.recent_loss():.3f}, best {max(0, run.state.best_score):.3f}")
-            if run.at_end_of_epoch:
-                epoch = run.end_of_epoch(validate)
-                if epoch % save_every == 0 or run.is_over:
-                    run.save(run_folder)
+            epoch_ends = state.step % run.steps_per_epoch == 0 or run.is_over
+            if epoch_ends or state.step % RECENT == 0:
+                bar.set_postfix_str(f"loss {run.recent_loss():.3f}, best {max(0, state.best_score):.3f}")
+            if epoch_ends:
+                run.end_epoch(validate)
+            if stop or run.is_over or (epoch_ends and run.epoch % save_every == 0):
+                run_folder.save(run.unsaved)
+                run.unsaved.clear()
             if stop:
-                run.save(run_folder)
-                raise Interrupted(f"stopped at step {run.state.step} of {run.steps}; everything is saved in {folder}")
+                raise Interrupted(f"stopped at step {state.step} of {run.steps}; everything is saved in {folder}")
     return run.result()
 
 
@@ -155,10 +155,17 @@ class _Run:
     def settings(self) -> dict[str, Any]:
         """What decides every step: recipe, network and pictures."""
         network = {f"network.{name}": value for name, value in dataclasses.asdict(self.config).items()}
-        preprocessing = dataclasses.asdict(self.store.preprocessing)
-        pictures = {"pictures": len(self.store), "working_pixels": preprocessing.pop("working_pixels")}
-        statistics = {f"pictures.{name}": value for name, value in preprocessing.items()}
-        return dataclasses.asdict(self.recipe) | network | pictures | statistics
+        pictures = dataclasses.asdict(self.store.preprocessing)
+        return (
+            dataclasses.asdict(self.recipe)
+            | network
+            | {
+                "pictures": len(self.store),
+                "working_pixels": pictures["working_pixels"],
+                "pictures.mean": pictures["mean"],
+                "pictures.std": pictures["std"],
+            }
+        )
 
     @property
     def steps(self) -> int:
@@ -166,8 +173,9 @@ class _Run:
         return self.schedule.steps(self.state)
 
     @property
-    def at_end_of_epoch(self) -> bool:
-        return self.state.step % self.steps_per_epoch == 0 or self.is_over
+    def epoch(self) -> int:
+        """Epochs begun, the one that ends with this step included."""
+        return math.ceil(self.state.step / self.steps_per_epoch)
 
     def start_clock(self) -> None:
         """Count seconds from now on, after those of the checkpoint."""
@@ -214,31 +222,23 @@ class _Run:
             )
         return recent.mean().item()
 
-    def end_of_epoch(self, validate: Callable[[UNet], float] | None) -> int:
-        """Validate if due, and note the epoch for the history; returns its number."""
-        epoch = math.ceil(self.state.step / self.steps_per_epoch)
-        entry = {"epoch": epoch, "step": self.state.step, "loss": torch.stack(self.losses).mean().item()}
+    def end_epoch(self, validate: Callable[[UNet], float] | None) -> None:
+        """Validate if due, and note the epoch for the history."""
+        state = self.state
+        entry = {"epoch": self.epoch, "step": state.step, "loss": torch.stack(self.losses).mean().item()}
         self.losses.clear()
         if validate is None:
             if self.is_over:
-                self.state.keep_best(math.inf)
-        elif self.schedule.is_validation_due(self.state):
-            before = self.state.seconds
+                state.keep_best(math.inf)
+        elif self.schedule.is_validation_due(state):
+            before = state.seconds
             entry["score"] = validate(self.average.module)
-            self.state.keep_best(entry["score"])
+            state.keep_best(entry["score"])
             self._read_clock()
-            self.schedule.note_validation(self.state.seconds - before, self.state)
-        tracked = {name: entry[name] for name in ("loss", "score") if name in entry}
-        self.accelerator.log(tracked, step=self.state.step)
+            self.schedule.note_validation(state.seconds - before, state)
+        self.accelerator.log({name: entry[name] for name in ("loss", "score") if name in entry}, step=state.step)
         self._read_clock()
-        entry["seconds"] = round(self.state.seconds, 1)
-        self.unsaved.append(entry)
-        return epoch
-
-    def save(self, folder: RunFolder) -> None:
-        """Write a checkpoint and the epochs since the last one."""
-        folder.save(self.unsaved)
-        self.unsaved.clear()
+        self.unsaved.append(entry | {"seconds": round(state.seconds, 1)})
 
     def result(self) -> Fit:
         """The network with its best averaged weights and its own dropout rates."""
@@ -248,7 +248,7 @@ class _Run:
             module.p = rate
         record = {
             "recipe": dataclasses.asdict(self.recipe),
-            "epochs": math.ceil(self.state.step / self.steps_per_epoch),
+            "epochs": self.epoch,
             "steps": self.state.step,
             "pictures_seen": self.state.step * self.recipe.batch_size,
             "best_step": self.state.best_step,
@@ -269,14 +269,12 @@ class _Run:
 
     def _batch(self, step: int) -> tuple[Tensor, Tensor]:
         """This process's part of the normalised images, and all labels."""
-        generator = torch.Generator().manual_seed(_seed(self.recipe.seed, step) + 1)
-        crop = self.config.output_size(self.config.input_size(self.recipe.crop))
         images, labels = self.store.batch(
             self._indices(step),
-            crop,
+            self.config.output_size(self.config.input_size(self.recipe.crop)),
             margin=self.config.margin,
             augmentation=self.recipe.augmentation,
-            generator=generator,
+            generator=torch.Generator().manual_seed(_seed(self.recipe.seed, step) + 1),
         )
         part = images.chunk(self.accelerator.num_processes)[self.accelerator.process_index]
         return self.store.preprocessing.normalise(part).contiguous(memory_format=torch.channels_last), labels

@@ -16,7 +16,7 @@ class EpochSchedule:
     validate_every: int
 
     def steps(self, state: RunState) -> int:
-        """The number of steps of the whole run."""
+        """Steps of the whole run."""
         return self.epochs * self.steps_per_epoch
 
     def progress(self, state: RunState) -> float:
@@ -55,27 +55,25 @@ class TimeSchedule:
     overhead: float
     last: float = 0.0  # validation, in seconds of the run
 
-    VALIDATIONS = 12  # about so many in a run, but at most an eighth of the time
-
-    def training_seconds(self, state: RunState) -> float:
-        """Seconds for steps and the validations between them."""
+    def _seconds(self, state: RunState) -> float:
+        """For steps and the validations between them."""
         return max(1e-3, state.budget - self.validation * self.validations_after - self.overhead)
 
     def steps(self, state: RunState) -> int:
-        """About how many steps the whole run will have."""
         return max(state.step, round(state.step / max(1e-6, self.progress(state))))
 
     def progress(self, state: RunState) -> float:
-        return min(1.0, state.seconds / self.training_seconds(state))
+        return min(1.0, state.seconds / self._seconds(state))
 
     def share(self, state: RunState) -> float:
-        return min(1.0, state.seconds / max(1, state.step) / self.training_seconds(state))
+        return min(1.0, state.seconds / max(1, state.step) / self._seconds(state))
 
     def is_over(self, state: RunState) -> bool:
-        return state.step > 0 and state.seconds + state.seconds / state.step >= self.training_seconds(state)
+        return state.step > 0 and state.seconds + state.seconds / state.step >= self._seconds(state)
 
     def is_validation_due(self, state: RunState) -> bool:
-        wait = max(self.training_seconds(state) / self.VALIDATIONS, 8 * self.validation)
+        # About twelve in a run, but at most an eighth of the time.
+        wait = max(self._seconds(state) / 12, 8 * self.validation)
         return self.is_over(state) or state.seconds - self.last >= wait
 
     def note_validation(self, seconds: float, state: RunState) -> None:
