@@ -1,7 +1,6 @@
 """Short trainings, each as if in a process of its own."""
 
 import dataclasses
-from pathlib import Path
 
 import torch
 from accelerate.state import AcceleratorState, PartialState
@@ -13,7 +12,6 @@ from training.fit import fit
 from training.recipe import Recipe
 from unet import ARCHITECTURES, UNet
 
-ROOT = Path(__file__).parents[1]
 RECIPE = Recipe(epochs=3, batch_size=4, crop=(24, 32), validate_every=1)
 
 

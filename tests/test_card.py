@@ -1,7 +1,6 @@
 """A card says what its bundle records, and keeps what a person wrote."""
 
 import dataclasses
-from pathlib import Path
 
 import pytest
 from bundles import PNG, front_matter, make_bundle, save_bundle
@@ -12,8 +11,6 @@ from unet import ARCHITECTURES, UNet
 from unet.hub import HubError
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # the client's own, see conftest.py
-
-ROOT = Path(__file__).parent.parent
 
 
 def test_card_says_what_the_bundle_records():

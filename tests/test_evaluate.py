@@ -1,14 +1,10 @@
 """Scores of a whole split."""
 
-from pathlib import Path
-
 from bundles import small_bundle
 from folders import disc
 
 from training.evaluate import evaluate, scores
 from unet import Segmenter
-
-ROOT = Path(__file__).parents[1]
 
 
 def test_scores_name_every_class_and_absent_ones_are_none():

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import math
-from pathlib import Path
 
 import pytest
 import torch
@@ -17,8 +16,6 @@ from training.checkpoint import TrainingError
 from training.evaluate import evaluate
 from training.recipe import Recipe
 from unet import Segmenter
-
-ROOT = Path(__file__).parents[1]
 
 
 def test_two_runs_with_one_seed_give_identical_weights(tmp_path):

@@ -1,15 +1,12 @@
 """The loss counts what it should."""
 
 import math
-from pathlib import Path
 
 import pytest
 import torch
 
 from training.loss import SegmentationLoss, class_weights
 from unet.metrics import IGNORE_INDEX
-
-ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.parametrize("outputs", [1, 3])

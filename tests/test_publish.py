@@ -3,7 +3,6 @@
 import re
 import shutil
 import subprocess
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,8 +16,6 @@ from unet import BundleError, Segmenter, read_image
 from unet.hub import HubError, find_bundles
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # the client's own, see conftest.py
-
-ROOT = Path(__file__).parent.parent
 
 
 def refused(push, *args, **kwargs):

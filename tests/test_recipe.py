@@ -1,12 +1,9 @@
 """The learning-rate schedule."""
 
 import dataclasses
-from pathlib import Path
 
 import pytest
 from runs import RECIPE
-
-ROOT = Path(__file__).parents[1]
 
 
 def test_learning_rate_rises_then_falls_to_zero():
