@@ -21,10 +21,10 @@ import shlex
 import signal
 import sys
 import time
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
-
-from accelerate import Accelerator
 
 from training import STARTED
 from training.arguments import DEFAULT_ARCHITECTURES, RECIPE, parse_arguments
@@ -36,12 +36,11 @@ from training.distributed import make_accelerator
 from training.evaluate import evaluate, report
 from training.fit import fit
 from training.folds import FEW_PICTURES, fold, summarise
-from training.network import build_network, published
 from training.pace import Deadline, default_epochs, measure_pace, time_schedule
 from training.publish import check_push, check_space, push_bundles, push_space
 from training.recipe import Recipe
 from training.record import record_run
-from training.start_from import start_from
+from training.start_from import build_network, published, start_from
 from training.working_size import sample_indices, suitable_pixels
 from unet.bundle import Bundle, BundleError, read_config
 from unet.hub import fetch_bundle
@@ -80,29 +79,44 @@ def main(arguments: list[str] | None = None, *, started: float | None = None) ->
 
 def run(args: argparse.Namespace) -> None:
     """Train or evaluate what the flags name, then publish it."""
-    start = load_bundle(args.start_from) if args.start_from else None
-    args.architectures = args.architectures or ([start.architecture] if start else DEFAULT_ARCHITECTURES)
+    source, args.start = args.start_from, None
+    if source:
+        args.start = Bundle.load(source if Path(source).is_dir() else fetch_bundle(source))
+    args.architectures = args.architectures or ([args.start.architecture] if source else DEFAULT_ARCHITECTURES)
     folders = {architecture: args.output / args.task / architecture for architecture in args.architectures}
-    if args.train and args.push is not None:  # what cannot work is refused before hours are spent
+    if args.train and not (args.check or args.evaluate):  # what cannot work is refused before hours are spent
+        check_folders(args, folders.values())
+    if args.train and args.push is not None:
         check_push([(args.task, architecture) for architecture in folders], args.push or None, tag=args.tag)
     if args.push_space:
         check_space(ROOT, args.push_space)
     bundles: dict[Path, Bundle] = {}
     if args.train:
-        accelerator = make_accelerator()
-        bundles = train_networks(args, folders, start)
-        if args.check or not accelerator.is_main_process:
+        bundles = train_networks(args, folders)
+        if args.check or not make_accelerator().is_main_process:
             return
     if args.push is not None:
-        addresses = push_bundles(
-            list(folders.values()), args.push or None, private=args.private, tag=args.tag, loaded=bundles
-        )
+        namespace = args.push or None
+        addresses = push_bundles([*folders.values()], namespace, private=args.private, tag=args.tag, loaded=bundles)
         print("published:", *addresses, sep="\n  ")
     if args.push_space:
         print("published:", push_space(ROOT, args.push_space, namespace=args.models, private=args.private))
 
 
-def train_networks(args: argparse.Namespace, folders: dict[str, Path], start: Bundle | None) -> dict[Path, Bundle]:
+def check_folders(args: argparse.Namespace, folders: Iterable[Path]) -> None:
+    """Raise DataError where a bundle of other pictures would be overwritten."""
+    pictures = args.known.title if args.known else args.data.name
+    for folder in folders:
+        with suppress(BundleError):  # nothing that could be lost
+            name = read_config(folder).get("data", {}).get("name")
+            if name and name != pictures:
+                raise DataError(
+                    f"{folder} holds a network trained on other pictures ({name}), and training on {pictures} would "
+                    "overwrite it; give this task another name with --task NAME, or another folder with --output"
+                )
+
+
+def train_networks(args: argparse.Namespace, folders: dict[str, Path]) -> dict[Path, Bundle]:
     """Train and report each network that is not trained yet.
 
     Returns the bundles that were scored, by folder.
@@ -114,30 +128,30 @@ def train_networks(args: argparse.Namespace, folders: dict[str, Path], start: Bu
     dataset.check(train=not args.evaluate)
     accelerator.print(dataset.summary())
     if args.check:
-        accelerator.print("\n".join(filter(None, [dataset.note, dataset.table(dataset.train.class_shares())])))
+        accelerator.print(*filter(None, [dataset.note, dataset.table(dataset.train.class_shares())]), sep="\n")
         return {}
-    store = None if args.evaluate else decode(args, dataset, args.runs / args.task / args.architectures[0])
     pictures = len(dataset.train) + len(dataset.val)
     if args.folds and args.folds > pictures:
         raise DataError(f"{pictures} pictures cannot be split into {args.folds} folds; give a smaller --folds")
-    accelerator.print(describe(dataset, store))
-    if pictures < FEW_PICTURES and not (args.folds or args.evaluate):
-        accelerator.print(f"{pictures} pictures are few: --folds 5 gives a mean score and its interval")
+    if args.evaluate:
+        accelerator.print(f"{len(dataset.val)} pictures to validate on")
+    else:
+        store = decode(args, dataset, args.runs / args.task / args.architectures[0])
+        accelerator.print(describe(dataset, store))
+        if pictures < FEW_PICTURES and not args.folds:
+            accelerator.print(f"{pictures} pictures are few: --folds 5 gives a mean score and its interval")
     networks = len(folders) * (1 + (args.folds or 0))
-    deadline = Deadline(args.minutes, networks, args.started) if args.minutes else None
+    args.deadline = Deadline(args.minutes, networks, args.started) if args.minutes else None
     bundles = {}
     for architecture, folder in folders.items():
-        run = args.runs / args.task / architecture
+        run, folds = args.runs / args.task / architecture, None
         trained = args.resume and is_finished(run) and folder.is_dir()
         if trained and "val" in read_config(folder)["scores"]:  # a kill may have cut the report off
             accelerator.print(f"{folder} is finished already")
             continue
-        folds = None
-        if store is not None and not trained:
-            if args.folds:
-                folds = cross_validate(architecture, dataset, run, args, start=start, deadline=deadline)
-            budget = deadline.next_budget() if deadline else None
-            train_network(architecture, dataset, store, folder, run, args, start=start, budget=budget)
+        if not (args.evaluate or trained):
+            folds = cross_validate(args, architecture, dataset, run) if args.folds else None
+            train_network(args, architecture, dataset, store, folder, run)
         if accelerator.is_main_process:
             # A card may become public: a person's own pictures appear in it only if they say so.
             show = args.show_pictures or bool(args.known and args.known.redistributable)
@@ -149,15 +163,7 @@ def train_networks(args: argparse.Namespace, folders: dict[str, Path], start: Bu
     return bundles
 
 
-def cross_validate(
-    architecture: str,
-    dataset: Dataset,
-    run: Path,
-    args: argparse.Namespace,
-    *,
-    start: Bundle | None,
-    deadline: Deadline | None,
-) -> dict[str, Any]:
+def cross_validate(args: argparse.Namespace, architecture: str, dataset: Dataset, run: Path) -> dict[str, Any]:
     """Train one network a fold and score it on the pictures left out.
 
     Returns mean and interval of the mIoU, for the bundle's scores.
@@ -165,23 +171,17 @@ def cross_validate(
     accelerator = make_accelerator()
     scores = []
     for number in range(args.folds):
-        part = fold(dataset, number, args.folds, args.seed)
-        part_run = run / f"fold-{number}"
+        part, part_run = fold(dataset, number, args.folds, args.seed), run / f"fold-{number}"
         folder = part_run / "bundle"
         if not (args.resume and is_finished(part_run) and folder.is_dir()):
-            budget = deadline.next_budget() if deadline else None
-            store = decode(args, part, part_run)
             # Validated at the end alone: nothing is chosen by the pictures that the fold is scored on.
-            train_network(
-                architecture, part, store, folder, part_run, args, start=start, budget=budget, validations=False
-            )
+            store = decode(args, part, part_run)
+            train_network(args, architecture, part, store, folder, part_run, validations=False)
         scores.append(evaluate(Segmenter.load(folder), part.val).miou())
         accelerator.print(f"{architecture}, fold {number + 1} of {args.folds}: mIoU {scores[-1]:.4f}")
     found = summarise(scores, len(dataset.train) + len(dataset.val))
-    low, high = found["interval"]
-    accelerator.print(
-        f"{architecture}, {args.folds} folds: mIoU {found['miou']:.4f}, 95 % interval {low:.4f} to {high:.4f}"
-    )
+    mean, (low, high) = found["miou"], found["interval"]
+    accelerator.print(f"{architecture}, {args.folds} folds: mIoU {mean:.4f}, 95 % interval {low:.4f} to {high:.4f}")
     return found
 
 
@@ -196,32 +196,24 @@ def decode(args: argparse.Namespace, dataset: Dataset, cache: Path) -> PixelStor
         return PixelStore(dataset.train, args.working_pixels, accelerator.device, cache=cache)
 
 
-def load_bundle(source: str) -> Bundle:
-    """Load a bundle from a folder or from the Hub. Raises BundleError."""
-    return Bundle.load(source if Path(source).is_dir() else fetch_bundle(source))
-
-
 def train_network(
+    args: argparse.Namespace,
     architecture: str,
     dataset: Dataset,
     store: PixelStore,
     folder: Path,
     run: Path,
-    args: argparse.Namespace,
     *,
-    start: Bundle | None,
-    budget: float | None,
     validations: bool = True,
 ) -> None:
     """Train one architecture and save its bundle.
 
     folder: of the bundle. run: of checkpoints and history.
-    start: the bundle whose weights it starts from. budget: seconds, with --minutes, the report included.
     validations: during the run, to keep the best weights; False keeps the last.
     """
     accelerator = make_accelerator(args.track)  # its own: a checkpoint holds all that it ever prepared
-    net = build_network(architecture, len(dataset.class_names), width=args.width, seed=args.seed, start=start)
-    started = {"started_from": start_from(net, start, dataset.class_names, store)} if start else {}
+    net = build_network(architecture, len(dataset.class_names), width=args.width, seed=args.seed, start=args.start)
+    started = {"started_from": start_from(net, args.start, dataset.class_names, store)} if args.start else {}
 
     def as_bundle(net: UNet, training: dict | None = None) -> Bundle:
         return Bundle(
@@ -234,12 +226,17 @@ def train_network(
 
     recipe, why = choose_recipe(args, len(store))
     pace = measure_pace(net, store, recipe, accelerator, Segmenter(as_bundle(net.eval())), dataset.val)
-    schedule, forecast = None, f"{why}: {pace.forecast(recipe, len(store), len(dataset.val))}"
-    if budget is not None:
+    schedule, budget = None, args.deadline.next_budget() if args.deadline else None
+    if budget is None:
+        forecast = f"{why}: {pace.forecast(recipe, len(store), len(dataset.val))}"
+    else:
         schedule = time_schedule(pace, dataset, budget, average=args.average)
         forecast = f"{budget / 60:.1f} min with its report; a step takes {pace.step:.2f} s"
     accelerator.print(f"{architecture}: {forecast}")
-    start_tracker(accelerator, args, architecture, recipe)
+    if args.track:
+        settings = {name: str(value) for name, value in dataclasses.asdict(recipe).items()}
+        run_name = {"trackio": {"name": architecture, "resume": "allow"}} if args.track == "trackio" else {}
+        accelerator.init_trackers(f"unet-{args.task}", settings, run_name)
     finished = fit(
         net,
         store,
@@ -265,10 +262,9 @@ def train_network(
 
 def choose_recipe(args: argparse.Namespace, pictures: int) -> tuple[Recipe, str]:
     """Choose the recipe for so many training pictures; say why its epochs."""
-    if args.epochs or args.known:
-        epochs = args.epochs or RECIPE.epochs
-        why = f"{epochs} epochs"
-    else:
+    epochs = args.epochs or RECIPE.epochs
+    why = f"{epochs} epochs"
+    if not (args.epochs or args.known):
         epochs, why = default_epochs(pictures, args.batch_size)
     recipe = Recipe(
         epochs=epochs,
@@ -283,22 +279,8 @@ def choose_recipe(args: argparse.Namespace, pictures: int) -> tuple[Recipe, str]
     return recipe, why
 
 
-def start_tracker(accelerator: Accelerator, args: argparse.Namespace, architecture: str, recipe: Recipe) -> None:
-    """Open the dashboard that --track names, with the recipe."""
-    if args.track:
-        settings = {name: str(value) for name, value in dataclasses.asdict(recipe).items()}
-        run_name = {"trackio": {"name": architecture, "resume": "allow"}} if args.track == "trackio" else {}
-        accelerator.init_trackers(f"unet-{args.task}", settings, run_name)
-
-
-def describe(dataset: Dataset, store: PixelStore | None) -> str:
-    """Describe the working size, and the classes with colours and shares.
-
-    A wrong class list is seen before hours are spent on it.
-    store: the training pictures; None where they are not read, for an evaluation.
-    """
-    if store is None:
-        return f"{len(dataset.val)} pictures to validate on"
+def describe(dataset: Dataset, store: PixelStore) -> str:
+    """Describe the working size, and the classes with colours and shares."""
     shares = store.class_shares(len(dataset.class_names)).tolist()
     pixels = store.preprocessing.working_pixels
     size = f"{pixels:,} pixels or so are looked at" if pixels else "all pixels are looked at"

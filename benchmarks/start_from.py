@@ -24,10 +24,9 @@ from training.datasets import TASKS
 from training.distributed import make_accelerator
 from training.evaluate import evaluate
 from training.fit import fit
-from training.network import build_network, published
 from training.recipe import Recipe
 from training.schedule import TimeSchedule
-from training.start_from import start_from
+from training.start_from import build_network, published, start_from
 from unet.bundle import Bundle
 from unet.predict import Segmenter
 

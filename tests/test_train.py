@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from accelerate.state import AcceleratorState, PartialState
+from bundles import save_bundle
 from folders import disc, write_dataset, write_pairs, write_side_by_side
 
 import train
@@ -367,6 +368,21 @@ def test_own_folder_named_like_a_known_set_is_not_that_set(tmp_path):
     config = json.loads((tmp_path / "weights/nuclei/residual-add/config.json").read_text())
     assert config["data"] == {"name": "nuclei", "source": "the folder nuclei"}
     assert config["class_names"] == ["background", "object"]
+
+
+def test_a_bundle_of_other_pictures_is_not_overwritten(tmp_path, capsys):
+    folder = save_bundle(tmp_path / "weights/nuclei/residual-add", task="nuclei", data=TASKS["nuclei"].record())
+    weights = (folder / "model.safetensors").read_bytes()
+    given = ["--data", str(write_dataset(tmp_path / "nuclei")), "--architectures", "residual-add"]
+    assert run(tmp_path, *given) == 2
+    message = capsys.readouterr().err
+    for word in (str(folder), "Data Science Bowl 2018", "--task NAME", "--output"):
+        assert word in message
+    assert (folder / "model.safetensors").read_bytes() == weights
+    assert not (tmp_path / "runs").exists()
+    assert run(tmp_path, *given, "--check") == 0
+    assert run(tmp_path, *given, "--task", "nuclei") == 0, "so they are pictures of the known set"
+    assert run(tmp_path, *given, "--task", "mine") == run(tmp_path, *given, "--task", "mine") == 0
 
 
 def test_test_split_is_scored_on_its_own(tmp_path, capsys):

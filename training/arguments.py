@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from unet.model import ARCHITECTURES
 
@@ -57,16 +57,11 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     add("--data", type=Path, help="folder with the pictures (default: the known task's set, downloaded once)")
     add("--check", action="store_true", help="only read the folder and say how, with its classes and their shares")
     add("--layout", choices=READERS, help="how to read a folder that can be read in several ways")
-    add(
-        "--classes", type=whole(2, 255), help="how many classes masks in colours have (default: found, with the reason)"
-    )
-    add(
-        "--working-pixels",
-        type=whole(0, 100_000_000),
-        metavar="PIXELS",
-        help="resize every picture to about so many; 0 leaves them as they are (default: the known task's, or so that "
-        "what is labelled fits into what the networks see)",
-    )
+    number = _whole(2, 255)
+    add("--classes", type=number, help="how many classes masks in colours have (default: found, with the reason)")
+    pixels = "resize every picture to about so many; 0 leaves them as they are (default: the known task's, or so that "
+    pixels += "what is labelled fits into what the networks see)"
+    add("--working-pixels", type=_whole(0, 100_000_000), metavar="PIXELS", help=pixels)
     add("--output", type=Path, default=Path("weights"), help="bundles go to OUTPUT/TASK/ARCHITECTURE")
     add("--runs", type=Path, default=Path("runs"), help="checkpoints and histories go to RUNS/TASK/ARCHITECTURE")
     add("--show-pictures", action="store_true", help="show validation pictures of your own folder in the card")
@@ -74,48 +69,25 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
 
 def _add_training(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add(
-        "--architectures",
-        nargs="+",
-        choices=ARCHITECTURES,
-        metavar="NAME",
-        help=f"of {', '.join(ARCHITECTURES)} (default: {' and '.join(DEFAULT_ARCHITECTURES)}, or that of --start-from)",
-    )
-    add(
-        "--width",
-        type=real(0, 8),
-        help="multiplies every level's channels, 0.25 for a quarter of them (default: 1, or that of --start-from)",
-    )
-    add(
-        "--start-from",
-        metavar="BUNDLE",
-        help="begin with these weights: a bundle's folder, or user/name on the Hub; other classes and a larger --width "
-        "are allowed",
-    )
-    add(
-        "--epochs",
-        type=whole(1, 1_000_000),
-        help=f"times every picture is seen (default: {RECIPE.epochs}; for an own folder, more where pictures are few)",
-    )
-    add("--minutes", type=real(0, 1_000_000), help="train for so long, everything included, instead of --epochs")
-    add(
-        "--folds",
-        type=whole(2, 100),
-        metavar="K",
-        help="train K more times, each time without another part of the pictures, for a mean score and its interval",
-    )
-    size = whole(1, 4096)
+    names = f"of {', '.join(ARCHITECTURES)} (default: {' and '.join(DEFAULT_ARCHITECTURES)}, or that of --start-from)"
+    add("--architectures", nargs="+", choices=ARCHITECTURES, metavar="NAME", help=names)
+    width = "multiplies every level's channels, 0.25 for a quarter of them (default: 1, or that of --start-from)"
+    add("--width", type=_real(8), help=width)
+    start = "begin with these weights: a bundle's folder, or user/name on the Hub; other classes and a larger --width "
+    add("--start-from", metavar="BUNDLE", help=start + "are allowed")
+    times = f"times every picture is seen (default: {RECIPE.epochs}; for an own folder, more where pictures are few)"
+    add("--epochs", type=_whole(1, 1_000_000), help=times)
+    add("--minutes", type=_real(1_000_000), help="train for so long, everything included, instead of --epochs")
+    folds = "train K more times, each time without another part of the pictures, for a mean score and its interval"
+    add("--folds", type=_whole(2, 100), metavar="K", help=folds)
+    size, crop = _whole(1, 4096), "labelled pixels of a training crop"
     add("--batch-size", type=size, default=RECIPE.batch_size, help="pictures a step, over all devices (%(default)s)")
-    add(
-        "--crop", type=size, nargs=2, default=RECIPE.crop, metavar=("H", "W"), help="labelled pixels of a training crop"
-    )
-    add("--learning-rate", type=real(0, 10), default=RECIPE.learning_rate, help="at its highest (default: %(default)s)")
-    every = whole(1, 1_000_000)
+    add("--crop", type=size, nargs=2, default=RECIPE.crop, metavar=("H", "W"), help=crop)
+    add("--learning-rate", type=_real(10), default=RECIPE.learning_rate, help="at its highest (default: %(default)s)")
+    every, cost = _whole(1, 1_000_000), "what a kill costs at most (default: %(default)s)"
     add("--validate-every", type=every, metavar="EPOCHS", help=f"(default: {RECIPE.validate_every}, or a 20th of all)")
-    add(
-        "--save-every", type=every, default=1, metavar="EPOCHS", help="what a kill costs at most (default: %(default)s)"
-    )
-    add("--seed", type=whole(0, 2**31 - 1), default=RECIPE.seed)
+    add("--save-every", type=every, default=1, metavar="EPOCHS", help=cost)
+    add("--seed", type=_whole(0, 2**31 - 1), default=RECIPE.seed)
     add("--resume", action="store_true", help="continue an unfinished run; give the other flags as before")
     add("--evaluate", action="store_true", help="train nothing: score what is in OUTPUT, and write its card anew")
     add("--average", action="store_true", help="score with flips and scales averaged at test time, too")
@@ -123,55 +95,36 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_publishing(parser: argparse.ArgumentParser) -> None:
-    publish = parser.add_argument_group("publishing on the Hugging Face Hub (log in once with: hf auth login)")
-    add = publish.add_argument
-    add(
-        "--push",
-        nargs="?",
-        const="",
-        metavar="NAMESPACE",
-        help="push the bundles to NAMESPACE, by default your account",
-    )
+    add = parser.add_argument_group("publishing on the Hugging Face Hub (log in once with: hf auth login)").add_argument
+    push = "push the bundles to NAMESPACE, by default your account"
+    add("--push", nargs="?", const="", metavar="NAMESPACE", help=push)
     add("--tag", help="name the pushed revisions, v1 say; a tag is never moved")
     add("--private", action="store_true", help="create repositories that only their owner sees")
-    add(
-        "--push-space",
-        metavar="NAME",
-        help="publish this page as the Space NAME; trains nothing unless --push is given",
-    )
-    add(
-        "--models",
-        metavar="NAMESPACE",
-        help="the Space loads its bundles from here (default: they travel with the page)",
-    )
+    space = "publish this page as the Space NAME; trains nothing unless --push is given"
+    add("--push-space", metavar="NAME", help=space)
+    models = "the Space loads its bundles from here (default: they travel with the page)"
+    add("--models", metavar="NAMESPACE", help=models)
     add("--no-train", dest="train", action="store_false", help="only publish, what is in OUTPUT already")
 
 
-def whole(low: int, high: int) -> Callable[[str], int]:
-    """An argparse type: a whole number from ``low`` to ``high``."""
+def _whole(low: int, high: int) -> Callable[[str], int]:
+    return _within(int, lambda value: low <= value <= high, f"a whole number from {low:,} to {high:,}")
 
-    def parse(text: str) -> int:
+
+def _real(high: float) -> Callable[[str], float]:
+    return _within(float, lambda value: 0 < value <= high, f"a number above 0, {high:,} at most")
+
+
+def _within(kind: type, allowed: Callable[[Any], bool], words: str) -> Callable[[str], Any]:
+    """An argparse type: a number of the ``allowed`` ones, which ``words`` name."""
+
+    def parse(text: str) -> Any:
         try:
-            value = int(text)
+            value = kind(text)
         except ValueError:
-            value = low - 1
-        if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"it must be a whole number from {low:,} to {high:,}, not {text!r}")
-        return value
-
-    return parse
-
-
-def real(above: float, high: float) -> Callable[[str], float]:
-    """An argparse type: a number above ``above``, ``high`` at most."""
-
-    def parse(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-        if not above < value <= high:  # NaN is refused as well
-            raise argparse.ArgumentTypeError(f"it must be a number above {above:g}, {high:,} at most, not {text!r}")
+            value = None
+        if value is None or not allowed(value):
+            raise argparse.ArgumentTypeError(f"it must be {words}, not {text!r}")
         return value
 
     return parse

@@ -1,4 +1,4 @@
-"""Begin a training with the weights of a trained network.
+"""The network that a training begins with, new or with the weights of a trained one.
 
 Other classes and wider levels are allowed. Widening keeps the function (Chen, Goodfellow, Shlens 2016, Net2Net, arXiv
 1511.05641): new channels are noisy copies of old ones, and nothing old looks at them yet, so that the first logits are
@@ -7,13 +7,14 @@ those of the trained network.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from unet.bundle import Bundle
-from unet.model import ConvBlock, UNet, UNetConfig
+from unet.model import ARCHITECTURES, ConvBlock, UNet, UNetConfig
 
 from .augment import Augmentation, PixelStore
 from .checkpoint import TrainingError
@@ -25,6 +26,27 @@ CALIBRATION_PICTURES = 16
 _BODY = ("convolutions", "padded", "skip", "join", "in_channels")
 
 
+def build_network(architecture: str, classes: int, *, width: float | None, seed: int, start: Bundle | None) -> UNet:
+    """A network with random weights, as it is trained.
+
+    width: multiplies the architecture's channels; None is 1, or the widths of ``start``, the bundle to start from.
+    The paper's network has no BatchNorm, but trains far better with it: it is put in here; `published` folds it away.
+    """
+    config = ARCHITECTURES[architecture]
+    widths = tuple(max(1, round(channels * (width or 1))) for channels in config.widths)
+    if start and width is None:
+        widths = start.net.config.widths
+    outputs = 1 if classes == 2 else classes
+    norm = "before_relu" if config.batch_norm == "none" else config.batch_norm
+    torch.manual_seed(seed)
+    return UNet(dataclasses.replace(config, widths=widths, num_outputs=outputs, batch_norm=norm))
+
+
+def published(net: UNet, architecture: str) -> UNet:
+    """Fold away the BatchNorm that only the training needs."""
+    return net.fold_batch_norm() if ARCHITECTURES[architecture].batch_norm == "none" else net
+
+
 def start_from(net: UNet, source: Bundle, class_names: tuple[str, ...], store: PixelStore) -> dict[str, Any]:
     """Copy the weights of a bundle into ``net``, in place.
 
@@ -34,11 +56,10 @@ def start_from(net: UNet, source: Bundle, class_names: tuple[str, ...], store: P
     Raises TrainingError for a network of another body or with narrower levels.
     """
     old, new = source.net.config, net.config
-    check_body(old, new)
+    _check_body(old, new)
     keep_head = source.class_names == tuple(class_names)
-    trained = source.net.to(net.head.weight)
     with torch.no_grad():
-        _copy_network(trained, net, keep_head=keep_head)
+        _copy_network(source.net.to(net.head.weight), net, keep_head=keep_head)
         if old.batch_norm != new.batch_norm:
             _calibrate(net, _training_crops(net, store))
     return {
@@ -50,7 +71,7 @@ def start_from(net: UNet, source: Bundle, class_names: tuple[str, ...], store: P
     }
 
 
-def check_body(old: UNetConfig, new: UNetConfig) -> None:
+def _check_body(old: UNetConfig, new: UNetConfig) -> None:
     """Raise TrainingError where ``new`` cannot start from ``old``."""
     different = [name for name in _BODY if getattr(old, name) != getattr(new, name)]
     if len(old.widths) != len(new.widths):
@@ -95,10 +116,9 @@ def _copy_block(old: ConvBlock, new: ConvBlock, seen: Tensor) -> Tensor:
         if isinstance(layer, nn.Conv2d):
             seen = _copy_convolution(getattr(old, name), layer, seen)
         elif isinstance(layer, nn.BatchNorm2d) and hasattr(old, name):
-            twins = torch.arange(layer.num_features) % getattr(old, name).num_features
             values = getattr(old, name).state_dict()
-            for key, tensor in layer.state_dict().items():
-                tensor.copy_(values[key][twins] if values[key].ndim else values[key])
+            twins = torch.arange(layer.num_features) % len(values["weight"])
+            layer.load_state_dict({key: value[twins] if value.ndim else value for key, value in values.items()})
     return seen
 
 
@@ -122,7 +142,6 @@ def _calibrate(net: UNet, images: Tensor) -> None:
 
     The function stays what it was, in eval mode exactly and in training nearly, as the batches are alike.
     """
-    norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
 
     def undo(norm: nn.BatchNorm2d, inputs: tuple[Tensor]) -> None:
         variance, mean = torch.var_mean(inputs[0], dim=(0, 2, 3))
@@ -131,6 +150,7 @@ def _calibrate(net: UNet, images: Tensor) -> None:
         norm.weight.copy_((variance + norm.eps).sqrt())
         norm.bias.copy_(mean)
 
+    norms = (module for module in net.modules() if isinstance(module, nn.BatchNorm2d))
     hooks = [norm.register_forward_pre_hook(undo) for norm in norms]
     net.eval()(images)
     for hook in hooks:
@@ -140,11 +160,9 @@ def _calibrate(net: UNet, images: Tensor) -> None:
 
 def _training_crops(net: UNet, store: PixelStore) -> Tensor:
     """Normalised crops of the first training pictures, 64 pixels or more."""
-    indices = torch.arange(min(CALIBRATION_PICTURES, len(store)))
-    size = net.config.output_size(net.config.input_size((64, 64)))
     images, _ = store.batch(
-        indices,
-        size,
+        torch.arange(min(CALIBRATION_PICTURES, len(store))),
+        net.config.output_size(net.config.input_size((64, 64))),
         margin=net.config.margin,
         augmentation=Augmentation(scale=(1, 1), flip=False, color=0),
         generator=torch.Generator().manual_seed(0),
