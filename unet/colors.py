@@ -1,7 +1,4 @@
-"""Colours as numbers, in cells, and in the spaces where distances are measured.
-
-OKLab is B. Ottosson's "A perceptual color space for image processing" (2020, bottosson.github.io/posts/oklab).
-"""
+"""Colours as numbers, in cells, and in the spaces where distances are measured."""
 
 from __future__ import annotations
 
@@ -19,18 +16,19 @@ def check_space(space: str) -> None:
         raise ValueError(f"space is one of {SPACES}, got {space!r}")
 
 
-def blocks(image: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+def _blocks(image: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+    """The pixels' positions and the numbers of their colours, a block at a time."""
     pixels = image.reshape(-1, 3)
     for start in range(0, len(pixels), BLOCK):
         part = slice(start, start + BLOCK)
-        yield part, pixels[part]
+        yield part, codes_of(pixels[part])
 
 
 def look_up(image: np.ndarray, table: np.ndarray) -> np.ndarray:
     """(H, W): the entry of every pixel's colour in a table of all colours."""
     found = np.empty(image.shape[:2], table.dtype)
-    for part, block in blocks(image):
-        found.reshape(-1)[part] = table[codes_of(block)]
+    for part, codes in _blocks(image):
+        found.reshape(-1)[part] = table[codes]
     return found
 
 
@@ -48,9 +46,9 @@ def colors_of(codes: np.ndarray) -> np.ndarray:
 def histogram(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The distinct colours, as ascending numbers, and how many pixels have each."""
     counts = np.zeros(ALL_COLORS, np.uint32)
-    for _, block in blocks(image):
-        np.add.at(counts, codes_of(block), np.uint32(1))
-    codes = np.flatnonzero(counts != 0)
+    for _, codes in _blocks(image):
+        np.add.at(counts, codes, np.uint32(1))
+    codes = np.flatnonzero(counts != 0)  # numpy is slow to look for numbers, and fast for booleans
     return codes, counts[codes]
 
 
@@ -59,7 +57,8 @@ def cells(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Put colours into cells of few bits a channel.
 
-    Returns the mean colour of each cell, float (n, 3), its number of pixels, float (n,), and the cell of each colour.
+    sizes: (bits, most cells); the first that fits is taken, else the last. Returns the mean colour of each cell, float
+    (n, 3), its number of pixels, float (n,), and the cell of each colour.
     """
     colors = colors_of(codes)
     for bits, most in sizes:
@@ -77,10 +76,7 @@ def srgb_to_linear(values: np.ndarray) -> np.ndarray:
 
 
 def to_space(colors: np.ndarray, space: str) -> np.ndarray:
-    """RGB 0..255 (n, 3) to coordinates of the colour space.
-
-    float (n, 3), within -128..128.
-    """
+    """RGB 0..255 (n, 3) to coordinates of the colour space, within -128..128."""
     if space == "rgb":
         return np.asarray(colors, np.float32) - 128
     linear = srgb_to_linear(np.asarray(colors, np.float32) / 255)

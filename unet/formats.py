@@ -1,7 +1,9 @@
 """Open picture files of every known kind, or say why not.
 
 Files are known by what they start with. What Pillow would read as something else is refused: previews of raw photos,
-16-bit channels in planes, files with far more parts than any program writes.
+16-bit channels in planes. So are files with far more parts than any program writes: two thousand scans of a JPEG fit
+into 100 KB, and each goes over all its pixels; millions of PNG chunks or TIFF strips cost seconds and hundreds of
+megabytes for one pixel.
 """
 
 from __future__ import annotations
@@ -31,8 +33,8 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from .structure import excess
-
+#: Called with a sentence for the user.
+Notify: TypeAlias = Callable[[str], object]
 Source: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image | np.ndarray"
 
 #: Encoded pictures larger than this are refused from their header: a file of a few KB can claim any size.
@@ -92,6 +94,13 @@ _TURNS = {
 # Tags of a TIFF.
 _SUBFILE_TYPE, _BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLES_PER_PIXEL, _PLANAR = 254, 258, 262, 277, 284
 _SAMPLE_FORMAT, _DNG_VERSION = 339, 50706
+_OFFSETS = {273: "strips", 324: "tiles"}
+
+_MAX_SCANS = 100  # of a JPEG; a progressive one has about 10
+_MAX_CHUNKS = 1000  # of a PNG, and one more for each 1000 bytes; programs write 8 KB of pixels into one
+_MAX_STRIPS = 200_000  # or tiles, of a TIFF
+_JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")  # one that has a header: no restart, no pixels
+_START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
 
 
 class ImageError(ValueError):
@@ -131,29 +140,22 @@ def open_picture(source: Source, name: str) -> Iterator[Image.Image]:
     with _file(source, name) as file:
         with _broken_file_is_an_image_error(name, "file"):
             head = file.read(_HEAD_BYTES)
-            file.seek(0)
         kind, reader = _kind_and_reader(head, name)
-        if kind != "JPEG":  # whose header costs nothing
-            _check_structure(kind, file, name)
         with _broken_file_is_an_image_error(name, kind):
+            file.seek(0)
+            count = _EXCESS.get(kind)
+            if count and (excess := count(file)):
+                raise ImageError(f"{name} has {excess}, far too many: open it in another program and export it as PNG.")
+            file.seek(0)
             picture = reader(file)
-            unreadable = _unreadable_tiff(picture) if kind == "TIFF" else ""
-        if unreadable:
-            raise ImageError(f"{name} {unreadable}")
+            if kind == "TIFF" and (why := _unreadable_tiff(picture)):
+                raise ImageError(f"{name} {why}")
         _check_not_empty(picture.size, name)
         yield picture
 
 
-def _check_structure(kind: str, file: BinaryIO, name: str) -> None:
-    if found := excess(kind, file):
-        raise ImageError(f"{name} has {found}, far too many: open it in another program and export it as PNG.")
-
-
 def _unreadable_tiff(picture: Image.Image) -> str:
-    """What Pillow would misread in a TIFF, and what to do.
-
-    "" if nothing.
-    """
+    """What Pillow would misread in a TIFF, and what to do; "" if nothing."""
     tags = picture.tag_v2
     bits, sample_format = (np.max(tags.get(tag, 1)) for tag in (_BITS_PER_SAMPLE, _SAMPLE_FORMAT))
     if _DNG_VERSION in tags or int(tags.get(_SUBFILE_TYPE, 0)) & 1:  # bit 0: a smaller copy of another page
@@ -170,10 +172,7 @@ def _unreadable_tiff(picture: Image.Image) -> str:
 
 
 def is_white_zero(picture: Image.Image) -> bool:
-    """Whether the smallest value of a TIFF is white.
-
-    Pillow inverts values of up to 8 bits, not deeper ones.
-    """
+    """Whether a TIFF's smallest value is white; Pillow inverts up to 8 bits."""
     return getattr(picture, "tag_v2", {}).get(_PHOTOMETRIC) == 0
 
 
@@ -192,10 +191,7 @@ def _kind_and_reader(head: bytes, name: str) -> tuple[str, Callable[[BinaryIO], 
 
 
 def _file(source: Any, name: str) -> AbstractContextManager[BinaryIO]:
-    """The source as a seekable binary file.
-
-    Only what is opened here is closed on leaving.
-    """
+    """The source as a seekable file; only what is opened here is closed."""
     if isinstance(source, (bytes, bytearray, memoryview)):
         return io.BytesIO(source)
     if isinstance(source, (str, os.PathLike)):
@@ -223,6 +219,8 @@ def _file(source: Any, name: str) -> AbstractContextManager[BinaryIO]:
 def _broken_file_is_an_image_error(name: str, kind: str) -> Iterator[None]:
     try:
         yield
+    except ImageError:
+        raise
     except _BOMB_ERRORS as error:
         raise ImageError(f"{name} claims more pixels than can be decoded safely: make it smaller first.") from error
     except MemoryError as error:  # a size that no machine has, or more than this process may take
@@ -262,28 +260,30 @@ def sample_scale(picture: Image.Image) -> int:
 
 
 def decode(
-    picture: Image.Image, source: Source, name: str, max_pixels: int | None, notify: Callable[[str], object] | None
+    picture: Image.Image, source: Source, name: str, max_pixels: int | None, notify: Notify | None
 ) -> Image.Image:
     """The pixels of the first page, turned by their EXIF tag; or a refusal."""
-    for width, height in (picture.size, *_coded_sizes(picture)):
-        if max_pixels is not None and width * height > max_pixels:
+    for width, height in (picture.size, *_coded_sizes(picture)) if max_pixels is not None else ():
+        if width * height > max_pixels:
             raise ImageError(
                 f"{name} has {width * height / 1e6:,.1f} million pixels ({width} x {height}), "
                 f"and the limit is {max_pixels / 1e6:,.1f} million: make it smaller first."
             )
-        if max_pixels is not None and max(width, height) > MAX_SIDE:
+        if max(width, height) > MAX_SIDE:
             raise ImageError(
                 f"{name} has a side of {max(width, height):,} pixels, and the limit is {MAX_SIDE:,}: cut it into parts."
             )
-    if isinstance(picture, JpegImagePlugin.JpegImageFile) and picture.fp is not None:
-        _check_structure("JPEG", picture.fp, name)
     # Before the pixels: PNG may hold a tag behind them, which image_size cannot see and this must not either.
     turn = _TURNS.get(orientation(picture))
     with _broken_file_is_an_image_error(name, picture.format or "picture"):
         # The frame of a Pillow image was chosen by its owner.
         several = picture is not source and getattr(picture, "is_animated", False)
         if isinstance(picture, PngImagePlugin.PngImageFile) and picture.fp is not None:
-            _check_png(picture.fp)
+            # Pillow decodes PNG pixels without comparing their checksums; only its verify() does.
+            position = picture.fp.tell()
+            picture.fp.seek(0)
+            PngImagePlugin.PngImageFile(picture.fp).verify()
+            picture.fp.seek(position)
         picture.load()
         turned = picture if turn is None else picture.transpose(turn)
     if several:
@@ -295,21 +295,55 @@ def decode(
     return turned
 
 
-def _check_png(file: BinaryIO) -> None:
-    """Pillow decodes PNG pixels without comparing their checksums; only its verify() does."""
-    position = file.tell()
-    file.seek(0)
-    PngImagePlugin.PngImageFile(file).verify()
-    file.seek(position)
-
-
 def _coded_sizes(picture: Image.Image) -> list[tuple[int, int]]:
-    """The size that a HEIC decodes before it crops.
-
-    (width, height); its own size does not tell it.
-    """
+    """(width, height) that a HEIC decodes before it crops to its own."""
     if not isinstance(picture, HeifImageFile) or picture.fp is None:
         return []
     picture.fp.seek(0)
     boxes = re.findall(rb"ispe\0{4}(.{8})", picture.fp.read(), re.DOTALL)  # image spatial extents, ISO/IEC 23008-12
     return [struct.unpack(">II", box) for box in boxes]
+
+
+# ---- files with too many parts ---------------------------------------------------------------------------------------
+
+
+def _scans(file: BinaryIO) -> str:
+    data, scans, start = file.read(), 0, 2
+    while scans <= _MAX_SCANS and (marker := _JPEG_MARKER.search(data, start)):
+        if data[marker.start() + 1] == _END_OF_IMAGE:
+            break
+        scans += data[marker.start() + 1] == _START_OF_SCAN
+        start = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2], "big")  # behind its header
+    return f"more than {_MAX_SCANS} scans" if scans > _MAX_SCANS else ""
+
+
+def _chunks(file: BinaryIO) -> str:
+    limit = _MAX_CHUNKS + file.seek(0, os.SEEK_END) // 1000
+    file.seek(8)
+    chunks = 0
+    while len(head := file.read(8)) == 8 and chunks <= limit:
+        chunks += 1
+        file.seek(struct.unpack(">I4x", head)[0] + 4, os.SEEK_CUR)  # its content and checksum
+    return f"more than {limit:,} chunks" if chunks > limit else ""
+
+
+def _strips(file: BinaryIO) -> str:
+    head = file.read(16)
+    order = "<" if head[:2] == b"II" else ">"
+    # Where the first directory is, how many entries it has, and an entry's tag and count, in TIFF and in BigTIFF.
+    big = head[2:4] in (b"+\0", b"\0+")
+    first, number, entry, size = ("8xQ", "Q", "HxxQ8x", 20) if big else ("4xI", "H", "HxxI4x", 12)
+    try:
+        file.seek(*struct.unpack_from(order + first, head))
+        (entries,) = struct.unpack(order + number, file.read(struct.calcsize(number)))
+        directory = file.read(size * min(entries, 65_535))
+        for tag, count in struct.iter_unpack(order + entry, directory[: len(directory) // size * size]):
+            if tag in _OFFSETS and count > _MAX_STRIPS:
+                return f"{count:,} {_OFFSETS[tag]}"
+    except (struct.error, OSError, ValueError, OverflowError):  # cut off: the decoder says so
+        pass
+    return ""
+
+
+#: What a file of this kind has too many of, such as "more than 100 scans"; "" if nothing.
+_EXCESS = {"JPEG": _scans, "PNG": _chunks, "TIFF": _strips}

@@ -14,18 +14,16 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import (
-    Image,
-    ImageCms,
-)
+from PIL import Image, ImageCms
 
 from .formats import (
     MAX_PIXELS,
     ImageError,
+    Notify,
     Source,
     decode,
     is_white_zero,
@@ -41,14 +39,17 @@ _MAX_OF_UNIT_RANGE = 16  # floats of 0 to 1 go up to so much in highlights; thos
 _STRIP_PIXELS = 1 << 20
 
 
-def read_image(
-    source: Source, *, max_pixels: int | None = MAX_PIXELS, notify: Callable[[str], object] | None = None
-) -> np.ndarray:
-    """Read a picture as RGB.
+def read_image(source: Source, *, max_pixels: int | None = MAX_PIXELS, notify: Notify | None = None) -> np.ndarray:
+    """Read a picture as RGB, a new array uint8 (H, W, 3).
 
-    Alpha is laid over white. Of several pages or frames the first is read, and `notify` is told.
+    source: path, bytes, binary file, Pillow image, or ndarray of shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4).
+    max_pixels: refuse larger pictures before decoding them; None for no limit.
+    notify: told in a sentence where only the first of several pages or frames is read; by default an `ImageNotice` is
+        warned.
 
-    Values deeper than 8 bits are brought to 0..255 by one factor for the whole picture:
+    Raises ImageError for whatever is no readable picture, TypeError for a source of another type.
+
+    Alpha is laid over white. Values deeper than 8 bits are brought to 0..255 by one factor for the whole picture:
 
     - whole numbers by the smallest of 8, 10, 12, 14 and 16 bits that hold the brightest one. 65535 becomes 255, and
       what a 12-bit microscope camera leaves in a 16-bit file does not turn out black;
@@ -57,21 +58,6 @@ def read_image(
     - anything else is stretched from its own minimum and maximum.
 
     Colour files of 16 bits a channel keep their upper 8 bits. The smallest value of a TIFF is white where it says so.
-
-    Parameters
-    ----------
-    source : path, bytes, binary file, Pillow image, or ndarray of shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)
-    max_pixels : refuse larger pictures before decoding them; None for no limit
-    notify : called with a sentence about a picture of several pages; by default an `ImageNotice` is warned
-
-    Returns
-    -------
-    uint8 ndarray of shape (H, W, 3), never sharing memory with the source
-
-    Raises
-    ------
-    ImageError : for whatever is no readable picture
-    TypeError : for a source of another type
     """
     name = name_of(source)
     if isinstance(source, np.ndarray):
@@ -81,35 +67,23 @@ def read_image(
 
 
 def read_annotation(
-    source: Source,
-    *,
-    binary: bool = False,
-    max_pixels: int | None = MAX_PIXELS,
-    notify: Callable[[str], object] | None = None,
+    source: Source, *, binary: bool = False, max_pixels: int | None = MAX_PIXELS, notify: Notify | None = None
 ) -> np.ndarray:
     """Read a ground truth as class indices or as colours.
+
+    Returns uint8 (H, W), indices, or uint8 (H, W, 3), RGB; always (H, W) if binary.
+
+    source, max_pixels, notify: as for `read_image`.
+    binary: a mask of 0 and 1, or of 0 and 255 (grey, or colour with equal channels), is wanted as 0 and 1: whether 255
+        is white or IGNORE_INDEX, only the whole folder tells.
+
+    Raises ImageError for whatever `read_image` refuses, for fractions or values over 255, for in-between values if
+    binary.
 
     Grey files of 1 to 16 bits give their sample values (a 1-bit mask gives 0 and 1, a 4-bit one 0 to 15). Palette
     files give their indices, as Pascal VOC's do; `read_image` gives their colours. A grey JPEG cannot hold indices: it
     is read as black and white, 0 and 255, if it is nothing else. Colour files are read as by `read_image`, but
     transparency hides nothing: pixels have the colour or number that the file holds, and 0 where they are invisible.
-
-    One file of 0 and 255 may be a black-and-white mask, or class 0 and IGNORE_INDEX: only the whole folder tells.
-    `binary=True` says that it is a mask.
-
-    Parameters
-    ----------
-    source : path, bytes, binary file, Pillow image, or ndarray of shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)
-    binary : a mask of 0 and 1, or of 0 and 255 (grey, or colour with equal channels), is wanted as 0 and 1
-    max_pixels, notify : as for `read_image`
-
-    Returns
-    -------
-    uint8 ndarray of shape (H, W), indices, or (H, W, 3), RGB; always (H, W) if binary
-
-    Raises
-    ------
-    ImageError : for whatever `read_image` refuses, for fractions or values over 255, for in-between values if binary
     """
     name = name_of(source)
     if isinstance(source, np.ndarray):
@@ -138,12 +112,7 @@ def read_annotation(
 
 
 def image_size(source: Source) -> tuple[int, int]:
-    """(height, width) that `read_image` would return, without decoding a pixel.
-
-    Raises
-    ------
-    ImageError : if there is no readable header
-    """
+    """(height, width) of a picture, without decoding a pixel. Raises ImageError as `read_image`."""
     name = name_of(source)
     if isinstance(source, np.ndarray):
         return _checked_array(source, name).shape[:2]
@@ -157,16 +126,11 @@ def save_png(
 ) -> None:
     """Write an array as PNG such that reading it gives the array back.
 
-    Parameters
-    ----------
-    array : uint8 ndarray of shape (H, W) or (H, W, 3), or bool ndarray of shape (H, W) for a 1-bit mask
-    target : path, or binary file open for writing
-    palette : uint8 ndarray of shape (k, 3); colours an index map (H, W) in viewers and keeps its indices. Indices
-        beyond the palette, such as IGNORE_INDEX, show as black.
+    array: uint8 (H, W) or (H, W, 3), or bool (H, W) for a 1-bit mask. target: path, or binary file open for writing.
+    palette: uint8 (k, 3), the colours of an index map (H, W) in viewers; indices beyond it, such as IGNORE_INDEX, show
+        as black.
 
-    Raises
-    ------
-    ValueError : for other shapes and dtypes
+    Raises ValueError for other shapes and dtypes.
     """
     is_map = array.ndim == 2 and array.dtype in (np.uint8, np.bool_)
     is_rgb = array.ndim == 3 and array.shape[2] == 3 and array.dtype == np.uint8
@@ -174,23 +138,20 @@ def save_png(
         raise ValueError(f"A PNG needs uint8 (H, W) or (H, W, 3), or bool (H, W); got {array.dtype} {array.shape}.")
     if palette is None:
         picture = Image.fromarray(np.ascontiguousarray(array))
+    elif is_map and array.dtype == np.uint8 and palette.shape[1:] == (3,) and 1 <= len(palette) <= 256:
+        picture = indexed_picture(array, palette)
     else:
-        colors = np.asarray(palette)
-        if array.ndim != 2 or array.dtype != np.uint8 or colors.shape[1:] != (3,) or not 1 <= len(colors) <= 256:
-            raise ValueError(
-                "A palette is (k, 3) with 1 <= k <= 256 and goes with a uint8 index map (H, W); "
-                f"got a palette of shape {colors.shape} for {array.dtype} {array.shape}."
-            )
-        picture = indexed_picture(array, colors)
+        raise ValueError(
+            "A palette is (k, 3) with 1 <= k <= 256 and goes with a uint8 index map (H, W); "
+            f"got a palette of shape {palette.shape} for {array.dtype} {array.shape}."
+        )
     picture.save(target, format="PNG")
 
 
 def indexed_picture(label_map: np.ndarray, palette: np.ndarray) -> Image.Image:
-    """A label map as a Pillow palette image.
+    """A label map uint8 (H, W) as a Pillow palette image.
 
-    label_map: uint8 (H, W). colors: uint8 (k, 3).
-
-    Labels beyond the palette, such as IGNORE_INDEX, are black.
+    palette: uint8 (k, 3). Labels beyond it, such as IGNORE_INDEX, are black.
     """
     # Pillow picks a PNG's bit depth by the palette's length: it must reach the largest index.
     padded = np.zeros((max(len(palette), int(label_map.max()) + 1), 3), np.uint8)
@@ -201,10 +162,7 @@ def indexed_picture(label_map: np.ndarray, palette: np.ndarray) -> Image.Image:
 
 
 def as_rgb(image: np.ndarray | Image.Image) -> np.ndarray:
-    """Check for uint8 (H, W, 3), or a Pillow image in RGB.
-
-    Returns uint8 (H, W, 3), contiguous. Raises ValueError for anything else.
-    """
+    """The picture as contiguous uint8 (H, W, 3). Raises ValueError for another."""
     array = np.asarray(image)
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
         raise ValueError(
@@ -242,7 +200,9 @@ def _picture_to_rgb(picture: Image.Image) -> np.ndarray:
     for top, bottom in strips:
         part = crop(top, bottom)
         if picture.mode == "LAB":
-            part = ImageCms.applyTransform(part, _lab_to_srgb())
+            part = ImageCms.profileToProfile(
+                part, ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), outputMode="RGB"
+            )
         elif picture.mode == "La":
             part = part.convert("LA")
         rgb[top:bottom] = _over_white(np.asarray(part.convert("RGBA" if picture.has_transparency_data else "RGB")))
@@ -303,15 +263,8 @@ def _over_white(pixels: np.ndarray) -> np.ndarray:
 
 
 def _without_alpha(pixels: np.ndarray) -> np.ndarray:
-    """Set invisible pixels to 0 and drop the alpha channel.
-
-    uint8 (H, W, n + 1), alpha last -> (H, W, n).
-    """
+    """Drop the last channel, alpha, and set invisible pixels to 0."""
     return np.where(pixels[..., -1:] > 0, pixels[..., :-1], np.uint8(0))
-
-
-def _lab_to_srgb() -> ImageCms.ImageCmsTransform:
-    return ImageCms.buildTransform(ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB")
 
 
 # ---- to class indices ------------------------------------------------------------------------------------------------
@@ -331,9 +284,9 @@ def _as_indices(values: np.ndarray, name: str) -> np.ndarray:
 
 
 def black_or_white(gray: np.ndarray, name: str) -> np.ndarray:
-    """Sharpen a black-and-white mask that JPEG blurred.
+    """A black-and-white mask that JPEG blurred, uint8 (H, W), as 0 and 255.
 
-    gray: uint8 (H, W). Returns uint8 (H, W), 0 and 255. Raises ImageError for other greys.
+    Raises ImageError for other greys.
     """
     if np.mean((gray >= 64) & (gray < 192)) > 0.02:
         raise ImageError(f"{name} is a grey JPEG, which changes class indices: export the annotation as PNG.")

@@ -29,22 +29,20 @@ _YCBCR = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.
 def palette_of_masks(
     masks: Iterable[np.ndarray], k: int | None = None, *, names: Mapping[str, Sequence[int]] | None = None
 ) -> tuple[Palette, str]:
-    """Find the colours that are classes, largest area first.
+    """Find the colours that are classes, largest area first, and say why.
 
-    masks : uint8 (H, W, 3) each, read one at a time. The training split only.
-    k : how many classes, or None to find out. Of more colours than k the k largest become classes.
-    names : {class name: (r, g, b)}, optional. A class within SAME_COLOR of a named colour gets that name and exactly
-        that colour; names without such a class are left out.
+    masks: uint8 (H, W, 3) each, read one at a time. The training split only.
+    k: how many classes, or None to find out. Of more colours than k the k largest become classes.
+    names: {class name: (r, g, b)}. A class within SAME_COLOR of a named colour gets that name and exactly that colour;
+        names without such a class are left out.
 
-    Returns the palette, and a sentence that says how many classes were found, and why.
+    Raises ValueError without masks, without flat pixels, or for k larger than the number of colours found.
 
     A class is a colour that fills areas: only pixels whose 5x5 neighbourhood is flat (within 8 levels a channel) are
     counted, since blended edges and ringing never fill one. The most frequent colour takes in all within 14 levels,
     their mean becomes the class's colour, then the most frequent of the rest, and so on, down to 0.002 % of the flat
     area. Of exact masks every colour is a class. A class that is nowhere 5 pixels wide is found in exact masks only.
     The order of the masks makes no difference; classes of equal area are ordered by colour.
-
-    Raises ValueError without masks, without flat pixels, or for k larger than the number of colours found.
     """
     flat, everywhere = np.zeros((2, ALL_COLORS), np.uint32)
     for mask in masks:
@@ -85,19 +83,16 @@ def palette_of_masks(
 def encode_mask(mask: np.ndarray, palette: Palette, *, ambiguous: str = "nearest") -> np.ndarray:
     """Give every pixel of a colour-coded mask its class.
 
-    mask : uint8 (H, W, 3). Returns a label map, uint8 (H, W).
-    ambiguous : "nearest" labels every pixel. "ignore" gives IGNORE_INDEX to edge pixels that a second class explains
+    mask: uint8 (H, W, 3). Returns a label map, uint8 (H, W).
+    ambiguous: "nearest" labels every pixel. "ignore" gives IGNORE_INDEX to edge pixels that a second class explains
         about as well, since a wrong label there teaches a wrong outline, and to areas farther than OTHER_COLOR from
         every class, since they are of no class (of k = 10 colours where the masks have 19).
 
     An exact mask is looked up. In any other, flat pixels get the nearest colour. At an edge the nearest colour is often
     wrong: a blend of A and B can be the very colour of a class C, and JPEG keeps colour at half resolution. So an edge
     pixel gets the class that explains its own brightness and, together with the classes around it, the blurred colour
-    there, and that is a neighbour's too, if possible.
-
-    On CamVid's labels in Cityscapes' colours, saved as the JPEGs of the Cityscapes pairs are (256x256), 99.8 % of the
-    pixels are right, with the nearest colour alone 99.3 %. Scored against the latter, a network's mIoU comes out 0.6
-    points too low (benchmarks/masks.py). A mask takes about 0.1 s.
+    there, and that is a neighbour's too, if possible. On CamVid's labels as JPEGs of 256x256, 99.8 % of the pixels are
+    right, with the nearest colour alone 99.3 %, which costs a network's mIoU 0.6 points (benchmarks/masks.py).
     """
     if ambiguous not in ("nearest", "ignore"):
         raise ValueError(f'ambiguous is "nearest" or "ignore", got {ambiguous!r}')
@@ -116,9 +111,7 @@ def encode_mask(mask: np.ndarray, palette: Palette, *, ambiguous: str = "nearest
 
 
 def strange_colors(mask: np.ndarray, palette: Palette) -> np.ndarray:
-    """Colours of a mask that are in no palette.
-
-    uint8 (n, 3), largest area first.
+    """Colours of a mask that are in no palette, largest area first.
 
     In an exact mask, every colour farther than SAME_COLOR from all of the palette's. In one with compressed or blended
     edges, those farther than OTHER_COLOR that fill areas of 5x5 pixels, together more than a thousandth of the mask: at
@@ -150,36 +143,25 @@ def _with_names(colors: np.ndarray, names: Mapping[str, Sequence[int]]) -> Palet
 
 
 def _are_exact(distinct: int, filling: int) -> bool:
-    """Whether masks with so many colours, of which some fill areas, are exact.
-
-    Blended edges have many colours that fill nothing, exact masks at most a few: classes drawn in thin lines.
-    """
+    """Whether masks with so many colours, of which some fill areas, are exact."""
+    # Blended edges have many colours that fill nothing, exact masks at most a few: classes drawn in thin lines.
     return distinct <= min(256, 2 * filling)
 
 
 def _distance(mask: np.ndarray, palette: Palette, label_map: np.ndarray) -> np.ndarray:
-    """Distance of every pixel's colour from its class's.
-
-    float32 (H, W), in RGB levels.
-    """
+    """Distance of every pixel's colour from its class's, float32 (H, W)."""
     return np.linalg.norm(np.subtract(mask, palette.colors[label_map], dtype=np.float32), axis=2)
 
 
 def _spread(mask: np.ndarray, radius: int) -> np.ndarray:
-    """Range of levels around each pixel.
-
-    float32 (H, W), of the channel where it is largest.
-    """
+    """Range of levels around each pixel, the largest channel's: float32 (H, W)."""
     x = torch.tensor(mask).permute(2, 0, 1).float()
     highest, lowest = (sign * F.max_pool2d(sign * x, 2 * radius + 1, stride=1, padding=radius) for sign in (1, -1))
     return (highest - lowest).amax(0).numpy()
 
 
 def _modes(colors: np.ndarray, counts: np.ndarray, radius: float) -> tuple[np.ndarray, np.ndarray]:
-    """Group colours around the most frequent ones.
-
-    All within radius of the most frequent, then of the most frequent of the rest. Returns means and sizes, by size.
-    """
+    """Group colours around the most frequent ones: means and sizes, largest first."""
     left = counts.copy()
     means, sizes = [], []
     while left.any() and len(means) < 400:
@@ -228,16 +210,8 @@ def _explain_edges(mask: np.ndarray, colors: np.ndarray, label_map: np.ndarray, 
 
 
 def _subsampled(chroma: np.ndarray) -> np.ndarray:
-    """Blur chroma (H, W, 2) as JPEG's 4:2:0 does.
-
-    Means of 2x2 pixels, interpolated 3 : 1 between neighbours.
-    """
-    for axis in (0, 1):
-        chroma = np.swapaxes(chroma, 0, axis)
-        length = len(chroma)
-        half = np.concatenate([chroma, chroma[-1:]])[: length + length % 2]
-        half = (half[0::2] + half[1::2]) / 2
-        before, after = np.concatenate([half[:1], half[:-1]]), np.concatenate([half[1:], half[-1:]])
-        chroma = np.stack([0.75 * half + 0.25 * before, 0.75 * half + 0.25 * after], axis=1)
-        chroma = np.swapaxes(chroma.reshape(-1, *half.shape[1:])[:length], 0, axis)
-    return chroma
+    """Blur chroma (H, W, 2) as JPEG's 4:2:0 does: means of 2x2 pixels, interpolated."""
+    h, w = chroma.shape[:2]
+    halved = F.avg_pool2d(torch.from_numpy(chroma).permute(2, 0, 1)[None], 2, ceil_mode=True)
+    blurred = F.interpolate(halved, scale_factor=2, mode="bilinear")[0, :, :h, :w]
+    return blurred.permute(1, 2, 0).numpy()

@@ -121,7 +121,7 @@ def _boundary(labels: np.ndarray, void: np.ndarray) -> np.ndarray:
 
 
 def _dilate(mask: np.ndarray, radius: int) -> np.ndarray:
-    """Grow a bool (H, W) by a square of side 2 * radius + 1."""
+    """Grow a bool (H, W) by ``radius`` pixels to every side."""
     grown = torch.from_numpy(mask.astype(np.float32))[None]
     for kernel in ((2 * radius + 1, 1), (1, 2 * radius + 1)):  # one axis after the other: as exact, and faster
         grown = F.max_pool2d(grown, kernel, stride=1, padding=(kernel[0] // 2, kernel[1] // 2))

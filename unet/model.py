@@ -93,28 +93,20 @@ class UNetConfig:
 
     @property
     def stride(self) -> int:
-        """Input pixels to one bottleneck pixel.
-
-        The step between valid sizes, and between exact tiles.
-        """
+        """Input pixels to one bottleneck pixel: the step between valid sizes and exact tiles."""
         return 2 ** (len(self.widths) - 1)
 
     @property
     def margin(self) -> int:
-        """Input pixels lost on each side of the output.
-
-        0 when padded, 92 for the paper's network.
-        """
+        """Input pixels lost on each side of the output; 92 for the paper's network."""
         size = self._smallest_length()
         return (size - self._output_length(size)) // 2
 
     @property
     def receptive_radius(self) -> int:
-        """Receptive radius of an output pixel, in input pixels.
-
-        Follows the interval that one output pixel depends on backwards through the deepest path: a 3x3 convolution
-        widens it by one on each side, an up-convolution halves it, a pooling doubles it.
-        """
+        """Receptive radius of an output pixel, in input pixels."""
+        # The interval that one output pixel depends on is followed backwards through the deepest path: a 3x3
+        # convolution widens it by one on each side, an up-convolution halves it, a pooling doubles it.
         shift = 0 if self.padded else 1  # without padding, output i of a convolution looks at inputs i..i+2
 
         def through_block(low: int, high: int) -> tuple[int, int]:
@@ -135,12 +127,14 @@ class UNetConfig:
     def output_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """(h, w) of the logits for an input of ``size`` (h, w).
 
-        Raises ValueError for a size that does not fit the network, naming the nearest sizes that do.
+        Raises ValueError for a size that does not fit, naming the nearest that do.
         """
         lengths = [self._output_length(length) for length in size]
         if None in lengths:
-            choices = zip(*(self._nearest_lengths(n) for n in size), strict=True)
-            nearest = " or ".join(dict.fromkeys(f"{h}x{w}" for h, w in choices))
+            smallest = self._smallest_length()
+            below = [smallest + max(0, n - smallest) // self.stride * self.stride for n in size]
+            above = [b if b >= n else b + self.stride for b, n in zip(below, size, strict=True)]
+            nearest = " or ".join(dict.fromkeys(f"{h}x{w}" for h, w in (below, above)))
             raise ValueError(
                 f"an input of {size[0]}x{size[1]} does not fit this network; the nearest sizes that do: {nearest}. "
                 "Segmenter takes pictures of any size."
@@ -148,12 +142,7 @@ class UNetConfig:
         return tuple(lengths)
 
     def level_shapes(self, size: tuple[int, int]) -> tuple[LevelShapes, ...]:
-        """Shapes of the feature maps at every level.
-
-        For an input of ``size`` (h, w), full resolution first, the bottleneck last.
-
-        Raises ValueError for a size that does not fit the network, as `output_size` does.
-        """
+        """Feature map shapes for an input ``size``, bottleneck last. Raises as `output_size`."""
         self.output_size(size)
         lost = 0 if self.padded else 2 * self.convolutions
         h, w = size
@@ -188,10 +177,7 @@ class UNetConfig:
                 raise ValueError(f"there is no skip at level {level}; this network has its skips {having}")
 
     def _output_length(self, length: int) -> int | None:
-        """Output length for an input of ``length`` pixels.
-
-        None if a pooling or a block does not fit.
-        """
+        """Output length for an input length, None where it does not fit."""
         lost = 0 if self.padded else 2 * self.convolutions
         levels = len(self.widths)
         for level in range(levels):
@@ -211,15 +197,6 @@ class UNetConfig:
         while self._output_length(length) is None:
             length += 1
         return length
-
-    def _nearest_lengths(self, length: int) -> tuple[int, int]:
-        """The valid lengths around ``length``.
-
-        At or below it, and at or above it; the smallest, twice, if none is below.
-        """
-        smallest = self._smallest_length()
-        below = smallest + max(0, length - smallest) // self.stride * self.stride
-        return below, below if below >= length else below + self.stride
 
 
 _RESIDUAL_ADD = UNetConfig(
@@ -277,43 +254,29 @@ class Join(NamedTuple):
 
 
 class Up(nn.Module):
-    """A 2x2 up-convolution, a block, and the join.
-
-    The encoder's feature map is joined before or after the block.
-    """
+    """A 2x2 up-convolution, a block, and the join before or after it."""
 
     def __init__(self, in_channels: int, out_channels: int, config: UNetConfig, dropout: float) -> None:
         super().__init__()
         self.skip, self.join = config.skip, config.join
         joined_channels = out_channels * (2 if config.skip == "concat" else 1)
-        block_channels, self.out_channels = (
-            (joined_channels, out_channels) if config.join == "before_block" else (out_channels, joined_channels)
-        )
+        before = config.join == "before_block"
+        self.out_channels = out_channels if before else joined_channels
         self.up = nn.ConvTranspose2d(in_channels, out_channels, 2, stride=2)
-        self.block = ConvBlock(block_channels, out_channels, config, dropout)
+        self.block = ConvBlock(joined_channels if before else out_channels, out_channels, config, dropout)
 
     def forward(self, x: Tensor, skip_connection: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Decode one level.
-
-        Returns the level's output, the decoder's feature map at the join, and the joined one.
-        """
+        """The level's output, the decoder's feature map at the join, and the joined one."""
         x = self.up(x)
         if self.join == "after_block":
             x = self.block(x)
-        joined = self.merge(x, skip_connection)
-        return self.block(joined) if self.join == "before_block" else joined, x, joined
-
-    def merge(self, x: Tensor, skip_connection: Tensor) -> Tensor:
-        """Crop the encoder's feature map to x, then join it."""
         skip_connection = center_crop(skip_connection, x.shape[-2:])
-        return torch.cat([skip_connection, x], dim=1) if self.skip == "concat" else skip_connection + x
+        joined = torch.cat([skip_connection, x], dim=1) if self.skip == "concat" else skip_connection + x
+        return self.block(joined) if self.join == "before_block" else joined, x, joined
 
 
 class UNet(nn.Module, PyTorchModelHubMixin, library_name="unet", tags=["u-net", "image-segmentation"], license="mit"):
-    """The network of a :class:`UNetConfig`.
-
-    (N, in_channels, H, W) -> logits (N, num_outputs, H', W').
-    """
+    """The network of a :class:`UNetConfig`."""
 
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
@@ -332,11 +295,7 @@ class UNet(nn.Module, PyTorchModelHubMixin, library_name="unet", tags=["u-net", 
         self.apply(_initialise)
 
     def forward(
-        self,
-        x: Tensor,
-        *,
-        without_skips: Collection[int] = (),
-        watch: Callable[[Join], None] | None = None,
+        self, x: Tensor, *, without_skips: Collection[int] = (), watch: Callable[[Join], None] | None = None
     ) -> Tensor:
         """(N, in_channels, H, W) -> logits (N, num_outputs, H', W').
 
@@ -366,21 +325,17 @@ class UNet(nn.Module, PyTorchModelHubMixin, library_name="unet", tags=["u-net", 
     def fold_batch_norm(self) -> "UNet":
         """A copy with every BatchNorm folded into its convolution.
 
-        In eval mode; for batch_norm="before_relu".
-
-        Same logits, no BatchNorm: a crop-concat network trained with BatchNorm becomes the paper's, parameter for
-        parameter. Raises ValueError for "after_relu", where a ReLU stands between the two.
+        In eval mode, with the same logits. A crop-concat network trained with BatchNorm becomes the paper's, parameter for parameter. Raises ValueError for
+        "after_relu", where a ReLU stands between the two.
         """
         if self.config.batch_norm == "after_relu":
             raise ValueError("BatchNorm after ReLU cannot be folded into the convolution; leave this network as it is")
         trained = copy.deepcopy(self).eval()
-        if self.config.batch_norm == "before_relu":
-            for block in trained.modules():
-                if isinstance(block, ConvBlock):
-                    for i in range(1, self.config.convolutions + 1):
-                        conv, norm = getattr(block, f"conv{i}"), getattr(block, f"norm{i}")
-                        setattr(block, f"conv{i}", fuse_conv_bn_eval(conv, norm))
-                        delattr(block, f"norm{i}")
+        for block in trained.modules():
+            for name in [name for name, _ in block.named_children() if name.startswith("norm")]:
+                conv = name.replace("norm", "conv")
+                setattr(block, conv, fuse_conv_bn_eval(getattr(block, conv), getattr(block, name)))
+                delattr(block, name)
         folded = UNet(dataclasses.replace(self.config, batch_norm="none")).to(self.head.weight)
         folded.load_state_dict(trained.state_dict())
         return folded.eval()
@@ -399,10 +354,7 @@ def count_parameters(net: nn.Module) -> int:
 
 
 def _initialise(layer: nn.Module) -> None:
-    """Gaussian weights of standard deviation sqrt(2 / fan-in).
-
-    As in the paper's section 3 (He et al. 2015).
-    """
+    """Gaussian weights, as in the paper's section 3 (He et al. 2015)."""
     if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
         nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
         nn.init.zeros_(layer.bias)

@@ -23,19 +23,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from .colors import (
-    ALL_COLORS,
-    BLOCK,
-    blocks,
-    cells,
-    check_space,
-    codes_of,
-    colors_of,
-    histogram,
-    look_up,
-    to_rgb,
-    to_space,
-)
+from .colors import ALL_COLORS, BLOCK, cells, check_space, colors_of, histogram, look_up, to_rgb, to_space
 from .images import as_rgb, hex_code, indexed_picture
 from .metrics import IGNORE_INDEX
 
@@ -54,11 +42,8 @@ _RESTART_WORK = 1 << 17  # cells times colours of a run of k-means, about 10 ms
 class Palette:
     """k colours, and the way from a picture to label maps and back.
 
-    Parameters
-    ----------
-    colors : array of shape (k, 3), RGB, whole numbers 0..255, 1 <= k <= 256. Stored as a read-only uint8 array.
-    names : k strings, optional. One name a colour.
-    space : "rgb" or "oklab". Where "nearest" is measured, see `PaletteLadder`.
+    colors: (k, 3), RGB, whole numbers 0..255, 1 <= k <= 256; stored as a read-only uint8 array.
+    names: one a colour, or None. space: "rgb" or "oklab", where "nearest" is measured, see `PaletteLadder`.
 
     Raises ValueError when the colours or names have another shape, or the space is unknown.
     """
@@ -99,17 +84,12 @@ class Palette:
         return [hex_code(color) for color in self.colors]
 
     def encode(self, image: np.ndarray) -> np.ndarray:
-        """Label every pixel with its nearest colour; of equally near ones the first.
+        """Label every pixel with its nearest colour; of ties the first.
 
-        image : uint8 (H, W, 3), or a Pillow image in mode RGB. Returns a label map, uint8 (H, W).
-        Each distinct colour is compared once. Working memory grows with their number, 16.8 million at the most, and not
-        with the number of pixels.
+        uint8 (H, W, 3), or a Pillow image in mode RGB -> uint8 (H, W). Working memory grows with the number of distinct colours, not of pixels.
         """
         image = as_rgb(image)
-        seen = np.zeros(ALL_COLORS, bool)
-        for _, block in blocks(image):
-            seen[codes_of(block)] = True
-        codes = np.flatnonzero(seen)
+        codes, _ = histogram(image)
         label_of = np.empty(ALL_COLORS, np.uint8)  # memory is taken only where a colour of the picture writes
         centers = to_space(self.colors, self.space)
         for start in range(0, len(codes), BLOCK):
@@ -120,44 +100,36 @@ class Palette:
     def decode(self, label_map: np.ndarray) -> np.ndarray:
         """Paint a label map: uint8 (H, W) -> uint8 (H, W, 3).
 
-        IGNORE_INDEX becomes black, unless the palette has a colour 255. Raises ValueError for any other label without a
-        colour.
+        IGNORE_INDEX is black, unless the palette has a colour 255. Raises ValueError for any other label without a colour.
         """
         label_map = np.asarray(label_map)
         if label_map.dtype != np.uint8 or label_map.ndim != 2 or 0 in label_map.shape:
             raise ValueError(f"decode needs a uint8 label map (H, W), got {label_map.dtype} {label_map.shape}")
-        if label_map.max() >= len(self):
-            unknown = label_map[(label_map >= len(self)) & (label_map != IGNORE_INDEX)]
-            if len(unknown):
-                raise ValueError(
-                    f"label {unknown[0]} has no colour: this palette's labels are 0..{len(self) - 1} "
-                    f"and {IGNORE_INDEX} (ignored)"
-                )
+        unknown = label_map[(label_map >= len(self)) & (label_map != IGNORE_INDEX)]
+        if len(unknown):
+            raise ValueError(
+                f"label {unknown[0]} has no colour: this palette's labels are 0..{len(self) - 1} "
+                f"and {IGNORE_INDEX} (ignored)"
+            )
         # Pillow's look-up is 5 times as fast as numpy's.
         return np.array(indexed_picture(label_map, self.colors).convert("RGB"))
 
     # Files ---------------------------------------------------------------------------------------------------------
 
     def palette_png(self, image: np.ndarray) -> bytes:
-        """The picture in this palette's colours, as an indexed PNG.
-
-        image: uint8 (H, W, 3). Returns the file's bytes.
-        """
+        """The picture, uint8 (H, W, 3), in this palette's colours, as an indexed PNG."""
         file = io.BytesIO()
         indexed_picture(self.encode(image), self.colors).save(file, "PNG")
         return file.getvalue()
 
     def to_gpl(self, title: str = "Palette") -> str:
         """A GIMP palette (.gpl), which Inkscape and Krita read too."""
-        rows = zip(self.colors.tolist(), self._labels(), strict=True)
+        rows = zip(self.colors, self._labels(), strict=True)
         lines = [f"{red:3} {green:3} {blue:3}\t{name}" for (red, green, blue), name in rows]
         return "\n".join(["GIMP Palette", f"Name: {title}", "Columns: 8", "#", *lines, ""])
 
     def to_ase(self) -> bytes:
-        """An Adobe Swatch Exchange file (.ase).
-
-        Version 1.0, one global RGB colour a block, big-endian.
-        """
+        """An Adobe Swatch Exchange file (.ase), version 1.0, big-endian."""
         blocks = []
         for color, name in zip(self.colors, self._labels(), strict=True):
             text = (name + "\0").encode("utf-16-be")
@@ -181,19 +153,13 @@ class Palette:
 class PaletteLadder:
     """The k-means palettes of a picture: `ladder[8]` is its `Palette` of 8 colours.
 
-    Parameters
-    ----------
-    image : uint8 (H, W, 3), or a Pillow image in mode RGB
-    max_colors : the largest k, 1..256
-    space : "rgb" or "oklab". Where distances are measured, in fitting and in `Palette.encode`. "rgb" makes the squared
+    image: uint8 (H, W, 3), or a Pillow image in mode RGB. max_colors: the largest k, 1..256.
+    space: "rgb" or "oklab". Where distances are measured, in fitting and in `Palette.encode`. "rgb" makes the squared
         error of the pixel values as small as it can, and spends colours on differences that nobody sees. "oklab"
         measures differences as the eye does: shadows and pale hues keep more colours, bright areas fewer, and the error
         of the pixel values is larger.
-
-    Attributes
-    ----------
-    distinct_colors : the exact number of distinct colours in the picture. From there on `ladder[k]` is all of them, and
-        encoding and decoding returns the picture unchanged.
+    distinct_colors: how many the picture has. From there on `ladder[k]` is all of them, and encoding and decoding
+        returns the picture unchanged.
 
     Palettes are computed when first asked for, each from the one below it: one of the two clusters with the largest
     squared error is split along its widest axis, and scikit-learn's KMeans refines all centres on weighted colours. The
@@ -201,8 +167,8 @@ class PaletteLadder:
     drawing of flat shapes (benchmarks/palette.py). The same picture gives the same palettes on every run, with any
     number of threads, and whichever k is asked for first.
 
-    Order: every palette keeps the colours of the one below in their order, moved a little, and puts its new colour
-    where its lightness belongs, from dark to light. So a swatch stays where it was when k moves by one.
+    Every palette keeps the colours of the one below in their order, moved a little, and puts its new colour where its
+    lightness belongs, from dark to light. So a swatch stays where it was when k moves by one.
     """
 
     def __init__(self, image: np.ndarray, *, max_colors: int = MAX_COLORS, space: str = "rgb") -> None:
@@ -221,10 +187,7 @@ class PaletteLadder:
         self._lock = threading.Lock()  # two requests may climb at once
 
     def __getitem__(self, k: int) -> Palette:
-        """The palette of k colours, or of all if there are fewer.
-
-        1 <= k <= max_colors.
-        """
+        """The palette of k colours, or of all if there are fewer."""
         if not 1 <= k <= self.max_colors:
             raise ValueError(f"this ladder has palettes of 1 to {self.max_colors} colours, got k = {k}")
         with self._lock:
@@ -234,19 +197,17 @@ class PaletteLadder:
 
     def _next_palette(self) -> Palette:
         k = len(self._palettes) + 1
+        below = self._palettes[-1].colors if self._palettes else None
         if self._all_colors is not None and k == self.distinct_colors:
             colors = self._all_colors
         elif k == 1:
             colors = to_rgb(np.average(self._points, axis=0, weights=self._weights)[None], self.space)
         else:
             colors, self._clusters = self._refined(k)
-        return Palette(_in_order_of(self._palettes[-1].colors if self._palettes else None, colors), space=self.space)
+        return Palette(_in_order_of(below, colors), space=self.space)
 
     def _refined(self, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """The best of a few runs of k-means.
-
-        Returns colours, uint8 (k, 3), and the cluster of every cell.
-        """
+        """The best run of k-means: colours, and the cluster of every cell."""
         from sklearn.cluster import KMeans  # takes 1 to 2 s, and only fitting needs it
 
         starts = list(_splits(self._points, self._weights, self._clusters, k - 1))
@@ -270,16 +231,13 @@ class PaletteLadder:
         return ((self._points - centers[labels]) ** 2).sum(1) * self._weights
 
     def _all_distinct(self, colors: np.ndarray) -> np.ndarray:
-        """Replace colours that rounding made equal.
-
-        By those of the cells with the largest error.
-        """
-        distinct = np.unique(colors, axis=0)
-        for cell in (-self._errors(colors)).argsort(kind="stable") if len(distinct) < len(colors) else ():
-            distinct = np.unique([*distinct, self._cell_colors[cell]], axis=0)
-            if len(distinct) == len(colors):
+        """Replace colours that rounding made equal by the worst cells' colours."""
+        found = np.unique(colors, axis=0)
+        for cell in (-self._errors(colors)).argsort(kind="stable") if len(found) < len(colors) else ():
+            found = np.unique([*found, self._cell_colors[cell]], axis=0)
+            if len(found) == len(colors):
                 break
-        return distinct
+        return found
 
 
 class Quantized(NamedTuple):
@@ -297,9 +255,9 @@ class Quantized(NamedTuple):
 class LiveView:
     """A picture prepared for a slider: its label map in any palette within milliseconds.
 
-    image : uint8 (H, W, 3), or a Pillow image in mode RGB. Its colours are put into cells once; from then on cells, not
-    pixels, are given their nearest palette colour. Exact up to 131,072 distinct colours; above, the mean squared error
-    is at most 0.5 % larger than with `Palette.encode`. Holds 4 bytes a pixel.
+    Colours are put into cells once; from then on cells, not pixels, are given their nearest palette colour. Exact up to
+    131,072 distinct colours; above, the mean squared error is at most 0.5 % larger than with `Palette.encode`. Holds 4
+    bytes a pixel.
     """
 
     def __init__(self, image: np.ndarray) -> None:
@@ -334,10 +292,7 @@ def _threads() -> ThreadpoolController:
 
 
 def _splits(points: np.ndarray, weights: np.ndarray, clusters: np.ndarray, k: int) -> Iterator[np.ndarray]:
-    """Split one cluster with a large squared error along its widest axis.
-
-    Returns centres (k + 1, 3).
-    """
+    """Split a cluster with a large error along its widest axis: centres."""
 
     def per_cluster(values: np.ndarray) -> np.ndarray:
         return np.stack([np.bincount(clusters, weights * column, k) for column in values.T], axis=1)
@@ -373,10 +328,7 @@ def _in_order_of(before: np.ndarray | None, colors: np.ndarray) -> np.ndarray:
 
 
 def _nearest(points: np.ndarray, centers: np.ndarray) -> np.ndarray:
-    """Index of the nearest centre of every point.
-
-    uint8 (n,); the first of equally near ones.
-    """
+    """Index of the nearest centre of every point; of ties the first."""
     # |p - c|^2 is smallest where p.c - |c|^2 / 2 is largest. On 8-bit levels every term is exact in float32.
     half_squares = (centers**2).sum(1) / 2
     labels = np.empty(len(points), np.uint8)
