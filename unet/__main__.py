@@ -9,7 +9,6 @@ python -m unet export weights/streets/residual-add -o model.onnx
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import hashlib
 import importlib.util
 import json
@@ -24,13 +23,13 @@ from PIL import Image
 from tqdm import tqdm
 
 from .archive import FolderArchive, match_truths, picture_files
-from .batch import ObjectOptions, Work
+from .batch import Work
 from .bundle import Bundle, BundleError
 from .export import ONNX_FILE, equal_labels, export
 from .formats import PICTURE_ENDINGS
 from .images import ImageError, read_image, save_png
 from .palette import PaletteLadder
-from .predict import Segmenter
+from .predict import Segmentation, Segmenter
 from .tables import Row, pooled, write_tables
 
 MAX_COLORS = 256  # a palette PNG has no more
@@ -42,10 +41,7 @@ class CommandError(ValueError):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit status.
-
-    0, 1 if a picture was left out or a check failed, 2 for misuse.
-    """
+    """Run one command; 0, 1 if a picture or check failed, 2 for misuse."""
     args = _parser().parse_args(arguments)
     try:
         return args.command(args)
@@ -61,35 +57,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def segment(args: argparse.Namespace) -> int:
-    """Segment pictures into a folder, each process its share.
-
-    What an earlier run finished is kept.
-    """
+    """Segment pictures into a folder, each process its share; what is finished is kept."""
     pictures = _pictures(args.pictures)
     truths, remarks = match_truths(pictures, {path.name: path for path in _files(args.truths)} if args.truths else {})
     state = PartialState()
-    segmenters = _load(args.bundle, state)
-    bundle = segmenters[0].bundle
-    networks = _network_names([segmenter.bundle for segmenter in segmenters])
-    objects = _object_options(args, bundle.class_names)
+    device = state.device if state.num_processes > 1 else None
+    segmenters = [Segmenter.load(source, device=device) for source in args.bundle]
+    bundles = [segmenter.bundle for segmenter in segmenters]
+    class_names, palette = bundles[0].class_names, bundles[0].palette
+    if len(bundles) > 2 or any(bundle.class_names != class_names for bundle in bundles):
+        raise CommandError(f"--bundle {' '.join(args.bundle)}: give one network, or two with the same classes")
+    if unknown := [name for name in args.objects or () if name not in class_names]:
+        raise CommandError(f"--objects: there is no class {unknown[0]!r}; the classes are {', '.join(class_names)}")
+    objects = None
+    if args.objects is not None:
+        objects = {"classes": args.objects, "min_area": args.min_area, "split": args.split}
+    networks = _network_names(bundles)
     archive = FolderArchive(Path(args.output))
 
-    settings = [*(_digest(segmenter.bundle) for segmenter in segmenters), objects and dataclasses.astuple(objects)]
+    settings = [*map(_digest, bundles), objects]
     keys = {name: _key(settings, path, truths.get(name)) for name, path in pictures.items()}
     every = [(name, path, file) for (name, path), file in zip(pictures.items(), picture_files(pictures), strict=True)]
     mine = every[state.process_index :: state.num_processes]
     todo = [(name, path, file) for name, path, file in mine if _record(archive, name, file, keys[name]) is None]
 
-    work = Work(lambda image: [segmenter(image) for segmenter in segmenters], networks, archive, truths, objects)
-    work.ahead = AHEAD
+    def ask(image: np.ndarray) -> list[Segmentation]:
+        return [segmenter(image) for segmenter in segmenters]
+
     failed = []
-    quiet = None if state.is_main_process else True
+    quiet = None if state.is_main_process else True  # None: where nobody is looking
+    work = Work(ask, networks, archive, truths, objects, ahead=AHEAD)
     for row in tqdm(work.rows(todo), "segmenting", len(todo), unit="picture", disable=quiet):
         if row.size is None:
             failed.append((row.name, row.note))
         else:
-            record = json.dumps({"key": keys[row.name], "row": row.to_json()})
-            archive.writestr(f"records/{row.file}.json", record.encode())
+            archive.writestr(f"records/{row.file}.json", json.dumps({"key": keys[row.name], "row": row.to_json()}))
     notes = dict(gather_object(failed) if state.num_processes > 1 else failed)
     if not state.is_main_process:
         return 0  # the main process speaks for all
@@ -97,27 +99,8 @@ def segment(args: argparse.Namespace) -> int:
         _record(archive, name, file, keys[name]) or Row(name, note=notes.get(name, "its process ended early"))
         for name, _, file in every
     ]
-    write_tables(archive, rows, networks, (bundle.class_names, bundle.palette))
+    write_tables(archive, rows, networks, (class_names, palette))
     return _report(rows, networks, remarks, archive.folder)
-
-
-def _load(sources: Sequence[str], state: PartialState) -> list[Segmenter]:
-    """One or two networks of one task. Raises CommandError for others."""
-    segmenters = [
-        Segmenter.load(source, device=state.device if state.num_processes > 1 else None) for source in sources
-    ]
-    if len(segmenters) > 2 or len({segmenter.bundle.class_names for segmenter in segmenters}) > 1:
-        raise CommandError(f"--bundle {' '.join(sources)}: give one network, or two with the same classes")
-    return segmenters
-
-
-def _object_options(args: argparse.Namespace, class_names: Sequence[str]) -> ObjectOptions | None:
-    """What --objects asks for. Raises CommandError for an unknown class."""
-    if args.objects is None:
-        return None
-    if unknown := [name for name in args.objects if name not in class_names]:
-        raise CommandError(f"--objects: there is no class {unknown[0]!r}; the classes are {', '.join(class_names)}")
-    return ObjectOptions(tuple(args.objects), args.min_area, args.split)
 
 
 def _report(rows: list[Row], networks: Sequence[str], remarks: list[str], folder: Path) -> int:
@@ -134,10 +117,7 @@ def _report(rows: list[Row], networks: Sequence[str], remarks: list[str], folder
 
 
 def _pictures(sources: Sequence[str]) -> dict[str, Path]:
-    """Pictures by their names in the tables.
-
-    Raises CommandError if there are none.
-    """
+    """Pictures by their names in the tables; CommandError if there are none."""
     paths = list(dict.fromkeys(path for source in sources for path in _files(source)))
     if not paths:
         raise CommandError(f"{', '.join(sources)}: there are no pictures here")
@@ -146,10 +126,7 @@ def _pictures(sources: Sequence[str]) -> dict[str, Path]:
 
 
 def _files(source: str) -> Iterator[Path]:
-    """The file, or the pictures in a folder, sorted by name.
-
-    Raises CommandError for a missing folder.
-    """
+    """The file, or the pictures in a folder, sorted by name."""
     path = Path(source)
     if not path.is_dir():
         if not path.suffix:
@@ -176,10 +153,7 @@ def _digest(bundle: Bundle) -> str:
 
 
 def _key(settings: list[object], *paths: Path | None) -> str:
-    """The state that a finished record is valid for.
-
-    Networks, options, and these files as they are now.
-    """
+    """What a record is valid for: networks, options, and the files as they are."""
     stats = [(path.stat().st_size, path.stat().st_mtime_ns) for path in paths if path and path.exists()]
     return hashlib.sha256(json.dumps([settings, stats]).encode()).hexdigest()
 
@@ -206,23 +180,20 @@ def quantize(args: argparse.Namespace) -> int:
 
 
 def export_bundle(args: argparse.Namespace) -> int:
-    """Write an ONNX file, and check it against Segmenter where onnxruntime is installed."""
+    """Write an ONNX file, and check it where onnxruntime is installed."""
     bundle = Segmenter.load(args.bundle, device="cpu").bundle
     path = export(bundle, args.output)
     print(f"{path}: {path.stat().st_size / 1e6:.2f} MB, uint8 (H, W, 3) -> label_map (H, W), confidence (H, W)")
     if importlib.util.find_spec("onnxruntime") is None:
         print("not checked: pip install onnxruntime, and export again to compare it with Segmenter")
         return 0
-    images = [read_image(picture) for picture in args.check] or [_smooth_noise(size) for size in ((240, 320), (97, 61))]
+    images = [read_image(picture) for picture in args.check]
+    if not images:  # areas of many colours
+        noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (9, 12, 3), np.uint8))
+        images = [np.asarray(noise.resize(size, Image.Resampling.BICUBIC)) for size in ((320, 240), (61, 97))]
     equal = equal_labels(path, bundle, images)
     print(f"onnxruntime gives {100 * equal:.3f} % of the pixels the same class as Segmenter in float32")
     return 0 if equal >= 0.999 else 1
-
-
-def _smooth_noise(size: tuple[int, int]) -> np.ndarray:
-    """uint8 (H, W, 3) with areas of many colours."""
-    cells = np.random.default_rng(0).integers(0, 256, (9, 12, 3), np.uint8)
-    return np.asarray(Image.fromarray(cells).resize(size[::-1], Image.Resampling.BICUBIC))
 
 
 # ---- the command line ------------------------------------------------------------------------------------------------

@@ -1,7 +1,4 @@
-"""A ZIP or a folder for the files of many pictures.
-
-File names are such that every system can store them.
-"""
+"""A ZIP or a folder for the files of many pictures, whose names every system can store."""
 
 from __future__ import annotations
 
@@ -32,10 +29,10 @@ class FolderArchive:
         path.parent.mkdir(parents=True, exist_ok=True)
         return path.open(f"{mode}b")
 
-    def writestr(self, name: str, data: bytes, compress_type: int | None = None) -> None:
+    def writestr(self, name: str, text: str) -> None:
         """Write a whole file; one that is interrupted leaves the old one."""
         with self.open(partial := name + ".partial") as file:
-            file.write(data)
+            file.write(text.encode())
         (self.folder / partial).replace(self.folder / name)
 
 
@@ -43,33 +40,36 @@ class FolderArchive:
 Archive = zipfile.ZipFile | FolderArchive
 
 
-def write_text(archive: Archive, name: str, text: str) -> None:
-    archive.writestr(name, text.encode(), compress_type=zipfile.ZIP_DEFLATED)
-
-
 def match_truths(pictures: Iterable[str], truths: Mapping[str, Source]) -> tuple[dict[str, Source], list[str]]:
-    """Match ground truths to pictures by name.
+    """Match ground truths to pictures by name; ending and capitals may differ.
 
     Returns those of these pictures, by the picture's name, and sentences about the others.
-
-    A ground truth belongs to the picture of the same name; ending and capitals may differ.
     """
-    pictures, called = list(pictures), {}
+    keys, called = {name: _stem(name).casefold() for name in pictures}, {}
     for name in sorted(truths):
-        called.setdefault(_key(name), []).append(name)
-    wanted, remarks = {_key(name) for name in pictures}, []
+        called.setdefault(_stem(name).casefold(), []).append(name)
+    remarks = []
     for key, names in called.items():
-        if key not in wanted:
+        if key not in keys.values():
             remarks += [f"No picture is called like the ground truth {name}." for name in names]
         elif len(names) > 1:
             remarks.append(f"The ground truths {' and '.join(names)} have one name: none of them is used.")
-    return {name: truths[names[0]] for name in pictures if len(names := called.get(_key(name), [])) == 1}, remarks
+    return {name: truths[called[key][0]] for name, key in keys.items() if len(called.get(key, ())) == 1}, remarks
 
 
 def picture_files(names: Iterable[str]) -> list[str]:
     """File names, without ending, for pictures of these names."""
-    taken: set[str] = set()
-    return [_file_name(name, taken) for name in names]
+    files: dict[str, str] = {}  # by their small letters: some systems do not tell capitals apart
+    for name in names:
+        plain = "".join(c if c.isprintable() and c not in _NOT_IN_NAMES else "_" for c in _stem(name))
+        plain = plain.encode()[:_NAME_BYTES].decode(errors="ignore").strip(" .") or "picture"
+        plain = f"_{plain}" if plain.casefold().partition(".")[0] in _WINDOWS_DEVICES else plain
+        unique, number = plain, 1
+        while unique.casefold() in files:
+            number += 1
+            unique = f"{plain}-{number}"
+        files[unique.casefold()] = unique
+    return list(files.values())
 
 
 def network_folders(names: Iterable[str]) -> list[str]:
@@ -78,31 +78,6 @@ def network_folders(names: Iterable[str]) -> list[str]:
 
 
 def _stem(name: str) -> str:
-    """A file's name without its folders, of whatever system, and without its ending."""
+    """A file's name without its folders, of whatever system, and its ending."""
     base = PurePosixPath(name.replace("\\", "/")).name
-    return base.rpartition(".")[0] or base
-
-
-def _key(name: str) -> str:
-    """A name normalised across systems.
-
-    macOS spells é as two characters.
-    """
-    return unicodedata.normalize("NFC", _stem(name)).casefold()
-
-
-def _file_name(name: str, taken: set[str]) -> str:
-    """A file name, without ending, that every system can store.
-
-    A name that is taken gets a number.
-    """
-    text = unicodedata.normalize("NFC", _stem(name))
-    plain = "".join(c if c.isprintable() and c not in _NOT_IN_NAMES else "_" for c in text)
-    plain = plain.encode()[:_NAME_BYTES].decode(errors="ignore").strip(" .") or "picture"
-    plain = f"_{plain}" if plain.casefold().partition(".")[0] in _WINDOWS_DEVICES else plain
-    unique, number = plain, 1
-    while unique.casefold() in taken:
-        number += 1
-        unique = f"{plain}-{number}"
-    taken.add(unique.casefold())
-    return unique
+    return unicodedata.normalize("NFC", base.rpartition(".")[0] or base)  # macOS spells é as two characters

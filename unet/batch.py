@@ -1,7 +1,5 @@
 """Segment many pictures into a table and files.
 
-A row of numbers for each picture; label maps, masks, overlays and objects as files.
-
     with open("answers.zip", "wb") as file:
         for row in segment_many(pictures, ask, ("residual-add", "crop-concat"), file):
             print(row.name, row.note or row.agreement)
@@ -24,7 +22,7 @@ import numpy as np
 from PIL import Image
 
 from . import images
-from .archive import Archive, network_folders, picture_files, write_text
+from .archive import Archive, network_folders, picture_files
 from .compare import Scores, disagreement, score
 from .ground_truth import read_truth
 from .images import MAX_PIXELS, ImageError, Source, save_png
@@ -39,15 +37,6 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-@dataclass(frozen=True)
-class ObjectOptions:
-    """Which objects are written, see `find_objects`."""
-
-    classes: tuple[str, ...] = ()
-    min_area: int = 1
-    split: bool = False
-
-
 def segment_many(
     pictures: Iterable[tuple[str, Source]],
     ask: Ask,
@@ -58,18 +47,17 @@ def segment_many(
     max_pixels: int | None = MAX_PIXELS,
     reader: Any = images,
 ) -> Iterator[Row]:
-    """Segment ``pictures``, (name, source) each, into a ZIP in ``target``; yields a row each.
+    """Segment ``pictures``, (name, source) each, into a ZIP; yields a row each.
 
     networks: names for folders and columns. truths: ground truths by the name of their picture, see `match_truths`.
     max_pixels: larger pictures become rows with a note. reader: has `read_image` and `read_annotation`.
 
     The archive holds, for each network, labels/ (palette PNG of class numbers), masks/ (RGB PNG) and overlays/ (JPEG);
-    scores.csv with a line for each picture and network; and classes.json. It is complete when the iterator is exhausted
-    or closed: stopped early, it holds what was done until then.
+    scores.csv and classes.json. It is complete when the iterator is exhausted, or closed early.
     """
     pictures, rows = list(pictures), []
     files = picture_files(name for name, _ in pictures)
-    with zipfile.ZipFile(target, "w") as archive:
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
         work = Work(ask, network_folders(networks), archive, truths or {}, max_pixels=max_pixels, reader=reader)
         try:
             for row in work.rows((name, source, file) for (name, source), file in zip(pictures, files, strict=True)):
@@ -83,24 +71,22 @@ def segment_many(
 class Work:
     """How pictures become rows and files.
 
-    classes: (names, palette) of the networks, once a picture was segmented.
+    objects: options of `find_objects`, or None where no objects are written. ahead: pictures that are read and written
+    beside the networks. classes: (names, palette) of the networks, once a picture was segmented.
     """
 
     ask: Ask
     networks: Sequence[str]
     archive: Archive
     truths: Mapping[str, Source]
-    objects: ObjectOptions | None = None
+    objects: Mapping[str, Any] | None = None
     max_pixels: int | None = MAX_PIXELS
     reader: Any = images
     ahead: int = 0
     classes: tuple[tuple[str, ...], np.ndarray] | None = None
 
     def rows(self, pictures: Iterable[tuple[str, Source, str]]) -> Iterator[Row]:
-        """Segment pictures in order, a row each.
-
-        pictures: (name, source, file name); ``ahead`` of them are read and written beside the networks.
-        """
+        """Segment pictures, (name, source, file name) each, in order; a row each."""
         return _beside(self._finish, self._answered(pictures), self.ahead)
 
     def _answered(self, pictures: Iterable[tuple[str, Source, str]]) -> Iterator[tuple[Any, ...]]:
@@ -113,13 +99,12 @@ class Work:
     def _read(self, picture: tuple[str, Source, str]) -> tuple[Any, np.ndarray | None, list[str]]:
         notes: list[str] = []
         try:
-            return picture, self.reader.read_image(picture[1], max_pixels=self.max_pixels, notify=notes.append), notes
+            image = self.reader.read_image(picture[1], max_pixels=self.max_pixels, notify=notes.append)
         except ImageError as error:
-            return picture, None, [str(error)]
+            image, notes = None, [str(error)]
+        return picture, image, notes
 
-    def _finish(
-        self, done: tuple[tuple[str, Source, str], np.ndarray | None, list[str], Sequence[Segmentation]]
-    ) -> Row:
+    def _finish(self, done: tuple[Any, np.ndarray | None, list[str], Sequence[Segmentation]]) -> Row:
         """Score one picture's answers, and write its files."""
         (name, _, file), image, notes, answers = done
         if image is None:
@@ -129,10 +114,10 @@ class Work:
         agreement = None
         if len(answers) == 2:
             agreement = float(1 - disagreement(answers[0].label_map, answers[1].label_map).mean())
-        counted = [count_objects(answer.label_map, answer.class_names) for answer in answers]
-        found = [find_objects(answer, **vars(self.objects)) for answer in answers] if self.objects else []
-        if found:
-            counted = [Counted.of(objects) for objects in found]
+        found = [] if self.objects is None else [find_objects(answer, **self.objects) for answer in answers]
+        counted = [Counted.of(objects) for objects in found] or [
+            count_objects(answer.label_map, answer.class_names) for answer in answers
+        ]
         row = Row(
             name,
             file,
@@ -144,10 +129,10 @@ class Work:
             tuple((len(some.areas), some.median_area) for some in counted) if all(counted) else None,
             " ".join(notes),
         )
-        for number, (network, answer) in enumerate(zip(self.networks, answers, strict=True)):
+        for network, answer in zip(self.networks, answers, strict=True):
             _write_pictures(self.archive, network, file, image, answer)
-            if self.objects:
-                row.annotations.append(_write_objects(self.archive, network, row, found[number]))
+        for network, objects in zip(self.networks, found, strict=False):
+            row.annotations.append(_write_objects(self.archive, network, row, objects))
         return row
 
     def _scores(self, name: str, answers: Sequence[Segmentation], notes: list[str]) -> tuple[Scores, ...] | None:
@@ -194,7 +179,7 @@ def _write_pictures(archive: Archive, folder: str, name: str, image: np.ndarray,
 
 
 def _write_objects(archive: Archive, folder: str, row: Row, objects: list[Object]) -> list[dict[str, Any]]:
-    """Write one picture's LabelMe and GeoJSON files; returns its COCO annotations, with measurements."""
-    write_text(archive, f"{folder}/labelme/{row.file}.json", json.dumps(labelme(objects, row.name, row.size)))
-    write_text(archive, f"{folder}/geojson/{row.file}.geojson", json.dumps(geojson(objects)))
+    """Write a picture's LabelMe and GeoJSON files; returns its COCO annotations."""
+    archive.writestr(f"{folder}/labelme/{row.file}.json", json.dumps(labelme(objects, row.name, row.size)))
+    archive.writestr(f"{folder}/geojson/{row.file}.geojson", json.dumps(geojson(objects)))
     return [coco_annotation(found, row.size) | {"measurements": measurements(found)} for found in objects]

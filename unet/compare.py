@@ -1,7 +1,4 @@
-"""Compare two segmentations of one picture.
-
-Agreement, disagreement map, and scores if there is a ground truth.
-"""
+"""Compare two segmentations of one picture, and score them against its truth."""
 
 from __future__ import annotations
 
@@ -38,10 +35,7 @@ class Scores:
 
     @property
     def dice(self) -> float:
-        """Dice of class 1 of two, else the mean over present classes.
-
-        NaN if the class is in neither.
-        """
+        """Dice of class 1 of two, else the mean over present classes."""
         dice = self.confusion.dice()
         return float(dice[1]) if len(dice) == 2 else self.confusion.mean_dice()
 
@@ -66,10 +60,7 @@ class Comparison:
     scores: tuple[Scores, Scores] | None = None
 
     def with_truth(self, truth: np.ndarray | None) -> Comparison:
-        """The same comparison, scored against ``truth`` if there is one.
-
-        Raises as `score` does.
-        """
+        """The same, scored against ``truth`` if there is one. Raises as `score`."""
         if truth is None:
             return dataclasses.replace(self, scores=None)
         first, second = (score(label_map, truth, len(self.class_names)) for label_map in self.label_maps)
@@ -79,9 +70,7 @@ class Comparison:
 def compare(first: Segmentation, second: Segmentation, truth: np.ndarray | None = None) -> Comparison:
     """Compare two segmentations of one picture.
 
-    truth: uint8 (H, W), class indices and IGNORE_INDEX, or None.
-
-    Raises ValueError for two sizes or two sets of classes, and for what `score` refuses.
+    truth: as for `score`, or None. Raises ValueError for two sizes or two sets of classes, and as `score`.
     """
     if first.class_names != second.class_names:
         raise ValueError(
@@ -94,19 +83,14 @@ def compare(first: Segmentation, second: Segmentation, truth: np.ndarray | None 
 
 
 def disagreement(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """bool (H, W): where two label maps differ.
-
-    Raises ValueError for maps of two sizes.
-    """
+    """bool (H, W): where two label maps differ. Raises ValueError for two sizes."""
     if first.shape != second.shape:
         raise ValueError(f"the label maps are {first.shape} and {second.shape}; they must have one size")
     return first != second
 
 
 def score(label_map: np.ndarray, truth: np.ndarray, num_classes: int) -> Scores:
-    """Score a label map against ``truth``.
-
-    Both uint8 (H, W), class indices; IGNORE_INDEX is void.
+    """Score a label map against ``truth``, both uint8 (H, W).
 
     Raises ValueError for a truth of another size, with a label that is no class, or with nothing but void.
     """

@@ -36,6 +36,7 @@ def palette_of_masks(
     names: {class name: (r, g, b)}. A class within SAME_COLOR of a named colour gets that name and exactly that colour;
         names without such a class are left out.
 
+    Returns the palette, and a sentence that says how many classes were found, and why.
     Raises ValueError without masks, without flat pixels, or for k larger than the number of colours found.
 
     A class is a colour that fills areas: only pixels whose 5x5 neighbourhood is flat (within 8 levels a channel) are

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -44,33 +46,21 @@ class ConfusionMatrix:
         return both
 
     def iou(self) -> np.ndarray:
-        """Intersection over union of each class, float64 (C,).
-
-        NaN for a class in neither truth nor prediction.
-        """
+        """IoU of each class, float64 (C,); NaN for one that is nowhere."""
         hits, truth, prediction = self._totals()
         return _ratio(hits, truth + prediction - hits)
 
     def dice(self) -> np.ndarray:
-        """Dice of each class, float64 (C,).
-
-        2 |A and B| / (|A| + |B|); NaN for a class in neither truth nor prediction.
-        """
+        """Dice of each class, float64 (C,); NaN for one that is nowhere."""
         hits, truth, prediction = self._totals()
         return _ratio(2 * hits, truth + prediction)
 
     def miou(self) -> float:
-        """Mean IoU over the classes in truth or prediction.
-
-        NaN if nothing was counted.
-        """
+        """Mean IoU over the classes present; NaN if nothing was counted."""
         return _mean(self.iou())
 
     def mean_dice(self) -> float:
-        """Mean Dice over the classes in truth or prediction.
-
-        NaN if nothing was counted.
-        """
+        """Mean Dice over the classes present; NaN if nothing was counted."""
         return _mean(self.dice())
 
     def pixel_accuracy(self) -> float:
@@ -82,9 +72,7 @@ class ConfusionMatrix:
 
 
 def boundary_score(truth: np.ndarray, prediction: np.ndarray, *, tolerance: int = 2) -> float:
-    """Boundary F1 of two label maps (H, W).
-
-    Do they change class in the same places? (Csurka et al. 2013)
+    """Boundary F1 of two label maps (H, W), as Csurka et al. 2013.
 
     tolerance: pixels (chessboard distance) that a boundary may be off. Precision is the share of the prediction's
     boundary near one of the truth's, recall the reverse; the score is their harmonic mean, 1 where neither has any.
@@ -102,18 +90,12 @@ def boundary_score(truth: np.ndarray, prediction: np.ndarray, *, tolerance: int 
 
 
 def boundary_tolerance(size: tuple[int, int]) -> int:
-    """Boundary tolerance in pixels at ``size`` (h, w).
-
-    0.75 % of the diagonal (Csurka et al. 2013).
-    """
-    return max(1, round(0.0075 * (size[0] ** 2 + size[1] ** 2) ** 0.5))
+    """0.75 % of the diagonal of ``size`` (h, w), in pixels (Csurka et al. 2013)."""
+    return max(1, round(0.0075 * math.hypot(*size)))
 
 
 def _boundary(labels: np.ndarray, void: np.ndarray) -> np.ndarray:
-    """bool (H, W): pixels on a boundary between two classes.
-
-    The right or lower neighbour has another class, neither being void.
-    """
+    """bool (H, W): where the right or lower neighbour has another class, neither void."""
     edge = np.zeros(labels.shape, bool)
     edge[:, :-1] |= (labels[:, :-1] != labels[:, 1:]) & ~void[:, :-1] & ~void[:, 1:]
     edge[:-1] |= (labels[:-1] != labels[1:]) & ~void[:-1] & ~void[1:]
@@ -134,5 +116,4 @@ def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
 
 
 def _mean(scores: np.ndarray) -> float:
-    present = scores[~np.isnan(scores)]
-    return float(present.mean()) if present.size else float("nan")
+    return float("nan") if np.isnan(scores).all() else float(np.nanmean(scores))

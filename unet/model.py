@@ -325,8 +325,8 @@ class UNet(nn.Module, PyTorchModelHubMixin, library_name="unet", tags=["u-net", 
     def fold_batch_norm(self) -> "UNet":
         """A copy with every BatchNorm folded into its convolution.
 
-        In eval mode, with the same logits. A crop-concat network trained with BatchNorm becomes the paper's, parameter for parameter. Raises ValueError for
-        "after_relu", where a ReLU stands between the two.
+        In eval mode, with the same logits. A crop-concat network trained with BatchNorm becomes the paper's, parameter
+        for parameter. Raises ValueError for "after_relu", where a ReLU stands between the two.
         """
         if self.config.batch_norm == "after_relu":
             raise ValueError("BatchNorm after ReLU cannot be folded into the convolution; leave this network as it is")

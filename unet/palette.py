@@ -86,7 +86,7 @@ class Palette:
     def encode(self, image: np.ndarray) -> np.ndarray:
         """Label every pixel with its nearest colour; of ties the first.
 
-        uint8 (H, W, 3), or a Pillow image in mode RGB -> uint8 (H, W). Working memory grows with the number of distinct colours, not of pixels.
+        uint8 (H, W, 3), or a Pillow image in mode RGB -> uint8 (H, W).
         """
         image = as_rgb(image)
         codes, _ = histogram(image)
@@ -100,7 +100,7 @@ class Palette:
     def decode(self, label_map: np.ndarray) -> np.ndarray:
         """Paint a label map: uint8 (H, W) -> uint8 (H, W, 3).
 
-        IGNORE_INDEX is black, unless the palette has a colour 255. Raises ValueError for any other label without a colour.
+        IGNORE_INDEX is black, unless the palette has a colour 255. Raises ValueError for other labels without a colour.
         """
         label_map = np.asarray(label_map)
         if label_map.dtype != np.uint8 or label_map.ndim != 2 or 0 in label_map.shape:

@@ -12,21 +12,14 @@ def view_size(size: tuple[int, int], max_pixels: int) -> tuple[int, int]:
     if h * w <= max_pixels:
         return h, w
     scale = (max_pixels / (h * w)) ** 0.5
+    shorter = max(1, int(min(size) * scale))
     # The longer side gives way, so that a strip of one pixel's height stays within the limit too.
-    if h <= w:
-        h = max(1, int(h * scale))
-        return h, min(int(w * scale), max_pixels // h) if h > 1 else min(w, max_pixels)
-    w, h = view_size((w, h), max_pixels)
-    return h, w
+    longer = min(int(max(size) * scale) if shorter > 1 else max(size), max_pixels // shorter)
+    return (shorter, longer) if h <= w else (longer, shorter)
 
 
 def shrink(image: np.ndarray, max_pixels: int) -> np.ndarray:
-    """Shrink uint8 (H, W, 3) to at most ``max_pixels`` pixels, averaging areas.
-
-    Returns the same array if it is small enough.
-
-    Returns the same array if it is small enough.
-    """
+    """Shrink uint8 (H, W, 3) to at most ``max_pixels`` pixels, averaging areas."""
     h, w = view_size(image.shape[:2], max_pixels)
     if (h, w) == image.shape[:2]:
         return image
@@ -34,10 +27,7 @@ def shrink(image: np.ndarray, max_pixels: int) -> np.ndarray:
 
 
 def sample(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resize (H, W, ...) to ``size`` (h, w) by the nearest pixel.
-
-    Label maps need this: a mean of labels means nothing.
-    """
+    """Resize (H, W, ...), such as a label map, to the nearest pixels."""
     rows, columns = (
         ((np.arange(n) + 0.5) * (length / n)).astype(np.intp) for n, length in zip(size, array.shape[:2], strict=True)
     )

@@ -5,25 +5,21 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from .archive import Archive, network_folders, write_text
+from .archive import Archive, network_folders
 from .compare import Scores
 from .metrics import IGNORE_INDEX, ConfusionMatrix
 from .overlay import unpainted_classes
 
-_FORMULA_STARTS = ("=", "+", "-", "@")
-
 
 @dataclass(frozen=True)
 class Row:
-    """The result for one picture.
-
-    Tuples have an entry for each network, in their order.
+    """The result for one picture; tuples have an entry for each network.
 
     name: as it was given. file: its name in the archive, without ending. size: (h, w). agreement: share of pixels to
     which two networks give the same class. shares: float64 (n, k). scores: where it has a ground truth that fits.
@@ -59,10 +55,7 @@ class Row:
 
 
 def pooled(rows: Iterable[Row]) -> tuple[ConfusionMatrix, ...] | None:
-    """Each network's scores over all pictures with a ground truth.
-
-    Pixels are pooled; None without any.
-    """
+    """Each network's pixels over all pictures with a ground truth, if any."""
     scored = [row.scores for row in rows if row.scores]
     if not scored:
         return None
@@ -71,66 +64,47 @@ def pooled(rows: Iterable[Row]) -> tuple[ConfusionMatrix, ...] | None:
 
 
 def write_tables(
-    archive: Archive,
-    rows: Sequence[Row],
-    networks: Sequence[str],
-    classes: tuple[Sequence[str], np.ndarray] | None,
+    archive: Archive, rows: Sequence[Row], networks: Sequence[str], classes: tuple[Sequence[str], np.ndarray] | None
 ) -> None:
-    """Write scores.csv and classes.json, and where objects were written, objects.csv and each network's coco.json."""
+    """Write scores.csv and classes.json, and where there are objects, objects.csv and coco.json."""
     names = classes[0] if classes else ()
     if classes:
         known = {"class_names": names, "palette": classes[1].tolist(), "ignore_index": IGNORE_INDEX}
-        write_text(archive, "classes.json", json.dumps(known, indent=1))
-    write_text(archive, "scores.csv", scores_csv(rows, networks, names))
+        archive.writestr("classes.json", json.dumps(known, indent=1))
+    archive.writestr("scores.csv", _csv(_scores(rows, networks, names)))
     if any(row.annotations for row in rows):
         for number, folder in enumerate(network_folders(networks)):
-            write_text(archive, f"{folder}/coco.json", json.dumps(coco(rows, number, names)))
-        write_text(archive, "objects.csv", _objects_csv(rows, networks, names))
+            archive.writestr(f"{folder}/coco.json", json.dumps(coco(rows, number, names)))
+        archive.writestr("objects.csv", _csv(_objects(rows, networks, names)))
 
 
-def scores_csv(rows: Sequence[Row], networks: Sequence[str], class_names: Sequence[str]) -> str:
-    """scores.csv: a line for each picture and network.
-
-    Shares and scores are from 0 to 1; median_area is in square pixels.
-    """
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    shares, ious = ([_cell(f"{what} {name}") for name in class_names] for what in ("share", "iou"))
+def _scores(rows: Sequence[Row], networks: Sequence[str], class_names: Sequence[str]) -> Iterator[list[Any]]:
+    """A line for each picture and network; shares and scores are from 0 to 1."""
+    shares, ious = ([f"{what} {name}" for name in class_names] for what in ("share", "iou"))
     numbers = ["miou", "dice", "pixel_accuracy", "boundary_f1", "objects", "median_area"]
-    writer.writerow(
-        ["picture", "file", "width", "height", "network", "agreement", "seconds", *numbers, *shares, *ious, "note"]
-    )
+    yield ["picture", "file", "width", "height", "network", "agreement", "seconds", *numbers, *shares, *ious, "note"]
     for row in rows:
-        about = [_cell(row.name), _cell(row.file), *(row.size or ("", ""))[::-1]]
+        about = [row.name, row.file, *(row.size or ("", ""))[::-1]]
         if row.size is None:
-            writer.writerow([*about, "", "", "", *[""] * (len(numbers) + 2 * len(class_names)), _cell(row.note)])
+            yield [*about, *[""] * (3 + len(numbers) + 2 * len(class_names)), row.note]
             continue
         for side, network in enumerate(networks):
             scores = row.scores[side] if row.scores else None
             judged = [scores.miou, scores.dice, scores.pixel_accuracy, scores.boundary] if scores else [None] * 4
             counted = row.objects[side] if row.objects else (None, None)
             values = [*judged, *counted, *row.shares[side], *(scores.iou if scores else [None] * len(class_names))]
-            written = [_number(value) for value in (row.agreement, row.seconds[side], *values)]
-            writer.writerow([*about, _cell(network), *written, _cell(row.note)])
-    return file.getvalue()
+            yield [*about, network, *map(_number, (row.agreement, row.seconds[side], *values)), row.note]
 
 
-def _objects_csv(rows: Sequence[Row], networks: Sequence[str], class_names: Sequence[str]) -> str:
-    """objects.csv: a line for each object.
-
-    x, y, left, top, width and height in pixels, area in square pixels.
-    """
-    file = io.StringIO()
+def _objects(rows: Sequence[Row], networks: Sequence[str], class_names: Sequence[str]) -> Iterator[list[Any]]:
+    """A line for each object; lengths in pixels, area in square pixels."""
     columns = ("area", "x", "y", "left", "top", "width", "height", "confidence")
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(["picture", "file", "network", "object", "class", *columns])
+    yield ["picture", "file", "network", "object", "class", *columns]
     for row in rows:
         for network, objects in zip(networks, row.annotations, strict=False):  # a failed picture has none
             for number, annotation in enumerate(objects, 1):
-                about = [_cell(row.name), _cell(row.file), _cell(network), number]
-                name = _cell(class_names[annotation["category_id"] - 1])
-                writer.writerow([*about, name, *(annotation["measurements"][column] for column in columns)])
-    return file.getvalue()
+                name, measured = class_names[annotation["category_id"] - 1], annotation["measurements"]
+                yield [row.name, row.file, network, number, name, *(measured[column] for column in columns)]
 
 
 def coco(rows: Sequence[Row], network: int, class_names: Sequence[str]) -> dict[str, Any]:
@@ -156,10 +130,17 @@ def coco(rows: Sequence[Row], network: int, class_names: Sequence[str]) -> dict[
     }
 
 
+def _csv(lines: Iterable[list[Any]]) -> str:
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerows([_cell(value) if isinstance(value, str) else value for value in line] for line in lines)
+    return file.getvalue()
+
+
 def _cell(text: str) -> str:
     """Text on one line that no spreadsheet runs as a formula."""
     text = "".join(c if c.isprintable() else " " for c in text)
-    return f"'{text}" if text.startswith(_FORMULA_STARTS) else text
+    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
 
 
 def _number(value: float | None) -> str:
