@@ -46,8 +46,6 @@ class BundleError(ValueError):
 class Preprocessing:
     """What happens to a picture before the network sees it.
 
-    The same in training and in prediction.
-
     mean, std: of each channel over the training pictures, in 0..255.
     working_pixels: pictures are resized to about this many pixels, keeping their shape, because a small network
         recognises things only at the size it was trained on; None leaves every picture as it is.
@@ -68,31 +66,21 @@ class Preprocessing:
             raise ValueError(f"working_pixels must be a whole number from 1 to {MAX_PIXELS:,}, or None, got {pixels!r}")
 
     def working_size(self, size: tuple[int, int], *, scale: float = 1.0) -> tuple[int, int]:
-        """The size at which the network sees a picture.
-
-        (h, w) for a picture of ``size`` (h, w), times ``scale`` a side.
-        """
+        """The size (h, w) at which the network sees a picture, times ``scale``."""
         if self.working_pixels is not None:
             scale *= (self.working_pixels / (size[0] * size[1])) ** 0.5
         return tuple(max(1, round(n * scale)) for n in size)
 
     def resize(self, image: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
-        """Resize uint8 (H, W, 3) to ``size``, else to the working size.
-
-        Anti-aliased bilinear (Pillow).
-        """
+        """Resize uint8 (H, W, 3) to ``size``, else to the working size."""
         h, w = size or self.working_size(image.shape[:2])
         if (h, w) == image.shape[:2]:
             return image
         return np.asarray(Image.fromarray(image).resize((w, h), Image.Resampling.BILINEAR))
 
     def normalise(self, images: Tensor) -> Tensor:
-        """Normalise (N, 3, H, W) in 0..255 to float32.
-
-        Zero mean and unit deviation over the training pictures.
-        """
-        mean = torch.tensor(self.mean, device=images.device).view(1, 3, 1, 1)
-        std = torch.tensor(self.std, device=images.device).view(1, 3, 1, 1)
+        """Normalise (N, 3, H, W) in 0..255 to float32."""
+        mean, std = (torch.tensor(v, device=images.device).view(1, 3, 1, 1) for v in (self.mean, self.std))
         return (images.float() - mean) / std
 
 
@@ -142,10 +130,7 @@ class Bundle:
         }
 
     def save(self, folder: str | Path) -> Path:
-        """Write config.json and model.safetensors (float16 where it holds the numbers); returns the folder.
-
-        Raises OSError where the disk does not take them.
-        """
+        """Write config.json and model.safetensors; returns the folder. Raises OSError."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {name: compact(tensor.detach().cpu()) for name, tensor in self.net.state_dict().items()}
@@ -171,9 +156,8 @@ class Bundle:
             "temperature": self.temperature,
             "scores": self.scores,
         }
-        text = json.dumps(config, indent=2) + "\n"
         partial = Path(folder) / (CONFIG_FILE + ".partial")
-        partial.write_text(text, encoding="utf-8")
+        partial.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         partial.replace(Path(folder) / CONFIG_FILE)
 
     @classmethod
@@ -214,8 +198,8 @@ def read_config(folder: str | Path) -> dict[str, Any]:
         ) from error
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise BundleError(f"{path} cannot be read as JSON ({error}); fetch or train the bundle again") from error
-    if not isinstance(config, dict) or config.get("format") != FORMAT:
-        found = config.get("format") if isinstance(config, dict) else None
+    found = config.get("format") if isinstance(config, dict) else None
+    if found != FORMAT:
         raise BundleError(
             f"{path} has bundle format {found!r}, this version reads {FORMAT}; update the project or train again"
         )
@@ -223,10 +207,7 @@ def read_config(folder: str | Path) -> dict[str, Any]:
 
 
 def read_card(folder: str | Path) -> str:
-    """Read a bundle's card as Markdown, its pictures inlined.
-
-    Raises BundleError where there is none.
-    """
+    """A bundle's card as Markdown, its pictures inlined. Raises BundleError."""
     try:
         text = (Path(folder) / CARD_FILE).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

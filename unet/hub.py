@@ -12,14 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
-from huggingface_hub import (
-    HfApi,
-    constants,
-    get_hf_file_metadata,
-    hf_hub_url,
-    scan_cache_dir,
-    snapshot_download,
-)
+from huggingface_hub import HfApi, constants, get_hf_file_metadata, hf_hub_url, scan_cache_dir, snapshot_download
 from huggingface_hub.errors import (
     CacheNotFound,
     GatedRepoError,
@@ -69,11 +62,12 @@ def fetch_bundle(
 ) -> Path:
     """Download a bundle from the Hub; returns its folder.
 
-    repo_id: "user/name". revision: a branch, tag or commit.
+    repo_id: "user/name". revision: a branch, tag or commit. anonymous: ask without a token, for what everybody may see.
+    max_bytes: what the files may have together, known before they are fetched. cache: a folder of its own for what is
+    fetched, see `forget_bundles`; None for the Hub's.
+
     Only config.json, model.safetensors and README.md are fetched. Without a network the copy fetched last is used.
-    anonymous: ask without a token, for what everybody may see. max_bytes: what the files may have together, which is
-    known before they are fetched. cache: a folder of its own for what is fetched, see `forget_bundles`; None for the
-    Hub's. Raises HubError, a BundleError, where it cannot be had.
+    Raises HubError, a BundleError, where it cannot be had.
     """
     what = f"{repo_id} at revision {revision}" if revision else repo_id
     token = False if anonymous else None
@@ -82,31 +76,25 @@ def fetch_bundle(
         size = _bytes_to_fetch(repo_id, revision, token) if anonymous or max_bytes is not None else 0
         if max_bytes is not None and size > max_bytes:
             raise HubError(f"{what} has {size / 1e6:,.1f} MB, and {max_bytes / 1e6:,.1f} MB are the most here")
-        folder = Path(
-            snapshot_download(repo_id, revision=revision, allow_patterns=_FILES, token=token, cache_dir=cache)
-        )
-    except HFValidationError as error:
-        raise HubError(f"{repo_id!r} is neither a folder here nor a name on the Hub (user/name)") from error
-    except GatedRepoError as error:
+        folder = snapshot_download(repo_id, revision=revision, allow_patterns=_FILES, token=token, cache_dir=cache)
+    except (HFValidationError, *NETWORK_ERRORS) as error:
         ask = "ask for access on its page on the Hub, then run `hf auth login` with that account"
-        raise HubError(f"{what} is gated: {log_in if anonymous else ask}") from error
-    except RepositoryNotFoundError as error:
-        raise HubError(
-            f"there is no folder {repo_id} here and no such model on the Hub that you may see; check the name, and "
-            f"{log_in}"
-        ) from error
-    except RevisionNotFoundError as error:
-        raise HubError(
-            f"{repo_id} has no revision {revision or 'main'}; its page on the Hub lists its branches and tags"
-        ) from error
-    except NETWORK_ERRORS as error:
-        raise HubError(f"{what} could not be fetched from the Hub: {explain(error)}") from error
-    missing = [name for name in (CONFIG_FILE, WEIGHTS_FILE) if not (folder / name).is_file()]
+        whys = {
+            HFValidationError: f"{repo_id!r} is neither a folder here nor a name on the Hub (user/name)",
+            GatedRepoError: f"{what} is gated: {log_in if anonymous else ask}",
+            RepositoryNotFoundError: f"there is no folder {repo_id} here and no such model on the Hub that you may "
+            f"see; check the name, and {log_in}",
+            RevisionNotFoundError: f"{repo_id} has no revision {revision or 'main'}; its page on the Hub lists its "
+            "branches and tags",
+        }
+        why = next((why for kind, why in whys.items() if isinstance(error, kind)), None)
+        raise HubError(why or f"{what} could not be fetched from the Hub: {explain(error)}") from error
+    missing = [name for name in (CONFIG_FILE, WEIGHTS_FILE) if not (Path(folder) / name).is_file()]
     if missing:
         raise HubError(
             f"{what} is not a bundle of this project: it has no {' and no '.join(missing)}. Only safetensors are read."
         )
-    return folder
+    return Path(folder)
 
 
 def visitors_cache() -> Path:
@@ -115,10 +103,7 @@ def visitors_cache() -> Path:
 
 
 def forget_bundles(cache: Path, *, max_bytes: int) -> None:
-    """Delete the least recently used revisions beyond ``max_bytes``.
-
-    Use is the time of a folder, which `os.utime` sets.
-    """
+    """Delete the revisions whose folders are oldest, beyond ``max_bytes``."""
     try:
         found = scan_cache_dir(cache)
         revisions = [revision for repo in found.repos for revision in repo.revisions]
@@ -151,9 +136,9 @@ def card_address(repo_id: str, revision: str | None = None) -> str:
 def find_bundles(source: str | Path) -> list[FoundBundle]:
     """List the bundles of a folder or of a namespace on the Hub.
 
-    A folder has <task>/<architecture>/config.json, a namespace models called unet-<architecture>-<task>.
-    Sorted by task, then in the order of ARCHITECTURES. A namespace that cannot be reached is looked up in the cache of
-    what was fetched before. Raises HubError for a source that is neither, and where nothing can be listed.
+    A folder has <task>/<architecture>/config.json, a namespace models called unet-<architecture>-<task>. Sorted by
+    task, then as ARCHITECTURES. A namespace that cannot be reached is looked up in the cache. Raises HubError for a
+    source that is neither, and where nothing can be listed.
     """
     if Path(source).is_dir():
         found = [
@@ -164,11 +149,8 @@ def find_bundles(source: str | Path) -> list[FoundBundle]:
         found = [bundle for repo_id in _model_names(str(source)) if (bundle := _parse_name(repo_id))]
     else:
         raise HubError(f"{str(source)!r} is neither a folder here nor a namespace on the Hub; give one of the two")
-    order = list(ARCHITECTURES)
-    return sorted(
-        found,
-        key=lambda b: (b.task, order.index(b.architecture) if b.architecture in order else len(order), b.architecture),
-    )
+    order = {name: number for number, name in enumerate(ARCHITECTURES)}
+    return sorted(found, key=lambda b: (b.task, order.get(b.architecture, len(order)), b.architecture))
 
 
 def _model_names(namespace: str) -> list[str]:
@@ -187,12 +169,8 @@ def _model_names(namespace: str) -> list[str]:
 
 def _parse_name(repo_id: str) -> FoundBundle | None:
     """user/unet-<architecture>-<task> taken apart; None for another name."""
-    name = repo_id.rpartition("/")[2]
-    for architecture in ARCHITECTURES:
-        start = f"{PREFIX}{architecture}-"
-        if name.startswith(start) and len(name) > len(start):
-            return FoundBundle(name[len(start) :], architecture, repo_id)
-    return None
+    name = re.fullmatch(rf".*/{PREFIX}({'|'.join(ARCHITECTURES)})-(.+)", repo_id)
+    return name and FoundBundle(name[2], name[1], repo_id)
 
 
 def explain(error: BaseException) -> str:

@@ -31,7 +31,7 @@ SIGMA, WINDOW, APART = 1, 7, 1.25
 
 @dataclass(frozen=True)
 class Object:
-    """One object.
+    """A connected component of one class.
 
     mask: bool (h, w), within its box. box: left, top, width, height. area: pixels. centroid: (x, y).
     confidence: mean over its pixels.
@@ -71,26 +71,15 @@ def find_objects(
             if area < min_area:
                 continue
             top, left = rows.start, columns.start
-            ys, xs = part.nonzero()
-            objects.append(
-                Object(
-                    class_index=index,
-                    class_name=name,
-                    mask=part,
-                    box=(left, top, columns.stop - left, rows.stop - top),
-                    area=area,
-                    centroid=(float(left + xs.mean() + 0.5), float(top + ys.mean() + 0.5)),
-                    confidence=float(segmentation.confidence[rows, columns][part].mean()),
-                )
-            )
+            y, x = (float(start + where.mean() + 0.5) for start, where in zip((top, left), part.nonzero(), strict=True))
+            box = (left, top, columns.stop - left, rows.stop - top)
+            confidence = float(segmentation.confidence[rows, columns][part].mean())
+            objects.append(Object(index, name, part, box, area, (x, y), confidence))
     return objects
 
 
 class Counted(NamedTuple):
-    """The objects of one class.
-
-    areas: int64 (n,), pixels. centroids: float64 (n, 2), (x, y).
-    """
+    """The objects of one class: areas int64 (n,), centroids (x, y) float64 (n, 2)."""
 
     areas: np.ndarray
     centroids: np.ndarray
@@ -107,9 +96,9 @@ class Counted(NamedTuple):
 
 
 def count_objects(label_map: np.ndarray, class_names: Sequence[str], *, min_area: int = 1) -> Counted | None:
-    """Count the objects of a task of two classes.
+    """Count the objects of class 1 of two; None for tasks of several classes.
 
-    label_map: uint8 (H, W). min_area: pixels; smaller objects are left out. None for tasks of several classes.
+    label_map: uint8 (H, W). min_area: smaller objects are left out.
     """
     if len(class_names) != 2:
         return None
@@ -123,9 +112,7 @@ def count_objects(label_map: np.ndarray, class_names: Sequence[str], *, min_area
 
 
 def _split(mask: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-    """Split components so that each has one centre.
-
-    int32 (H, W); a pixel goes to the nearest centre of its component.
+    """Split components so that each has one centre; a pixel goes to the nearest.
 
     Centres are peaks of the smoothed distance to the background, deepest first; one that is within APART times the
     depth of a deeper one of its component is no centre of its own.
@@ -153,7 +140,7 @@ def _split(mask: np.ndarray, numbers: np.ndarray) -> np.ndarray:
 
 
 def outlines(found: Object) -> Iterator[list[np.ndarray]]:
-    """Each piece's polygons, float64 (n, 2), closed: the outer one first, then its holes.
+    """Each piece's closed polygons, float64 (n, 2), its holes last.
 
     The centres of exactly the object's pixels lie inside. Filled by Pillow or LabelMe, which round corners down, they
     give its mask, too.
@@ -164,6 +151,12 @@ def outlines(found: Object) -> Iterator[list[np.ndarray]]:
     for points, offsets in zip(*contours.filled(0.51, 2), strict=True):
         points = points.round(2) - 0.5 + (left, top)
         yield [_without_straight(points[a:b]) for a, b in itertools.pairwise(offsets)]
+
+
+def _polygon(found: Object) -> np.ndarray | None:
+    """The outline, float64 (n, 2); None for an object with holes or several pieces."""
+    pieces = list(outlines(found))
+    return pieces[0][0][:-1].round(2) if len(pieces) == len(pieces[0]) == 1 else None
 
 
 def _without_straight(points: np.ndarray) -> np.ndarray:
@@ -204,33 +197,27 @@ def measurements(found: Object) -> dict[str, Any]:
 def labelme(objects: Sequence[Object], picture: str, size: tuple[int, int]) -> dict[str, Any]:
     """A LabelMe file for ``picture`` of ``size`` (h, w).
 
-    Polygons, and a mask for an object with holes or several pieces.
+    Polygons, and masks for objects with holes or several pieces.
     """
     shapes = []
     for found in objects:
-        pieces, (left, top, width, height) = list(outlines(found)), found.box
         shape = {"label": found.class_name, "group_id": None, "flags": {}, "shape_type": "polygon"}
-        if len(pieces) == len(pieces[0]) == 1:
-            shape["points"] = pieces[0][0][:-1].round(2).tolist()
+        if (polygon := _polygon(found)) is not None:
+            shape["points"] = polygon.tolist()
         else:
-            file = io.BytesIO()
+            file, (left, top, width, height) = io.BytesIO(), found.box
             save_png(found.mask, file)
             corners = [[left, top], [left + width - 1, top + height - 1]]
             shape |= {"shape_type": "mask", "points": corners, "mask": base64.b64encode(file.getvalue()).decode()}
         shapes.append(shape)
-    h, w = size
     known = {"version": "5.5.0", "flags": {}, "shapes": shapes, "imagePath": picture, "imageData": None}
-    return known | {"imageHeight": h, "imageWidth": w}
+    return known | {"imageHeight": size[0], "imageWidth": size[1]}
 
 
 def coco_annotation(found: Object, size: tuple[int, int]) -> dict[str, Any]:
-    """An object as a COCO annotation, without ids.
-
-    A polygon, or run lengths for an object with holes or several pieces.
-    """
-    pieces = list(outlines(found))
-    if len(pieces) == len(pieces[0]) == 1:
-        segmentation: Any = [pieces[0][0][:-1].round(2).reshape(-1).tolist()]
+    """An object as a COCO annotation without ids: a polygon, or run lengths."""
+    if (polygon := _polygon(found)) is not None:
+        segmentation: Any = [polygon.reshape(-1).tolist()]
     else:
         left, top, width, height = found.box
         whole = np.zeros(size, bool)

@@ -21,6 +21,8 @@ from .images import as_rgb
 from .model import Join, UNet, UNetConfig
 from .tiling import TILE, Layout, Span, Tile, fed_length
 
+#: Called with (tiles done, number of tiles).
+Progress = Callable[[int, int], object]
 #: Below this, tiles hardly need less memory: crop-concat is fed 184 pixels more a side than it answers.
 SMALLEST_TILE = 64
 #: What a thin picture may cost, beside a square one of as many pixels; cut into smaller tiles, it may be twice.
@@ -54,10 +56,8 @@ class Segmentation:
 class TestTimeAugmentation:
     """Average the class probabilities over flipped and scaled views of a picture.
 
-    As DeepLab does (Chen et al. 2017, arXiv 1706.05587): bring the logits of each view to the picture's size, then
-    softmax, then mean.
-
-    flip: also with left and right exchanged. scales: the working size times each of these.
+    As DeepLab does (Chen et al. 2017, arXiv 1706.05587): the mean of the softmax of each view's logits at the picture's
+    size. flip: also with left and right exchanged. scales: the working size times each of these.
     """
 
     __test__ = False  # pytest takes the name for a test
@@ -115,9 +115,7 @@ class Segmenter:
         precision: str | None = None,
         averaging: TestTimeAugmentation | None = None,
     ) -> Segmenter:
-        """Load a bundle's folder or a repository of the Hub.
-
-        source: a path or "user/name". revision: branch, tag or commit.
+        """Load a bundle's folder, or "user/name" on the Hub; revision: branch, tag or commit.
 
         Raises BundleError for a bundle that is missing, damaged or not this project's.
         """
@@ -133,19 +131,18 @@ class Segmenter:
         *,
         tile: int = TILE,
         without_skips: Collection[int] = (),
-        progress: Callable[[int, int], object] | None = None,
+        progress: Progress | None = None,
     ) -> Segmentation:
         """Segment a picture, uint8 (H, W, 3) or a Pillow image in mode RGB.
 
         tile: side of a tile in working pixels. without_skips: levels whose skip carries zeros, 0 is full resolution.
-        progress: called with (tiles done, number of tiles) after each.
         Where the device has too little memory, smaller tiles are tried, then the CPU: the same result, with a note.
         Raises ValueError for another array, a tile smaller than the network's stride, and a level without a skip, and
         torch.OutOfMemoryError if the CPU has too little memory, too.
         """
         image = as_rgb(image)
         start = time.perf_counter()
-        segmenter, smaller = self, tile
+        segmenter, smaller, note = self, tile, ""
         while True:
             try:
                 labels, confidence = segmenter._segment(image, smaller, without_skips, progress)
@@ -158,24 +155,16 @@ class Segmenter:
                 smaller //= 2
             else:
                 segmenter, smaller = self._on_the_cpu(), tile
-        note = ""
-        if segmenter is not self:
-            note = "There was too little GPU memory for this picture: the CPU segmented it, which takes longer."
-        elif smaller < tile:
-            note = (
-                f"There was too little GPU memory for tiles of {tile} pixels: {smaller} were used, which takes longer."
-            )
+            tiles = f"tiles of {tile} pixels: {smaller} were used"
+            what = tiles if segmenter is self else "this picture: the CPU segmented it"
+            note = f"There was too little GPU memory for {what}, which takes longer."
         seconds = time.perf_counter() - start
         self._has_run = True
         names, palette = self.bundle.class_names, self.bundle.palette
         return Segmentation(labels, confidence, names, palette, seconds, segmenter.device.type, note)
 
     def _segment(
-        self,
-        image: np.ndarray,
-        tile: int,
-        without_skips: Collection[int],
-        progress: Callable[[int, int], object] | None,
+        self, image: np.ndarray, tile: int, without_skips: Collection[int], progress: Progress | None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Labels uint8 (H, W) and confidences float32 (H, W), with tiles of this size."""
         label_map = np.empty(image.shape[:2], np.uint8)
@@ -187,10 +176,7 @@ class Segmenter:
         return label_map, confidence
 
     def _on_the_cpu(self) -> Segmenter:
-        """A copy on the CPU, for one picture.
-
-        Others may be using this one, and the next picture may fit again.
-        """
+        """A copy on the CPU, for one picture: the next may fit again."""
         with torch.device("meta"):
             net = UNet(self.net.config)
         net.load_state_dict({name: value.cpu() for name, value in self.net.state_dict().items()}, assign=True)
@@ -198,17 +184,12 @@ class Segmenter:
         return Segmenter(bundle, device="cpu", precision=self._precision, averaging=self.averaging)
 
     def warm_up(self) -> None:
-        """Run once on a small picture, unless a picture was segmented already.
-
-        A first run also sets up kernels and memory; `Segmentation.seconds` should not include that.
-        """
+        """Run once, if never before: a first run also sets up kernels and memory."""
         if not self._has_run:
             self(np.zeros((96, 128, 3), np.uint8))
 
     def layout(self, size: tuple[int, int], *, tile: int = TILE, scale: float = 1.0) -> Layout:
-        """The tiles of a picture of ``size`` (h, w).
-
-        `tiles` runs exactly these, with one view.
+        """The tiles that are run for a picture of ``size`` (h, w).
 
         scale: of the working size. Raises ValueError as a call does.
         """
@@ -220,13 +201,11 @@ class Segmenter:
         *,
         tile: int = TILE,
         without_skips: Collection[int] = (),
-        progress: Callable[[int, int], object] | None = None,
+        progress: Progress | None = None,
     ) -> Iterator[tuple[slice, slice, Tensor]]:
-        """Run every tile.
+        """Run every tile; options as for a call.
 
         Yields (rows, columns, logits float32 (C, h, w)) that cover the picture exactly once.
-
-        progress: as for a call.
         """
         image = as_rgb(image)
         size = image.shape[:2]
@@ -252,19 +231,12 @@ class Segmenter:
                 progress(done, len(parts))
 
     def working_picture(self, image: np.ndarray, *, scale: float = 1.0) -> np.ndarray:
-        """Resize a picture to the working size times ``scale``.
-
-        uint8 (H, W, 3) -> uint8 (h, w, 3).
-
-        Raises ValueError as a call does.
-        """
+        """Resize uint8 (H, W, 3) to the working size times ``scale``."""
         image = as_rgb(image)
         return self.bundle.preprocessing.resize(image, self._working_size(image.shape[:2], scale))
 
     def _working_size(self, size: tuple[int, int], scale: float) -> tuple[int, int]:
-        """The size (h, w) at which the network works.
-
-        The bundle's, or less for a thin picture.
+        """The size (h, w) at which the network works: the bundle's, or less.
 
         Margins around a row of pixels are most of what a network is fed. A thin picture is shrunk, in its shape as far
         as whole pixels go, until it costs at most THIN times a square picture of as many pixels.
@@ -293,11 +265,9 @@ class Segmenter:
         without_skips: Collection[int] = (),
         watch: Callable[[Join], None] | None = None,
     ) -> Tensor:
-        """Logits of one tile's window, equal to the whole picture's.
+        """Logits of one tile's window, equal to the whole picture's: float32 (C, h, w).
 
-        float32 (C, h, w).
-
-        working: uint8, of `working_picture`. watch: called at every join, as `UNet.forward` does.
+        working: of `working_picture`. watch: called at every join, as `UNet.forward` does.
         """
         x = torch.from_numpy(tile.read(working)).to(self.device).permute(2, 0, 1)[None]
         x = self.bundle.preprocessing.normalise(x).contiguous(memory_format=torch.channels_last)
@@ -311,8 +281,6 @@ class _View:
     """A picture as the network sees it, flipped or not.
 
     size: (h, w) of the picture. working: uint8 (h', w', 3).
-
-    Its tiles label the picture's pixels, counted in its own direction.
     """
 
     size: tuple[int, int]
@@ -324,10 +292,8 @@ class _View:
         rows, columns = part.rows.pixels, part.columns.pixels
         if self.flipped:
             columns = slice(self.size[1] - columns.stop, self.size[1] - columns.start)
-        return Tile(
-            Span.of(rows, self.size[0], self.working.shape[0], config),
-            Span.of(columns, self.size[1], self.working.shape[1], config),
-        )
+        working_h, working_w = self.working.shape[:2]
+        return Tile(Span.of(rows, self.size[0], working_h, config), Span.of(columns, self.size[1], working_w, config))
 
     def upright(self, logits: Tensor) -> Tensor:
         """Logits (C, h, w) of this view, in the picture's own direction."""
@@ -335,27 +301,17 @@ class _View:
 
 
 def _average(views: Sequence[Tensor]) -> Tensor:
-    """Average the probabilities of several views.
-
-    Returns logits (C, h, w); those of a single view unchanged.
-    """
+    """Logits (C, h, w) of the mean probabilities; those of a single view unchanged."""
     if len(views) == 1:
         return views[0]
-    total = functools.reduce(torch.logaddexp, map(_log_probabilities, views))
+    # Two classes share one logit: as the second of two, beside 0, it has the same softmax.
+    pairs = [F.pad(logits, (0, 0, 0, 0, 1, 0)) if len(logits) == 1 else logits for logits in views]
+    total = functools.reduce(torch.logaddexp, [logits.log_softmax(dim=0) for logits in pairs])
     return total[1:] - total[:1] if len(total) == 2 else total
 
 
-def _log_probabilities(logits: Tensor) -> Tensor:
-    """Logits (C, h, w) -> log-probabilities of all classes, float32 (max(2, C), h, w)."""
-    if logits.shape[0] == 1:  # two classes share one logit
-        return torch.cat([F.logsigmoid(-logits), F.logsigmoid(logits)])
-    return logits.log_softmax(dim=0)
-
-
 def decide(logits: Tensor, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
-    """The likeliest class of logits (C, ...).
-
-    Returns its probability float32 (...) and its index uint8 (...).
+    """The likeliest class of logits (C, ...): its probability and its index, uint8.
 
     temperature: divides the logits, which changes the probability and never the class.
     """
@@ -366,7 +322,7 @@ def decide(logits: Tensor, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
 
 
 def has_native_bfloat16(device: torch.device) -> bool:
-    """Does this hardware multiply bfloat16 itself? Emulated, it is slower than float32."""
+    """Whether the hardware multiplies bfloat16; emulated, it is slower than float32."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     return device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()

@@ -45,10 +45,7 @@ class Span:
 
     @classmethod
     def of(cls, pixels: slice, length: int, working_length: int, config: UNetConfig) -> Span:
-        """The span for ``pixels`` of a side of ``length``.
-
-        Its window starts at a multiple of the stride.
-        """
+        """The span for ``pixels`` of a side of ``length``."""
         lower, upper, weight = _neighbours(pixels, length, working_length)
         start = int(lower[0]) // config.stride * config.stride
         window = range(start, int(upper[-1]) + 1)
@@ -57,19 +54,14 @@ class Span:
         return cls(pixels, window, read, answer, lower - start, upper - start, weight)
 
     def part(self, start: int, stop: int) -> Span:
-        """The same run of the network, for some of its pixels.
-
-        Counted from its first pixel.
-        """
+        """The same run of the network, for some of its pixels, counted from its first."""
         pixels = slice(self.pixels.start + start, min(self.pixels.start + stop, self.pixels.stop))
-        indices = (index[start:stop] for index in (self.lower, self.upper, self.weight))
-        return Span(pixels, self.window, self.read, self.answer, *indices)
+        indices = {name: getattr(self, name)[start:stop] for name in ("lower", "upper", "weight")}
+        return dataclasses.replace(self, pixels=pixels, **indices)
 
     def resample(self, logits: Tensor, dim: int, *, first: int = 0) -> Tensor:
-        """Interpolate logits linearly along ``dim``.
-
-        The arithmetic for a pixel is the same in every tile. first: where in the window the logits begin.
-        """
+        """Interpolate logits linearly along ``dim``; they begin at ``first`` in the window."""
+        # The arithmetic for a pixel is the same in every tile.
         lower, upper = self.lower - first, self.upper - first
         if np.array_equal(lower, range(logits.shape[dim])) and not self.weight.any():
             return logits
@@ -91,17 +83,11 @@ class Tile:
         return len(self.rows.read), len(self.columns.read)
 
     def read(self, working: np.ndarray) -> np.ndarray:
-        """The network's input, mirrored beyond the working picture.
-
-        (h, w, 3) -> (*input_size, 3).
-        """
+        """The network's input, (*input_size, 3), mirrored beyond the working picture."""
         return mirrored(working, self.rows.read, self.columns.read)
 
     def strips(self) -> Iterator[Tile]:
-        """The same run of the network, in strips of STRIP_PIXELS.
-
-        At least one row each.
-        """
+        """The same run of the network, in strips of STRIP_PIXELS or one row."""
         height, width = (len(span.lower) for span in (self.rows, self.columns))
         step = max(1, STRIP_PIXELS // width)
         for start in range(0, height, step):
@@ -149,10 +135,7 @@ class Layout:
 
 
 def mirrored(image: np.ndarray, rows: range, columns: range) -> np.ndarray:
-    """Cut rows and columns out of (H, W, ...), mirrored outside.
-
-    At the border pixels' centres.
-    """
+    """Cut rows and columns out of (H, W, ...), mirrored at the border pixels' centres."""
     return image[np.ix_(_mirror(rows, image.shape[0]), _mirror(columns, image.shape[1]))]
 
 
@@ -169,10 +152,7 @@ def _cut(length: int, working_length: int, tile: int, config: UNetConfig) -> lis
 
 
 def fed_length(length: int, config: UNetConfig) -> int:
-    """Pixels fed to the network along a side, margins included.
-
-    length: of the side in working pixels, cut into tiles of TILE.
-    """
+    """Pixels fed to the network along a side of ``length``, cut into tiles of TILE."""
     tile = TILE // config.stride * config.stride
     whole = (length - 1) // tile  # tiles before the last
     if config.padded:
@@ -193,10 +173,7 @@ def _neighbours(pixels: slice, length: int, working_length: int) -> tuple[np.nda
 
 
 def _read_window(window: range, working_length: int, config: UNetConfig) -> tuple[range, int]:
-    """The working pixels to feed for logits at ``window``.
-
-    Also how many logits to skip before its first.
-    """
+    """The working pixels to feed for ``window``, and how many logits come before it."""
     if config.padded:
         # Zero padding must fall where the whole picture has it (its border, after padding to whole strides), never
         # inside: so a halo of at least the receptive radius, ended at that border.
