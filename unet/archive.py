@@ -1,4 +1,4 @@
-"""A ZIP or a folder for the files of many pictures, whose names every system can store."""
+"""A ZIP or a folder for many pictures, by names every system can store."""
 
 from __future__ import annotations
 

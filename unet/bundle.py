@@ -223,16 +223,17 @@ def read_card(folder: str | Path) -> str:
 def _read_weights(path: Path, expected: dict[str, Tensor]) -> dict[str, Tensor]:
     try:
         with safe_open(path, framework="pt") as file:
-            names = set(file.keys())
-            problems = [f"missing {name}" for name in expected if name not in names]
-            problems += [f"unexpected {name}" for name in sorted(names - set(expected))]
+            found = {name: file.get_slice(name) for name in sorted(file.keys())}
+            problems = [f"missing {name}" for name in expected if name not in found]
             # Shapes and kinds are compared in the header, before anything of a stranger's size is allocated.
-            for name in filter(names.__contains__, expected):
-                found = file.get_slice(name)
-                if tuple(found.get_shape()) != tuple(expected[name].shape):
-                    problems.append(f"{name} is {found.get_shape()}, the architecture's is {[*expected[name].shape]}")
-                elif (found.get_dtype() in ("F16", "F32", "BF16")) != expected[name].is_floating_point():
-                    problems.append(f"{name} has dtype {found.get_dtype()}")
+            for name, header in found.items():
+                tensor = expected.get(name)
+                if tensor is None:
+                    problems.append(f"unexpected {name}")
+                elif header.get_shape() != [*tensor.shape]:
+                    problems.append(f"{name} is {header.get_shape()}, the architecture's is {[*tensor.shape]}")
+                elif (header.get_dtype() in ("F16", "F32", "BF16")) != tensor.is_floating_point():
+                    problems.append(f"{name} has dtype {header.get_dtype()}")
             if problems:
                 shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
                 raise BundleError(f"{path} does not hold this architecture's weights: {shown}")

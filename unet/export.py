@@ -29,10 +29,7 @@ _AXES = {0: "height", 1: "width"}
 
 
 def export(bundle: Bundle, path: str | Path) -> Path:
-    """Write the bundle as an ONNX file; returns the path.
-
-    Raises OSError if it cannot be written.
-    """
+    """Write the bundle as an ONNX file; returns the path. Raises OSError."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
@@ -41,10 +38,7 @@ def export(bundle: Bundle, path: str | Path) -> Path:
 
 
 def to_onnx(bundle: Bundle) -> bytes:
-    """The content of an ONNX file.
-
-    Weights are float16, as in the bundle, and cast in the graph.
-    """
+    """The content of an ONNX file; its weights are float16, cast in the graph."""
     import onnx  # only for those who export
 
     file = io.BytesIO()
@@ -71,10 +65,7 @@ def to_onnx(bundle: Bundle) -> bytes:
 
 
 def equal_labels(path: str | Path, bundle: Bundle, images: Iterable[np.ndarray]) -> float:
-    """Share of pixels equal to those of Segmenter in float32.
-
-    images: uint8 (H, W, 3). Raises ModuleNotFoundError without onnxruntime.
-    """
+    """Share of the images' pixels that get the class of Segmenter in float32."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -116,10 +107,7 @@ class _Exported(nn.Module):
             delattr(layer, name)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Segment uint8 (H, W, 3).
-
-        Returns label map uint8 (H, W) and confidence float32 (H, W).
-        """
+        """uint8 (H, W, 3) -> label map uint8 (H, W), confidence float32 (H, W)."""
         # Slicing the shape of all three axes would confuse ONNX Runtime's shape inference.
         size = torch._shape_as_tensor(image[..., 0])
         x, working = image.permute(2, 0, 1), size
@@ -152,7 +140,8 @@ class _Exported(nn.Module):
 
 
 def _working_size(size: Tensor, working_pixels: int) -> Tensor:
-    """`Preprocessing.working_size` of int64 (2,), in float64: the exporter computes scalars in float32."""
+    """`Preprocessing.working_size` of int64 (2,)."""
+    # In float64: the exporter computes scalars in float32.
     one, pixels = torch.tensor([[1.0], [working_pixels]], dtype=torch.float64)
     lengths = size.double()
     scale = (pixels / (lengths[:1] * lengths[1:])).sqrt()
@@ -160,11 +149,9 @@ def _working_size(size: Tensor, working_pixels: int) -> Tensor:
 
 
 def _resizing(length: Tensor, new_length: Tensor) -> Tensor:
-    """float64 (new_length, length): Pillow's weights for antialiased bilinear resizing of an axis.
-
-    ONNX has antialiased Resize, but ONNX Runtime weighs the pixels at the border otherwise than Pillow, whose weights
-    are multiples of 2^-22: float64 adds them up exactly. Lengths: (1,).
-    """
+    """float64 (new_length, length): Pillow's weights for bilinear resizing of an axis."""
+    # ONNX has antialiased Resize, but ONNX Runtime weighs the pixels at the border otherwise than Pillow, whose weights
+    # are multiples of 2^-22: float64 adds them up exactly.
     scale = length.double() / new_length.double()
     centres = (torch.arange(new_length[0]).double() + 0.5) * scale
     distances = torch.arange(length[0]).double() + 0.5 - centres[:, None]

@@ -25,10 +25,7 @@ from .palette import Palette
 
 
 class TruthError(ValueError):
-    """A ground truth for other classes.
-
-    The message says what it holds and what to do.
-    """
+    """A ground truth for other classes; the message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -59,13 +56,11 @@ def read_truth(
 ) -> Truth:
     """Read a ground truth for the classes of a bundle.
 
-    palette: uint8 (k, 3), the colour of each class.
+    palette: uint8 (k, 3), the colour of each class. source, max_pixels: as for `read_image`. reader: has `read_image`
+    and `read_annotation`. Raises ImageError for what is no picture, TruthError for numbers or colours of other classes.
 
     Where a file holds numbers, these count; where it holds colours, these. A palette file holds both: its numbers
     count, unless all its colours are the classes' and stand in another order than the classes.
-    source, max_pixels: as for `read_image`. reader: has `read_image` and `read_annotation`.
-
-    Raises ImageError for what is no picture, TruthError for numbers or colours of other classes.
     """
     pages: list[str] = []
     annotation = reader.read_annotation(source, max_pixels=max_pixels, notify=pages.append)
@@ -105,15 +100,16 @@ def _of_numbers(numbers: np.ndarray, class_names: Sequence[str]) -> Truth:
     """Class numbers or a mask, uint8 (H, W)."""
     classes = len(class_names)
     values = np.flatnonzero(np.bincount(numbers.reshape(-1), minlength=256)).tolist()
-    if values == [0, 255] or (values == [255] and classes == 2):
-        if classes > 2:
-            raise TruthError(
-                f"The ground truth is black and white, but there are {classes} classes: save their numbers, 0 to "
-                f"{classes - 1}, as a grey PNG, or paint it in the colours of the legend."
-            )
+    if classes == 2 and values in ([0, 255], [255]):
         return Truth((numbers > 0).astype(np.uint8), f"a mask: white is {class_names[1]}")
+    if values == [0, 255]:
+        raise TruthError(
+            f"The ground truth is black and white, but there are {classes} classes: save their numbers, 0 to "
+            f"{classes - 1}, as a grey PNG, or paint it in the colours of the legend."
+        )
     labels = [value for value in values if value != IGNORE_INDEX]
-    if labels and labels[-1] > classes:
+    largest = max(labels, default=0)
+    if largest > classes:
         shown = ", ".join(map(str, values[:6])) + (", …" if len(values) > 6 else "")
         wanted = (
             "a mask has 0 and 1, or 0 and 255, so save it without smoothing and without object numbers"
@@ -121,14 +117,14 @@ def _of_numbers(numbers: np.ndarray, class_names: Sequence[str]) -> Truth:
             else f"with {classes} classes they are 0 to {classes - 1}, and {IGNORE_INDEX} or {classes} for void"
         )
         raise TruthError(f"The ground truth has the numbers {shown}: {wanted}.")
-    if labels and labels[-1] == classes:
-        note = (
-            f"The number {classes} in the ground truth is taken for void: the {classes} classes have 0 to "
-            f"{classes - 1}. If yours begin with 1, subtract 1."
-        )
-        void_as_usual = np.where(numbers == classes, np.uint8(IGNORE_INDEX), numbers)
-        return Truth(void_as_usual, f"class numbers, {classes} being void", (note,))
-    return Truth(numbers, "class numbers")
+    if largest < classes:
+        return Truth(numbers, "class numbers")
+    note = (
+        f"The number {classes} in the ground truth is taken for void: the {classes} classes have 0 to {classes - 1}. "
+        "If yours begin with 1, subtract 1."
+    )
+    numbers = np.where(numbers == classes, np.uint8(IGNORE_INDEX), numbers)
+    return Truth(numbers, f"class numbers, {classes} being void", (note,))
 
 
 def _of_colors(colors: np.ndarray, class_names: Sequence[str], palette: np.ndarray) -> Truth:
@@ -160,10 +156,7 @@ def _of_colors(colors: np.ndarray, class_names: Sequence[str], palette: np.ndarr
 
 
 def _areas(colors: np.ndarray) -> tuple[np.ndarray, bool]:
-    """The colours that fill areas, uint8 (n, 3), and whether they are exact.
-
-    Blends between areas, as JPEG leaves them, are not exact.
-    """
+    """The colours that fill areas, uint8 (n, 3), and whether there are no blends."""
     few = Image.fromarray(colors).getcolors(256)
     if few is not None:
         return np.array([color for _, color in few], np.uint8), True
@@ -178,11 +171,8 @@ def _is_black(colors: np.ndarray) -> np.ndarray:
 
 
 def _nearest_class(colors: np.ndarray, palette: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The class with the nearest colour, and whether it is that class's.
-
-    colors: uint8 (n, 3). Returns int (n,) and bool (n,).
-    """
-    distances = np.linalg.norm(colors[:, None].astype(float) - palette[None].astype(float), axis=2)
+    """The class of the nearest colour, and whether that is the same colour."""
+    distances = np.linalg.norm(np.subtract(colors[:, None], palette, dtype=float), axis=2)
     return distances.argmin(axis=1), distances.min(axis=1) <= SAME_COLOR
 
 

@@ -90,7 +90,7 @@ def boundary_score(truth: np.ndarray, prediction: np.ndarray, *, tolerance: int 
 
 
 def boundary_tolerance(size: tuple[int, int]) -> int:
-    """0.75 % of the diagonal of ``size`` (h, w), in pixels (Csurka et al. 2013)."""
+    """0.75 % of the diagonal of (h, w), in pixels (Csurka et al. 2013)."""
     return max(1, round(0.0075 * math.hypot(*size)))
 
 

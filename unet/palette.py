@@ -310,16 +310,13 @@ def _splits(points: np.ndarray, weights: np.ndarray, clusters: np.ndarray, k: in
 
 def _in_order_of(before: np.ndarray | None, colors: np.ndarray) -> np.ndarray:
     """Colours in the order of the palette below, new ones where their lightness belongs."""
+    from scipy.optimize import linear_sum_assignment  # as scikit-learn, which imports it
+
     lightness = to_space(colors, "oklab")[:, 0]
     order: list[int] = []
-    if before is not None:  # pair the colours of both palettes, nearest pairs first
+    if before is not None:  # each colour's heir is near it
         distances = ((before[:, None].astype(np.float32) - colors) ** 2).sum(2)
-        heir = np.empty(len(before), int)
-        for _ in range(len(heir)):
-            old, new = divmod(int(distances.argmin()), len(colors))
-            heir[old] = new
-            distances[old], distances[:, new] = np.inf, np.inf
-        order = heir.tolist()
+        order = linear_sum_assignment(distances)[1].tolist()
     for i in sorted(set(range(len(colors))) - set(order), key=lightness.__getitem__):
         lighter = lightness[order] > lightness[i]
         misplaced = np.append(0, np.cumsum(lighter)) + np.append(np.cumsum(~lighter[::-1])[::-1], 0)

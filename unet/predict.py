@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -106,24 +107,17 @@ class Segmenter:
         self._has_run = False
 
     @classmethod
-    def load(
-        cls,
-        source: str | Path,
-        *,
-        revision: str | None = None,
-        device: str | torch.device | None = None,
-        precision: str | None = None,
-        averaging: TestTimeAugmentation | None = None,
-    ) -> Segmenter:
-        """Load a bundle's folder, or "user/name" on the Hub; revision: branch, tag or commit.
+    def load(cls, source: str | Path, *, revision: str | None = None, **options: Any) -> Segmenter:
+        """Load a bundle's folder, or "user/name" on the Hub.
 
+        revision: branch, tag or commit. options: device, precision, averaging, as for `Segmenter`.
         Raises BundleError for a bundle that is missing, damaged or not this project's.
         """
         if not Path(source).exists() and str(source).count("/") == 1:
             from .hub import fetch_bundle  # only who loads from the Hub pays for its import
 
             source = fetch_bundle(str(source), revision=revision)
-        return cls(Bundle.load(source), device=device, precision=precision, averaging=averaging)
+        return cls(Bundle.load(source), **options)
 
     def __call__(
         self,

@@ -79,7 +79,7 @@ def write_tables(
 
 
 def _scores(rows: Sequence[Row], networks: Sequence[str], class_names: Sequence[str]) -> Iterator[list[Any]]:
-    """A line for each picture and network; shares and scores are from 0 to 1."""
+    """A line for each picture and network; shares and scores are fractions."""
     shares, ious = ([f"{what} {name}" for name in class_names] for what in ("share", "iou"))
     numbers = ["miou", "dice", "pixel_accuracy", "boundary_f1", "objects", "median_area"]
     yield ["picture", "file", "width", "height", "network", "agreement", "seconds", *numbers, *shares, *ious, "note"]

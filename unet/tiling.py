@@ -54,7 +54,7 @@ class Span:
         return cls(pixels, window, read, answer, lower - start, upper - start, weight)
 
     def part(self, start: int, stop: int) -> Span:
-        """The same run of the network, for some of its pixels, counted from its first."""
+        """The same run of the network, for some of its pixels."""
         pixels = slice(self.pixels.start + start, min(self.pixels.start + stop, self.pixels.stop))
         indices = {name: getattr(self, name)[start:stop] for name in ("lower", "upper", "weight")}
         return dataclasses.replace(self, pixels=pixels, **indices)
@@ -135,7 +135,7 @@ class Layout:
 
 
 def mirrored(image: np.ndarray, rows: range, columns: range) -> np.ndarray:
-    """Cut rows and columns out of (H, W, ...), mirrored at the border pixels' centres."""
+    """Rows and columns of (H, W, ...), mirrored at the border pixels' centres."""
     return image[np.ix_(_mirror(rows, image.shape[0]), _mirror(columns, image.shape[1]))]
 
 
@@ -152,7 +152,7 @@ def _cut(length: int, working_length: int, tile: int, config: UNetConfig) -> lis
 
 
 def fed_length(length: int, config: UNetConfig) -> int:
-    """Pixels fed to the network along a side of ``length``, cut into tiles of TILE."""
+    """Pixels fed to the network along a side, cut into tiles of TILE."""
     tile = TILE // config.stride * config.stride
     whole = (length - 1) // tile  # tiles before the last
     if config.padded:
