@@ -205,28 +205,22 @@ def _parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("segment", help="label maps, colour masks, overlays and scores.csv of pictures")
     command.set_defaults(command=segment)
-    command.add_argument("pictures", nargs="+", metavar="PICTURE", help="pictures, or folders of pictures")
-    command.add_argument(
-        "--bundle", nargs="+", required=True, help='one network or two: folders, or "user/name" on the Hub'
-    )
-    command.add_argument(
-        "-o", "--output", required=True, metavar="DIR", help="what is finished there is not done again"
-    )
-    command.add_argument("--truths", metavar="DIR", help="ground truths with the names of the pictures: scores them")
-    command.add_argument(
-        "--objects",
-        nargs="*",
-        metavar="CLASS",
-        help="write single objects of these classes, or of all: objects.csv, COCO, LabelMe and GeoJSON",
-    )
-    command.add_argument("--min-area", type=_count, default=1, metavar="PIXELS", help="leave smaller objects out")
-    command.add_argument("--split", action="store_true", help="part touching objects where they narrow")
+    add = command.add_argument
+    add("pictures", nargs="+", metavar="PICTURE", help="pictures, or folders of pictures")
+    add("--bundle", nargs="+", required=True, help='one network or two: folders, or "user/name" on the Hub')
+    add("-o", "--output", required=True, metavar="DIR", help="what is finished there is not done again")
+    add("--truths", metavar="DIR", help="ground truths with the names of the pictures: scores them")
+    kinds = "objects.csv, COCO, LabelMe and GeoJSON"
+    add("--objects", nargs="*", metavar="CLASS", help=f"write single objects of these classes, or of all: {kinds}")
+    add("--min-area", type=_count, default=1, metavar="PIXELS", help="leave smaller objects out")
+    add("--split", action="store_true", help="part touching objects where they narrow")
 
     command = commands.add_parser("quantize", help="a picture in k colours, by k-means")
     command.set_defaults(command=quantize)
-    command.add_argument("picture")
-    command.add_argument("-k", "--colors", type=_colors, default=8, help=f"2 to {MAX_COLORS}, default 8")
-    command.add_argument("-o", "--output", required=True, metavar="FILE.png")
+    add = command.add_argument
+    add("picture")
+    add("-k", "--colors", type=_colors, default=8, help=f"2 to {MAX_COLORS}, default 8")
+    add("-o", "--output", required=True, metavar="FILE.png")
 
     command = commands.add_parser(
         "export",
@@ -235,9 +229,10 @@ def _parser() -> argparse.ArgumentParser:
         "Segmenter does: memory grows with the picture, for 12 million pixels and 11 classes to about 3 GB.",
     )
     command.set_defaults(command=export_bundle)
-    command.add_argument("bundle", help='a folder, or "user/name" on the Hub')
-    command.add_argument("-o", "--output", default=ONNX_FILE, metavar="FILE.onnx")
-    command.add_argument("--check", nargs="+", default=(), metavar="PICTURE", help="compare answers on these pictures")
+    add = command.add_argument
+    add("bundle", help='a folder, or "user/name" on the Hub')
+    add("-o", "--output", default=ONNX_FILE, metavar="FILE.onnx")
+    add("--check", nargs="+", default=(), metavar="PICTURE", help="compare answers on these pictures")
     return parser
 
 

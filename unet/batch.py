@@ -118,17 +118,9 @@ class Work:
         counted = [Counted.of(objects) for objects in found] or [
             count_objects(answer.label_map, answer.class_names) for answer in answers
         ]
-        row = Row(
-            name,
-            file,
-            image.shape[:2],
-            agreement,
-            np.stack([answer.shares() for answer in answers]),
-            tuple(answer.seconds for answer in answers),
-            scores,
-            tuple((len(some.areas), some.median_area) for some in counted) if all(counted) else None,
-            " ".join(notes),
-        )
+        objects = tuple((len(some.areas), some.median_area) for some in counted) if all(counted) else None
+        shares, seconds = np.stack([answer.shares() for answer in answers]), tuple(answer.seconds for answer in answers)
+        row = Row(name, file, image.shape[:2], agreement, shares, seconds, scores, objects, " ".join(notes))
         for network, answer in zip(self.networks, answers, strict=True):
             _write_pictures(self.archive, network, file, image, answer)
         for network, objects in zip(self.networks, found, strict=False):

@@ -5,7 +5,6 @@
     image_size(source)        the header alone -> (H, W)
     save_png(array, target)   the way back, exact
 
-A source is a path, the bytes of a file, a binary file object (read from its start), a Pillow image or an array.
 Photos and annotations are turned by their EXIF tag, so the two halves of a pair stay aligned. ICC profiles are ignored:
 values are taken as sRGB, as they are in the data sets the networks learn from.
 """
@@ -211,7 +210,7 @@ def _picture_to_rgb(picture: Image.Image) -> np.ndarray:
 
 def _array_to_rgb(array: np.ndarray) -> np.ndarray:
     if array.dtype == np.bool_:
-        array = array.astype(np.uint8) * np.uint8(255)
+        array = array * np.uint8(255)
     elif array.dtype != np.uint8:
         array = _scaled(array, *_black_and_white(*_extremes(array)))
     if array.ndim == 2:
@@ -298,7 +297,7 @@ def _as_binary(annotation: np.ndarray, name: str) -> np.ndarray:
     values = np.unique(gray)
     if annotation.ndim == 3 and np.any(annotation != gray[..., None]):
         raise ImageError(f"{name} has colours: a black-and-white mask is wanted here, so export it in black and white.")
-    if not (set(values.tolist()) <= {0, 1} or set(values.tolist()) <= {0, 255}):
+    if not np.isin(values, (0, 1)).all() and not np.isin(values, (0, 255)).all():
         shown = ", ".join(str(value) for value in values[:6]) + (", ..." if len(values) > 6 else "")
         raise ImageError(
             f"{name} has the values {shown}: a mask has 0 and 1, or 0 and 255, so export it without smoothing."

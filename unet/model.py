@@ -11,6 +11,7 @@ Softmax, sigmoid and argmax are the caller's business.
 
 import copy
 import dataclasses
+import itertools
 from collections import OrderedDict
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -99,8 +100,8 @@ class UNetConfig:
     @property
     def margin(self) -> int:
         """Input pixels lost on each side of the output; 92 for the paper's network."""
-        size = self._smallest_length()
-        return (size - self._output_length(size)) // 2
+        smallest = self._smallest_length()
+        return (smallest - self._output_length(smallest)) // 2
 
     @property
     def receptive_radius(self) -> int:
@@ -179,24 +180,18 @@ class UNetConfig:
     def _output_length(self, length: int) -> int | None:
         """Output length for an input length, None where it does not fit."""
         lost = 0 if self.padded else 2 * self.convolutions
-        levels = len(self.widths)
-        for level in range(levels):
+        for _ in self.widths[1:]:
             length -= lost
-            if length < 1 or (level < levels - 1 and length % 2):
+            if length % 2:
                 return None
-            if level < levels - 1:
-                length //= 2
-        for _ in range(levels - 1):
+            length //= 2
+        length -= lost
+        for _ in self.widths[1:]:
             length = 2 * length - lost
-            if length < 1:
-                return None
-        return length
+        return length if length > 0 else None
 
     def _smallest_length(self) -> int:
-        length = 1
-        while self._output_length(length) is None:
-            length += 1
-        return length
+        return next(length for length in itertools.count(1) if self._output_length(length) is not None)
 
 
 _RESIDUAL_ADD = UNetConfig(

@@ -169,22 +169,13 @@ def _without_straight(points: np.ndarray) -> np.ndarray:
 
 def geojson(objects: Sequence[Object]) -> dict[str, Any]:
     """A FeatureCollection in pixels, as QuPath reads it."""
-    return {
-        "type": "FeatureCollection",
-        "features": [
-            {
-                "type": "Feature",
-                "id": number,
-                "properties": {"objectType": "annotation", "classification": {"name": found.class_name}}
-                | measurements(found),
-                "geometry": {
-                    "type": "MultiPolygon",
-                    "coordinates": [[ring.round(2).tolist() for ring in piece] for piece in outlines(found)],
-                },
-            }
-            for number, found in enumerate(objects, 1)
-        ],
-    }
+    features = []
+    for number, found in enumerate(objects, 1):
+        about = {"objectType": "annotation", "classification": {"name": found.class_name}} | measurements(found)
+        polygons = [[ring.round(2).tolist() for ring in piece] for piece in outlines(found)]
+        geometry = {"type": "MultiPolygon", "coordinates": polygons}
+        features.append({"type": "Feature", "id": number, "properties": about, "geometry": geometry})
+    return {"type": "FeatureCollection", "features": features}
 
 
 def measurements(found: Object) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from .bundle import Bundle
 from .images import as_rgb
-from .model import Join, UNet, UNetConfig
+from .model import Join, UNet
 from .tiling import TILE, Layout, Span, Tile, fed_length
 
 #: Called with (tiles done, number of tiles).
@@ -201,26 +201,26 @@ class Segmenter:
 
         Yields (rows, columns, logits float32 (C, h, w)) that cover the picture exactly once.
         """
-        image = as_rgb(image)
-        size = image.shape[:2]
-        views = []
+        image, config = as_rgb(image), self.net.config
+        size = h, w = image.shape[:2]
+        views = []  # pictures as the network sees them, and whether left and right are exchanged
         for scale in self.averaging.scales:
             working = self.working_picture(image, scale=scale)
-            views.append(_View(size, working, flipped=False))
-            if self.averaging.flip:
-                views.append(_View(size, np.fliplr(working), flipped=True))
+            views += [(working, False), (np.fliplr(working), True)][: 2 if self.averaging.flip else 1]
         # Cut where the largest view needs it; the others need less of theirs for the same pixels.
         parts = self.layout(size, tile=tile, scale=max(self.averaging.scales)).tiles
         for done, part in enumerate(parts, 1):
-            view_tiles = [view.tile(part, self.net.config) for view in views]
-            outputs = [
-                self.run(view.working, view_tile, without_skips=without_skips)
-                for view, view_tile in zip(views, view_tiles, strict=True)
-            ]
+            rows, columns = part.rows.pixels, part.columns.pixels
+            mirrored = slice(w - columns.stop, w - columns.start)
+            view_tiles, outputs = [], []
+            for working, flipped in views:
+                across = Span.of(mirrored if flipped else columns, w, working.shape[1], config)
+                view_tiles.append(Tile(Span.of(rows, h, working.shape[0], config), across))
+                outputs.append(self.run(working, view_tiles[-1], without_skips=without_skips))
             for strips in zip(*(view_tile.strips() for view_tile in view_tiles), strict=True):
-                each = zip(views, strips, outputs, strict=True)
-                logits = _average([view.upright(strip.resample(output)) for view, strip, output in each])
-                yield strips[0].rows.pixels, part.columns.pixels, logits
+                logits = [strip.resample(output) for strip, output in zip(strips, outputs, strict=True)]
+                upright = [x.flip(2) if flipped else x for x, (_, flipped) in zip(logits, views, strict=True)]
+                yield strips[0].rows.pixels, columns, _average(upright)
             if progress is not None:
                 progress(done, len(parts))
 
@@ -268,30 +268,6 @@ class Segmenter:
         with torch.inference_mode(), torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             logits = self.net(x, without_skips=without_skips, watch=watch)[0].float()
         return logits[:, tile.rows.answer, tile.columns.answer]
-
-
-@dataclass(frozen=True)
-class _View:
-    """A picture as the network sees it, flipped or not.
-
-    size: (h, w) of the picture. working: uint8 (h', w', 3).
-    """
-
-    size: tuple[int, int]
-    working: np.ndarray
-    flipped: bool
-
-    def tile(self, part: Tile, config: UNetConfig) -> Tile:
-        """This view's tile for the pixels of ``part``."""
-        rows, columns = part.rows.pixels, part.columns.pixels
-        if self.flipped:
-            columns = slice(self.size[1] - columns.stop, self.size[1] - columns.start)
-        working_h, working_w = self.working.shape[:2]
-        return Tile(Span.of(rows, self.size[0], working_h, config), Span.of(columns, self.size[1], working_w, config))
-
-    def upright(self, logits: Tensor) -> Tensor:
-        """Logits (C, h, w) of this view, in the picture's own direction."""
-        return logits.flip(2) if self.flipped else logits
 
 
 def _average(views: Sequence[Tensor]) -> Tensor:

@@ -109,25 +109,18 @@ def _objects(rows: Sequence[Row], networks: Sequence[str], class_names: Sequence
 
 def coco(rows: Sequence[Row], network: int, class_names: Sequence[str]) -> dict[str, Any]:
     """One network's objects in all pictures, as a COCO file."""
-    rows = [row for row in rows if row.annotations]
-    annotations = [
-        {"image_id": image, **{key: value for key, value in annotation.items() if key != "measurements"}}
-        for image, row in enumerate(rows, 1)
-        for annotation in row.annotations[network]
-    ]
-    used = {annotation["category_id"] for annotation in annotations}
-    return {
-        "images": [
-            {"id": i, "file_name": row.name, "height": row.size[0], "width": row.size[1]}
-            for i, row in enumerate(rows, 1)
-        ],
-        "annotations": [{"id": i, **annotation} for i, annotation in enumerate(annotations, 1)],
-        "categories": [
-            {"id": i, "name": name}
-            for i, name in enumerate(class_names, 1)
-            if i in used or i - 1 not in unpainted_classes(class_names)
-        ],
-    }
+    pictures, annotations = [], []
+    for row in rows:
+        if row.annotations:
+            height, width = row.size
+            pictures.append({"id": len(pictures) + 1, "file_name": row.name, "height": height, "width": width})
+            for found in row.annotations[network]:
+                known = {key: value for key, value in found.items() if key != "measurements"}
+                annotations.append({"id": len(annotations) + 1, "image_id": len(pictures), **known})
+    used = {annotation["category_id"] - 1 for annotation in annotations}
+    listed = used | set(range(len(class_names))) - set(unpainted_classes(class_names))
+    categories = [{"id": i + 1, "name": class_names[i]} for i in sorted(listed)]
+    return {"images": pictures, "annotations": annotations, "categories": categories}
 
 
 def _csv(lines: Iterable[list[Any]]) -> str:

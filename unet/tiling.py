@@ -136,7 +136,12 @@ class Layout:
 
 def mirrored(image: np.ndarray, rows: range, columns: range) -> np.ndarray:
     """Rows and columns of (H, W, ...), mirrored at the border pixels' centres."""
-    return image[np.ix_(_mirror(rows, image.shape[0]), _mirror(columns, image.shape[1]))]
+    indices = []
+    for positions, length in zip((rows, columns), image.shape, strict=False):
+        period = max(1, 2 * (length - 1))
+        folded = np.arange(positions.start, positions.stop) % period
+        indices.append(np.minimum(folded, period - folded))
+    return image[np.ix_(*indices)]
 
 
 def _cut(length: int, working_length: int, tile: int, config: UNetConfig) -> list[Span]:
@@ -183,13 +188,6 @@ def _read_window(window: range, working_length: int, config: UNetConfig) -> tupl
         return range(start, min(whole, _round_up(window.stop, config.stride) + halo)), window.start - start
     start = window.start - config.margin
     return range(start, start + config.input_size((len(window), 1))[0]), 0
-
-
-def _mirror(positions: range, length: int) -> np.ndarray:
-    """Indices into an axis of ``length`` pixels for positions that may lie beyond it."""
-    period = max(1, 2 * (length - 1))
-    folded = np.arange(positions.start, positions.stop) % period
-    return np.minimum(folded, period - folded) if length > 1 else np.zeros(len(positions), np.int64)
 
 
 def _round_up(n: int, multiple: int) -> int:
