@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy import ndimage
 
 from .colors import ALL_COLORS, codes_of, colors_of
 from .images import as_rgb
@@ -155,10 +156,9 @@ def _distance(mask: np.ndarray, palette: Palette, label_map: np.ndarray) -> np.n
 
 
 def _spread(mask: np.ndarray, radius: int) -> np.ndarray:
-    """Range of levels around each pixel, the largest channel's: float32 (H, W)."""
-    x = torch.tensor(mask).permute(2, 0, 1).float()
-    highest, lowest = (sign * F.max_pool2d(sign * x, 2 * radius + 1, stride=1, padding=radius) for sign in (1, -1))
-    return (highest - lowest).amax(0).numpy()
+    """Range of levels around each pixel, the largest channel's: uint8 (H, W)."""
+    window = (2 * radius + 1, 2 * radius + 1, 1)
+    return (ndimage.maximum_filter(mask, window) - ndimage.minimum_filter(mask, window)).max(axis=2)
 
 
 def _modes(colors: np.ndarray, counts: np.ndarray, radius: float) -> tuple[np.ndarray, np.ndarray]:
