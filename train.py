@@ -164,7 +164,7 @@ def train_networks(args: argparse.Namespace, folders: dict[str, Path]) -> dict[P
 
 
 def cross_validate(args: argparse.Namespace, architecture: str, dataset: Dataset, run: Path) -> dict[str, Any]:
-    """Train one network a fold and score it on the pictures left out.
+    """Train a network a fold; score it on the pictures left out.
 
     Returns mean and interval of the mIoU, for the bundle's scores.
     """
@@ -206,10 +206,9 @@ def train_network(
     *,
     validations: bool = True,
 ) -> None:
-    """Train one architecture and save its bundle.
+    """Train one architecture and save its bundle in ``folder``.
 
-    folder: of the bundle. run: of checkpoints and history.
-    validations: during the run, to keep the best weights; False keeps the last.
+    run: the folder of checkpoints and history. validations: score val meanwhile to keep the best weights, not the last.
     """
     accelerator = make_accelerator(args.track)  # its own: a checkpoint holds all that it ever prepared
     net = build_network(architecture, len(dataset.class_names), width=args.width, seed=args.seed, start=args.start)
@@ -249,7 +248,6 @@ def train_network(
         schedule=schedule,
         budget=budget,
         title=f"{args.task} {architecture} ({count_parameters(net) / 1e6:.2f} M)",
-        names=[path.name for path in dataset.train.images],
         identity={"classes": dataset.class_names, "validation pictures": len(dataset.val)} | started,
     )
     for tracker in accelerator.trackers:

@@ -36,8 +36,9 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_batch(tmp_path, m
         return images, labels
 
     monkeypatch.setattr(store, "batch", with_a_bad_picture)
+    store.names = [f"picture-{i}.png" for i in range(12)]
     with pytest.raises(TrainingError, match=r"not finite at step [123] \(epoch 1\)") as stopped:
-        train(tmp_path, store=store, names=[f"picture-{i}.png" for i in range(12)])
+        train(tmp_path, store=store)
     assert f"picture-{bad}.png" in str(stopped.value)
     assert str(stopped.value).count("picture-") == RECIPE.batch_size
 

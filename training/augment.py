@@ -59,7 +59,9 @@ class PixelStore:
     ) -> None:
         self.device = torch.device(device)
         resizing = Preprocessing((0, 0, 0), (1, 1, 1), working_pixels)
+        self.names = [str(i) for i in range(len(pairs))]
         if isinstance(pairs, Pairs):
+            self.names = [path.name for path in pairs.images]
             sizes = [pairs.size(i) for i in range(len(pairs))]
         else:
             sizes = [image.shape[:2] for image, _ in pairs]
@@ -119,7 +121,7 @@ class PixelStore:
 
 
 def _read_pixels(pairs: Sequence[tuple[np.ndarray, np.ndarray]], resizing: Preprocessing) -> Iterator[np.ndarray]:
-    """Each picture at its working size: red, green, blue, label, uint8 (h * w, 4)."""
+    """Pictures with labels at working size, uint8 (h * w, 4)."""
     for image, labels in tqdm(pairs, "reading", leave=False, disable=None):
         image = resizing.resize(image)
         h, w, _ = image.shape
@@ -159,7 +161,7 @@ def _pixel_file(pairs: Pairs, resizing: Preprocessing, folder: Path, size: int) 
 
 
 def _count_values(pixels: Tensor) -> Tensor:
-    """How often each value occurs in each column of uint8 (P, 4): int64 (4, 256), on the CPU."""
+    """Histograms of the columns of uint8 (P, 4): int64 (4, 256)."""
     counts = torch.zeros(4 * 256, dtype=torch.long, device=pixels.device)
     columns = 256 * torch.arange(4, dtype=torch.int32, device=pixels.device)
     for part in pixels.split(1 << 18):
@@ -168,7 +170,8 @@ def _count_values(pixels: Tensor) -> Tensor:
 
 
 def _mean_and_deviation(counts: Tensor) -> tuple[float, float]:
-    """Of values 0..255 that occur so often; in whole numbers, so that no order of summing matters."""
+    """Mean and standard deviation of values 0..255 that occur so often."""
+    # In whole numbers, so that no order of summing matters.
     n, total, squares = (sum(k * value**power for value, k in enumerate(counts.tolist())) for power in range(3))
     return total / n, max(1.0, math.sqrt((n * squares - total**2) / (n * max(1, n - 1))))
 
@@ -206,7 +209,7 @@ def _uniform(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
 
 
 def _random_matrices(n: int, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
-    """From steps in the crop to steps in the picture: float64 (N, 2, 2), of (row, column)."""
+    """From steps in crops to steps in pictures, float64 (N, 2, 2)."""
     low, high = (math.log(s) for s in augmentation.scale)
     zoom = (low + (high - low) * _uniform((n,), generator)).exp()
     flip_rows, flip_columns, transpose = (_uniform((3, n), generator) < 0.5).unbind()
@@ -222,7 +225,7 @@ def _random_matrices(n: int, augmentation: Augmentation, generator: torch.Genera
 
 
 def _grid(size: tuple[int, int], margin: int, matrix: Tensor, middle: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows and columns of the crops in their pictures, (N, h, w) each, from the first pixel's centre."""
+    """Rows and columns of the crops in their pictures, (N, h, w)."""
     steps = [torch.arange(-margin, n + margin, device=middle.device) - (n - 1) / 2 for n in size]
     down, across = torch.meshgrid(*steps, indexing="ij")
     return tuple(
@@ -242,7 +245,7 @@ def _mirror(position: Tensor, length: Tensor) -> Tensor:
 
 
 def _jitter_colors(images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
-    """Random gain, contrast, saturation and colour cast for each of (N, h, w, 3) in 0..255."""
+    """Random gain, contrast, saturation and cast for (N, h, w, 3)."""
     n = len(images)
     draw = (1 + strength * (2 * _uniform((n, 6), generator) - 1)).float().to(images.device)
     gain, contrast, saturation, cast = draw[:, 0], draw[:, 1], draw[:, 2], 1 + (draw[:, 3:] - 1) / 2

@@ -83,7 +83,7 @@ def usual_confidence(pictures: Sequence[Tensor]) -> float:
 
 
 def _sample(segmenter: Segmenter, pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[tuple[Tensor, Tensor]]:
-    """Sample labelled pixels of some pictures: logits float32 (N, C), classes int64 (N,)."""
+    """Sample labelled pixels: of each picture logits (N, C), classes (N,)."""
     draw = np.random.default_rng(0)
     pictures = []
     for image, truth in map(pairs.__getitem__, sample_indices(len(pairs))):

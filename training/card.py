@@ -89,7 +89,7 @@ def model_card(
 
 
 def read_text(path: Path) -> str:
-    """The text of a UTF-8 file, empty where there is none. Raises HubError."""
+    """Text of a UTF-8 file, empty where there is none. Raises HubError."""
     try:
         return path.read_text(encoding="utf-8") if path.is_file() else ""
     except UnicodeDecodeError as error:
@@ -185,7 +185,7 @@ def _shape(shape: tuple[int, int, int]) -> str:
 
 
 def averaged_over(scores: dict[str, Any]) -> str:
-    """Say what was averaged: "averaged over flips and 3 scales (0.75, 1, 1.25)"."""
+    """Say what was averaged: "averaged over flips and 2 scales (1, 1.25)"."""
     averaging = scores.get("averaging") or {}
     scales = [f"{scale:g}" for scale in averaging.get("scales") or ()]
     flips = "flips and " if averaging.get("flip") else ""
@@ -193,7 +193,7 @@ def averaged_over(scores: dict[str, Any]) -> str:
 
 
 def _line(value: Any) -> Any:
-    """Escape a value for one line of Markdown or a cell of a table, unless it is marked safe."""
+    """Escape a value for Markdown, unless it is marked safe."""
     if value is None or isinstance(value, Markup):
         return value or ""
     return " ".join(str(value).split()).replace("<", "&lt;").replace("|", "\\|")

@@ -25,11 +25,9 @@ from tqdm import tqdm
 
 from unet.images import ImageError, read_annotation, save_png
 
-CACHE_VARIABLE = "UNET_DATA"
-
 
 class DownloadError(ValueError):
-    """A data set that cannot be fetched; the message says where to put it by hand."""
+    """A set that cannot be fetched; the message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -150,18 +148,14 @@ class Download:
     digest: str | None
 
 
-def cache_folder() -> Path:
-    """Where fetched sets live: $UNET_DATA, or a folder in the user's cache."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get(CACHE_VARIABLE) or Path(base) / "add-or-concat")
-
-
 def fetch_dataset(task: str) -> Path:
     """The folder of a known set, downloaded and checked if necessary.
 
+    It lies in $UNET_DATA, or in a folder of the user's cache.
     Raises DownloadError without a network, for a set that nobody may redistribute, and for one that fails its check.
     """
-    folder = cache_folder() / task
+    user_cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = Path(os.environ.get("UNET_DATA") or user_cache / "add-or-concat") / task
     if folder.is_dir():
         return folder
     by_hand = f"put its train/ and val/ folders into {folder}, or say with --data where they are"

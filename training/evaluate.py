@@ -1,4 +1,4 @@
-"""Score a network on a whole split, and report it: scores, charts, card."""
+"""Score a network, and report it: scores, charts, card."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def scores(confusion: ConfusionMatrix, class_names: Sequence[str], pictures: int
 def report(
     segmenter: Segmenter, folder: Path, run: Path, dataset: Dataset, *, average: bool = False, show: bool = False
 ) -> None:
-    """Score the bundle in ``folder``, and print and store its scores, charts and card.
+    """Score a bundle; print and store its scores, charts and card.
 
     run: the folder with its history. average: score with test-time augmentation, too. show: pictures of the data set
     may appear in the card.

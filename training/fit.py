@@ -11,7 +11,7 @@ import dataclasses
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -55,7 +55,6 @@ def fit(
     budget: float | None = None,
     clock: Callable[[], float] = time.perf_counter,
     title: str = "training",
-    names: Sequence[str] = (),
     identity: Mapping[str, Any] | None = None,
 ) -> Fit:
     """Train ``net`` on ``store``; returns its best averaged weights.
@@ -65,7 +64,6 @@ def fit(
     folder: where the checkpoint and the history are kept; a kill at any moment loses ``save_every`` epochs at most.
     schedule: how long the run is; None for the recipe's epochs. budget: seconds of ``clock``, for a
         TimeSchedule; time.process_time makes it the processor's time.
-    names: of the store's pictures, for the message about a loss that is not finite.
     identity: what else, beside recipe, network and pictures, a resumed run must have in common with its beginning.
     Several processes train as one would on the same batches: BatchNorm and loss are those of the whole batch, and only
     dropout differs. Loss and score also go to the accelerator's trackers.
@@ -73,7 +71,7 @@ def fit(
     False, where the checkpoint cannot be written, where a batch cannot be shared out evenly, or where the loss is not
     finite, and Interrupted after Ctrl-C or SIGTERM, with everything saved.
     """
-    run = _Run(net, store, recipe, accelerator, names, schedule, clock)
+    run = _Run(net, store, recipe, accelerator, schedule, clock)
     state = run.state
     state.budget = budget
     run_folder = RunFolder(folder, accelerator)
@@ -103,7 +101,7 @@ def fit(
 
 
 def seconds_a_step(net: UNet, store: PixelStore, recipe: Recipe, accelerator: Accelerator) -> float:
-    """Measure a training step on a copy of ``net``, after a first one."""
+    """Time a training step on a copy of ``net``."""
     run = _Run(copy.deepcopy(net), store, recipe, accelerator)
     run.start_clock()
     run.train_step()
@@ -114,7 +112,7 @@ def seconds_a_step(net: UNet, store: PixelStore, recipe: Recipe, accelerator: Ac
 
 
 class _Run:
-    """The network, optimizer and averages of one run, and the steps they take."""
+    """The network, optimizer and averages of a run, and its steps."""
 
     def __init__(
         self,
@@ -122,13 +120,11 @@ class _Run:
         store: PixelStore,
         recipe: Recipe,
         accelerator: Accelerator,
-        names: Sequence[str] = (),
         schedule: Schedule | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         _check_batch(net, recipe, accelerator)
-        self.store, self.recipe, self.accelerator = store, recipe, accelerator
-        self.names, self.clock = names, clock
+        self.store, self.recipe, self.accelerator, self.clock = store, recipe, accelerator, clock
         self.config = net.config
         self.steps_per_epoch = math.ceil(len(store) / recipe.batch_size)
         self.schedule = schedule or EpochSchedule(recipe.epochs, self.steps_per_epoch, recipe.validate_every)
@@ -141,9 +137,8 @@ class _Run:
         for module, rate in self.dropout_rates.items():
             module.p = rate * recipe.dropout
         self.norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
-        optimizer = torch.optim.AdamW(
-            net.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
-        )
+        # Its learning rate is set at every step.
+        optimizer = torch.optim.AdamW(net.parameters(), weight_decay=recipe.weight_decay, fused=True)
         self.average = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(), use_buffers=True)
         self.state = RunState(self.average)
         self.model, self.optimizer = accelerator.prepare(net, optimizer)
@@ -155,17 +150,10 @@ class _Run:
     def settings(self) -> dict[str, Any]:
         """What decides every step: recipe, network and pictures."""
         network = {f"network.{name}": value for name, value in dataclasses.asdict(self.config).items()}
-        pictures = dataclasses.asdict(self.store.preprocessing)
-        return (
-            dataclasses.asdict(self.recipe)
-            | network
-            | {
-                "pictures": len(self.store),
-                "working_pixels": pictures["working_pixels"],
-                "pictures.mean": pictures["mean"],
-                "pictures.std": pictures["std"],
-            }
-        )
+        seen = self.store.preprocessing
+        pictures = {"pictures": len(self.store), "working_pixels": seen.working_pixels}
+        statistics = {"pictures.mean": seen.mean, "pictures.std": seen.std}
+        return dataclasses.asdict(self.recipe) | network | pictures | statistics
 
     @property
     def steps(self) -> int:
@@ -215,10 +203,10 @@ class _Run:
         recent = torch.stack(self.losses[-RECENT:]).cpu()
         if not recent.isfinite().all():
             bad = self.state.step - len(recent) + int(recent.isfinite().logical_not().nonzero()[0])
-            pictures = (self.names[i] if self.names else str(i) for i in self._indices(bad).tolist())
+            pictures = ", ".join(self.store.names[i] for i in self._indices(bad))
             raise TrainingError(
                 f"the loss is not finite at step {bad + 1} (epoch {bad // self.steps_per_epoch + 1}), with the "
-                f"pictures {', '.join(pictures)}. The epoch before is saved. A lower --learning-rate usually helps."
+                f"pictures {pictures}. The epoch before is saved. A lower --learning-rate usually helps."
             )
         return recent.mean().item()
 

@@ -29,7 +29,7 @@ SINGLE_PICTURES = 12  # segmented for the speed and the examples of the card
 
 
 class Deadline:
-    """The end of a run of given minutes, shared out among its networks."""
+    """The end of a timed run, shared out among its networks."""
 
     def __init__(self, minutes: float, networks: int, started: float) -> None:
         self.end, self.networks = started + 60 * minutes, networks
@@ -43,7 +43,7 @@ class Deadline:
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds of one training step, and of reading and segmenting one validation picture."""
+    """Seconds of a training step and of segmenting a validation picture."""
 
     step: float
     picture: float

@@ -50,7 +50,7 @@ _Files = dict[str, Path | bytes]  # by their names in the repository
 
 @dataclass(frozen=True)
 class _Push:
-    """One commit to come. revision: what it stands on; None for a new repository."""
+    """One commit to come, on a revision; None is a new repository."""
 
     repo_id: str
     kind: str
@@ -134,7 +134,7 @@ def _repo_name(task: str, architecture: str) -> str:
 
 
 def _writable(api: HfApi, namespace: str | None, names: list[str]) -> list[str]:
-    """Check that the token may write ``names``; returns the ids of the repositories."""
+    """Check that the token may write ``names``; returns the repositories' ids."""
     with _asking():
         account = api.whoami()
     user, organisations = account["name"], {org["name"]: org for org in account.get("orgs", [])}
@@ -183,7 +183,7 @@ def _plan(api: HfApi, repo_id: str, folder: Path, bundle: Bundle, *, private: bo
 
 
 def _is_tagged(api: HfApi, push: _Push, tag: str) -> bool:
-    """Whether the tag names these files already. Raises HubError where it names others."""
+    """Whether the tag names these files; HubError if it names others."""
     if push.revision is None or tag not in {ref.name for ref in api.list_repo_refs(push.repo_id).tags}:
         return False
     if not _has_files(api, push.repo_id, tag, push.files):
@@ -212,12 +212,10 @@ def _look(api: HfApi, repo_id: str, kind: str, *, private: bool) -> tuple[str | 
 
 
 def _commit(api: HfApi, push: _Push) -> str:
-    """Commit on top of the revision looked at: no edit in between is lost.
-
-    Returns the new revision. The client leaves out unchanged files.
-    """
+    """Send a commit; returns its revision. The client leaves out unchanged files."""
     operations = [CommitOperationAdd(name, content) for name, content in push.files.items()]
     operations += [CommitOperationDelete(name) for name in push.stale]
+    # On top of the revision looked at: no edit in between is lost.
     return api.create_commit(
         push.repo_id, operations, commit_message=push.message, repo_type=push.kind, parent_commit=push.revision
     ).oid
@@ -247,7 +245,7 @@ def _asking() -> Iterator[None]:
 
 @contextmanager
 def _sending(repo_id: str, state: str) -> Iterator[None]:
-    """Raise HubError where a push breaks off. state: of what is on the Hub then."""
+    """Raise HubError where a push breaks off; say what is where."""
     try:
         yield
     except (*NETWORK_ERRORS, ValueError) as error:

@@ -1,4 +1,4 @@
-"""The network that a training begins with, new or with the weights of a trained one.
+"""The network that a training begins with, new or already trained.
 
 Other classes and wider levels are allowed. Widening keeps the function (Chen, Goodfellow, Shlens 2016, Net2Net, arXiv
 1511.05641): new channels are noisy copies of old ones, and nothing old looks at them yet, so that the first logits are
