@@ -146,7 +146,9 @@ def find_bundles(source: str | Path) -> list[FoundBundle]:
             for config in Path(source).glob(f"*/*/{CONFIG_FILE}")
         ]
     elif is_name(str(source)):
-        found = [bundle for repo_id in _model_names(str(source)) if (bundle := _parse_name(repo_id))]
+        pattern = rf".*/{PREFIX}({'|'.join(ARCHITECTURES)})-(.+)"
+        names = (re.fullmatch(pattern, repo_id) for repo_id in _model_names(str(source)))
+        found = [FoundBundle(name[2], name[1], name[0]) for name in names if name]
     else:
         raise HubError(f"{str(source)!r} is neither a folder here nor a namespace on the Hub; give one of the two")
     order = {name: number for number, name in enumerate(ARCHITECTURES)}
@@ -165,12 +167,6 @@ def _model_names(namespace: str) -> list[str]:
         if not names:
             raise HubError(f"the models of {namespace} cannot be listed: {explain(error)}") from error
         return names
-
-
-def _parse_name(repo_id: str) -> FoundBundle | None:
-    """user/unet-<architecture>-<task> taken apart; None for another name."""
-    name = re.fullmatch(rf".*/{PREFIX}({'|'.join(ARCHITECTURES)})-(.+)", repo_id)
-    return name and FoundBundle(name[2], name[1], repo_id)
 
 
 def explain(error: BaseException) -> str:

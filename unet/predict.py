@@ -22,7 +22,9 @@ from .images import as_rgb
 from .model import Join, UNet
 from .tiling import TILE, Layout, Span, Tile, fed_length
 
-#: Called with (tiles done, number of tiles).
+#: Levels whose skip carries zeros; 0 is full resolution.
+Levels = Collection[int]
+#: Called after each tile with (tiles done, number of tiles).
 Progress = Callable[[int, int], object]
 #: Below this, tiles hardly need less memory: crop-concat is fed 184 pixels more a side than it answers.
 SMALLEST_TILE = 64
@@ -120,17 +122,12 @@ class Segmenter:
         return cls(Bundle.load(source), **options)
 
     def __call__(
-        self,
-        image: np.ndarray,
-        *,
-        tile: int = TILE,
-        without_skips: Collection[int] = (),
-        progress: Progress | None = None,
+        self, image: np.ndarray, *, tile: int = TILE, without_skips: Levels = (), progress: Progress | None = None
     ) -> Segmentation:
         """Segment a picture, uint8 (H, W, 3) or a Pillow image in mode RGB.
 
-        tile: side of a tile in working pixels. without_skips: levels whose skip carries zeros, 0 is full resolution.
-        Where the device has too little memory, smaller tiles are tried, then the CPU: the same result, with a note.
+        tile: side of a tile in working pixels. Where the device has too little memory, smaller tiles are tried, then
+        the CPU: the same result, with a note.
         Raises ValueError for another array, a tile smaller than the network's stride, and a level without a skip, and
         torch.OutOfMemoryError if the CPU has too little memory, too.
         """
@@ -158,7 +155,7 @@ class Segmenter:
         return Segmentation(labels, confidence, names, palette, seconds, segmenter.device.type, note)
 
     def _segment(
-        self, image: np.ndarray, tile: int, without_skips: Collection[int], progress: Progress | None
+        self, image: np.ndarray, tile: int, without_skips: Levels, progress: Progress | None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Labels uint8 (H, W) and confidences float32 (H, W), with tiles of this size."""
         label_map = np.empty(image.shape[:2], np.uint8)
@@ -190,12 +187,7 @@ class Segmenter:
         return Layout.of(size, self._working_size(size, scale), tile, self.net.config)
 
     def tiles(
-        self,
-        image: np.ndarray,
-        *,
-        tile: int = TILE,
-        without_skips: Collection[int] = (),
-        progress: Progress | None = None,
+        self, image: np.ndarray, *, tile: int = TILE, without_skips: Levels = (), progress: Progress | None = None
     ) -> Iterator[tuple[slice, slice, Tensor]]:
         """Run every tile; options as for a call.
 
@@ -256,7 +248,7 @@ class Segmenter:
         working: np.ndarray,
         tile: Tile,
         *,
-        without_skips: Collection[int] = (),
+        without_skips: Levels = (),
         watch: Callable[[Join], None] | None = None,
     ) -> Tensor:
         """Logits of one tile's window, equal to the whole picture's: float32 (C, h, w).
