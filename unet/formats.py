@@ -32,6 +32,7 @@ from PIL import (
     TiffImagePlugin,
     WebPImagePlugin,
 )
+from PIL.ExifTags import Base as Tag
 
 #: Called with a sentence for the user.
 Notify: TypeAlias = Callable[[str], object]
@@ -81,7 +82,7 @@ _DECODING_ERRORS = (
 # Some readers ask Pillow's global limit too: TIFF always, GIF for a frame larger than its screen.
 _BOMB_ERRORS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
-_ORIENTATION_TAG = 0x0112
+# What the EXIF orientation asks for.
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -91,10 +92,6 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# Tags of a TIFF.
-_SUBFILE_TYPE, _BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLES_PER_PIXEL, _PLANAR = 254, 258, 262, 277, 284
-_SAMPLE_FORMAT, _DNG_VERSION = 339, 50706
-_OFFSETS = {273: "strips", 324: "tiles"}
 
 _MAX_SCANS = 100  # of a JPEG; a progressive one has about 10
 _MAX_CHUNKS = 1000  # of a PNG, and one more for each 1000 bytes; programs write 8 KB of pixels into one
@@ -157,14 +154,14 @@ def open_picture(source: Source, name: str) -> Iterator[Image.Image]:
 def _unreadable_tiff(picture: Image.Image) -> str:
     """What Pillow would misread in a TIFF, and what to do; "" if nothing."""
     tags = picture.tag_v2
-    bits, sample_format = (np.max(tags.get(tag, 1)) for tag in (_BITS_PER_SAMPLE, _SAMPLE_FORMAT))
-    if _DNG_VERSION in tags or int(tags.get(_SUBFILE_TYPE, 0)) & 1:  # bit 0: a smaller copy of another page
+    bits, sample_format = (np.max(tags.get(tag, 1)) for tag in (Tag.BitsPerSample, Tag.SampleFormat))
+    if Tag.DNGVersion in tags or int(tags.get(Tag.NewSubfileType, 0)) & 1:  # bit 0: a smaller copy of another page
         width, height = picture.size
         return (
             f"is a camera's raw file, or begins with a preview ({width} x {height}) of the picture in it: "
             "develop or export it as JPEG, PNG or TIFF."
         )
-    if tags.get(_PLANAR, 1) == 2 and bits > 8 and tags.get(_SAMPLES_PER_PIXEL, 1) > 1:
+    if tags.get(Tag.PlanarConfiguration, 1) == 2 and bits > 8 and tags.get(Tag.SamplesPerPixel, 1) > 1:
         return f"keeps its channels of {bits} bits one after the other: export it as PNG, or with interleaved channels."
     if sample_format == 2 and bits == 8:
         return "holds signed numbers of 8 bits: export it as PNG, or with unsigned numbers."
@@ -173,7 +170,7 @@ def _unreadable_tiff(picture: Image.Image) -> str:
 
 def is_white_zero(picture: Image.Image) -> bool:
     """Whether a TIFF's smallest value is white; Pillow inverts up to 8 bits."""
-    return getattr(picture, "tag_v2", {}).get(_PHOTOMETRIC) == 0
+    return getattr(picture, "tag_v2", {}).get(Tag.PhotometricInterpretation) == 0
 
 
 def _kind_and_reader(head: bytes, name: str) -> tuple[str, Callable[[BinaryIO], Image.Image]]:
@@ -243,7 +240,7 @@ def orientation(picture: Image.Image) -> int:
         return 1  # Pillow turns these by itself, in `size` already
     try:
         # The base class: PNG's own getexif decodes all pixels to look for a tag behind them.
-        found = Image.Image.getexif(picture).get(_ORIENTATION_TAG, 1)
+        found = Image.Image.getexif(picture).get(Tag.Orientation, 1)
     except _DECODING_ERRORS:
         return 1  # pixels can be fine where the camera's notes are not
     return found if found in _TURNS else 1
@@ -338,8 +335,8 @@ def _strips(file: BinaryIO) -> str:
         (entries,) = struct.unpack(order + number, file.read(struct.calcsize(number)))
         directory = file.read(size * min(entries, 65_535))
         for tag, count in struct.iter_unpack(order + entry, directory[: len(directory) // size * size]):
-            if tag in _OFFSETS and count > _MAX_STRIPS:
-                return f"{count:,} {_OFFSETS[tag]}"
+            if tag in (Tag.StripOffsets, Tag.TileOffsets) and count > _MAX_STRIPS:
+                return f"{count:,} {'strips' if tag == Tag.StripOffsets else 'tiles'}"
     except (struct.error, OSError, ValueError, OverflowError):  # cut off: the decoder says so
         pass
     return ""

@@ -176,15 +176,15 @@ def explain(error: BaseException) -> str:
     if isinstance(error, HfHubHTTPError):
         status = error.response.status_code
         said = error.server_message or f"error {status}"
-        if status == 401:
-            return f"the Hub does not accept the token (HF_TOKEN goes before the stored one); {LOG_IN}"
-        if status == 403:
-            return f"the token is not allowed to do this ({said}); {LOG_IN}"
-        if status in (409, 412):
-            return f"somebody else changed the repository meanwhile ({said}); look at it, then try again"
-        if status == 429:
-            return "the Hub has had too many requests from here; wait some minutes"
-        return f"the Hub answered: {said}" + ("; try again later" if status >= 500 else "")
+        changed = f"somebody else changed the repository meanwhile ({said}); look at it, then try again"
+        advice = {
+            401: f"the Hub does not accept the token (HF_TOKEN goes before the stored one); {LOG_IN}",
+            403: f"the token is not allowed to do this ({said}); {LOG_IN}",
+            409: changed,
+            412: changed,
+            429: "the Hub has had too many requests from here; wait some minutes",
+        }
+        return advice.get(status, f"the Hub answered: {said}" + ("; try again later" if status >= 500 else ""))
     if isinstance(error, OfflineModeIsEnabled):
         return "the variable HF_HUB_OFFLINE forbids it; unset it"
     if isinstance(error, HTTPError):
