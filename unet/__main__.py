@@ -4,6 +4,7 @@ python -m unet segment photos --bundle weights/streets/residual-add -o answers
 accelerate launch -m unet segment photos --bundle weights/streets/residual-add -o answers
 python -m unet quantize photo.jpg -k 8 -o photo.png
 python -m unet export weights/streets/residual-add -o model.onnx
+python -m unet export weights/streets/residual-add weights/streets/crop-concat --web page_without_server
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from .images import ImageError, read_image, save_png
 from .palette import PaletteLadder
 from .predict import Segmentation, Segmenter
 from .tables import Row, pooled, write_tables
+from .web import RUNTIME, export_page
 
 MAX_COLORS = 256  # a palette PNG has no more
 AHEAD = 2  # pictures that are read and written beside the networks
@@ -180,8 +182,19 @@ def quantize(args: argparse.Namespace) -> int:
 
 
 def export_bundle(args: argparse.Namespace) -> int:
-    """Write an ONNX file, and check it where onnxruntime is installed."""
-    bundle = Segmenter.load(args.bundle, device="cpu").bundle
+    """Write an ONNX file, or a page for browsers.
+
+    The file is checked against Segmenter where onnxruntime is installed.
+    """
+    if not args.web and len(args.bundle) > 1:
+        raise CommandError("one network becomes one ONNX file; two become a page, with --web DIR")
+    bundles = [Segmenter.load(source, device="cpu").bundle for source in args.bundle]
+    if args.web:
+        networks = dict(zip(_network_names(bundles), bundles, strict=True))
+        folder = export_page(networks, args.web, args.onnxruntime_web)
+        print(f"{folder}: put it on any static host, or try it: python -m http.server -d {folder}")
+        return 0
+    (bundle,) = bundles
     path = export(bundle, args.output)
     print(f"{path}: {path.stat().st_size / 1e6:.2f} MB, uint8 (H, W, 3) -> label_map (H, W), confidence (H, W)")
     if importlib.util.find_spec("onnxruntime") is None:
@@ -230,9 +243,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.set_defaults(command=export_bundle)
     add = command.add_argument
-    add("bundle", help='a folder, or "user/name" on the Hub')
+    add("bundle", nargs="+", help='a folder, or "user/name" on the Hub; two with --web')
     add("-o", "--output", default=ONNX_FILE, metavar="FILE.onnx")
     add("--check", nargs="+", default=(), metavar="PICTURE", help="compare answers on these pictures")
+    add("--web", metavar="DIR", help="write a static page instead: it runs two networks in a browser")
+    add("--onnxruntime-web", metavar="DIR", help=f"an unpacked {RUNTIME} for the page; else npm fetches it")
     return parser
 
 
