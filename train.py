@@ -11,6 +11,7 @@ accelerate launch train.py                                  the same, on several
 python train.py --push                                      train, then publish on the Hugging Face Hub
 python train.py --task nuclei --no-train --push             publish what is in weights/ already
 python train.py --push-space NAME                           publish this page as a Space
+python train.py --push-space NAME --static                  the same without a server: visitors' browsers run it
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from training.evaluate import evaluate, report
 from training.fit import fit
 from training.folds import FEW_PICTURES, fold, summarise
 from training.pace import Deadline, default_epochs, measure_pace, time_schedule
-from training.publish import check_push, check_space, push_bundles, push_space
+from training.publish import check_name, check_push, check_space, push_bundles, push_space, push_static_space
 from training.recipe import Recipe
 from training.record import record_run
 from training.start_from import build_network, published, start_from
@@ -89,6 +90,8 @@ def run(args: argparse.Namespace) -> None:
     if args.train and args.push is not None:
         check_push([(args.task, architecture) for architecture in folders], args.push or None, tag=args.tag)
     if args.push_space:
+        check_name(args.push_space)
+    if args.push_space and not args.static:
         check_space(ROOT, args.push_space)
     bundles: dict[Path, Bundle] = {}
     if args.train:
@@ -99,7 +102,10 @@ def run(args: argparse.Namespace) -> None:
         namespace = args.push or None
         addresses = push_bundles([*folders.values()], namespace, private=args.private, tag=args.tag, loaded=bundles)
         print("published:", *addresses, sep="\n  ")
-    if args.push_space:
+    if args.push_space and args.static:
+        networks = {name: bundles.get(folder) or Bundle.load(folder) for name, folder in folders.items()}
+        print("published:", push_static_space(networks, args.push_space, private=args.private))
+    elif args.push_space:
         print("published:", push_space(ROOT, args.push_space, namespace=args.models, private=args.private))
 
 

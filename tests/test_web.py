@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bundles import COLORS, NAMES, small_bundle
+from bundles import COLORS, NAMES, front_matter, small_bundle
 from playwright.sync_api import expect
 
+import train
 from unet import Bundle, PaletteLadder, Segmenter, read_image
 from unet.__main__ import main
 from unet.web import ROOT, RUNTIME_FILES, WebError, export_page, fetch_runtime
@@ -182,3 +183,18 @@ def test_the_command_writes_the_page_again(networks, package, tmp_path, capsys):
         assert (tmp_path / "page" / name).is_file()
     assert main(["export", *sources, "-o", str(tmp_path / "x.onnx")]) == 2
     assert "--web DIR" in capsys.readouterr().err
+
+
+def test_a_static_space_is_that_folder(hub, networks, package, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("unet.web.fetch_runtime", lambda folder: package)
+    for name, bundle in networks.items():
+        bundle.save(tmp_path / "test" / name)
+    command = ["--push-space", "two", "--static", "--task", "test", "--data", str(tmp_path), "--output", str(tmp_path)]
+    assert [train.main(command), train.main(command)] == [0, 0]
+    assert f"published: {hub.url}/spaces/ann/two" in capsys.readouterr().out
+    files = hub.space("ann/two").files
+    assert front_matter(files["README.md"].decode())["sdk"] == "static"
+    assert {"index.html", "page.js", "page.json", "left.onnx", "right.onnx"} <= set(files)
+    assert json.loads(files["page.json"])["task"] == "test"
+    assert train.main([*command[:1], "no name", *command[2:]]) == 2
+    assert "no name for a Space" in capsys.readouterr().err

@@ -102,6 +102,8 @@ def _add_publishing(parser: argparse.ArgumentParser) -> None:
     add("--private", action="store_true", help="create repositories that only their owner sees")
     space = "publish this page as the Space NAME; trains nothing unless --push is given"
     add("--push-space", metavar="NAME", help=space)
+    static = "the Space needs no server: browsers run two networks of OUTPUT (python -m unet export --web)"
+    add("--static", action="store_true", help=static)
     models = "the Space loads its bundles from here (default: they travel with the page)"
     add("--models", metavar="NAMESPACE", help=models)
     add("--no-train", dest="train", action="store_false", help="only publish, what is in OUTPUT already")

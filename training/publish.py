@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 import subprocess
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -40,6 +41,7 @@ from unet.hub import (
     is_name,
     one_line,
 )
+from unet.web import export_page
 
 from .card import model_card, read_text, slug
 
@@ -258,15 +260,20 @@ def _sending(repo_id: str, state: str) -> Iterator[None]:
 # The page as a Space
 
 
+def check_name(repo_id: str) -> None:
+    """Raise HubError for what cannot name a Space."""
+    if not all(map(is_name, repo_id.split("/", 1))):
+        raise HubError(
+            f"{repo_id!r} is no name for a Space; give 'name' or 'owner/name' in letters, digits and hyphens"
+        )
+
+
 def check_space(tree: Path, repo_id: str) -> _Files:
     """The files that git tracks in ``tree``, by their names.
 
     Raises HubError for a wrong name or a tree that would not start.
     """
-    if not all(map(is_name, repo_id.split("/", 1))):
-        raise HubError(
-            f"{repo_id!r} is no name for a Space; give 'name' or 'owner/name' in letters, digits and hyphens"
-        )
+    check_name(repo_id)
     try:
         listing = subprocess.run(["git", "-C", str(tree), "ls-files", "-z"], capture_output=True)
     except OSError as error:
@@ -340,4 +347,26 @@ def push_space(tree: str | Path, repo_id: str, *, namespace: str | None = None, 
         _commit(api, _Push(repo_id, "space", "The page", files, stale, revision))
         if current and not namespace:
             api.delete_space_variable(repo_id, WEIGHTS_VARIABLE)
+    return f"{api.endpoint}/spaces/{repo_id}"
+
+
+def push_static_space(networks: Mapping[str, Bundle], repo_id: str, *, private: bool = False) -> str:
+    """Create or update a Space whose visitors' browsers run two networks; returns its address.
+
+    Raises HubError as `push_space` does, and what `export_page` raises.
+    """
+    check_name(repo_id)
+    owner, _, name = repo_id.rpartition("/")
+    api = HfApi()
+    (repo_id,) = _writable(api, owner or None, [name])
+    with _asking():
+        revision, present = _look(api, repo_id, "space", private=private)
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [path for path in export_page(networks, folder).rglob("*") if path.is_file()]
+        files: _Files = {path.relative_to(folder).as_posix(): path for path in paths}
+        stale = [name for name in present if name not in files and name != ".gitattributes"]
+        with _sending(repo_id, "The Space has its old files or its new ones"):
+            if revision is None:
+                api.create_repo(repo_id, repo_type="space", space_sdk="static", private=private, exist_ok=True)
+            _commit(api, _Push(repo_id, "space", "The page without a server", files, stale, revision))
     return f"{api.endpoint}/spaces/{repo_id}"
