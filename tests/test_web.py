@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from bundles import COLORS, NAMES, front_matter, small_bundle
 from playwright.sync_api import expect
 
@@ -125,6 +126,13 @@ def test_colours_follow_the_slider_and_keys_move_the_divider(page):
     before = page.locator("#picture").get_attribute("style")
     page.keyboard.press("ArrowRight")
     assert page.locator("#picture").get_attribute("style") != before
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_is_accessible(page, scheme):
+    page.emulate_media(color_scheme=scheme)
+    found = Axe().run(page)
+    assert not found.response["violations"], found.generate_report()
 
 
 @pytest.mark.parametrize("width", [360, 768, 1920])

@@ -6,7 +6,7 @@ ort.env.wasm.proxy = true; // networks run in a Web Worker: the page never freez
 const MAX_PIXELS = 2 ** 20; // a network without a working size needs about a kilobyte of memory a pixel
 const $ = (selector) => document.querySelector(selector);
 const [canvases, titles] = ["canvas", "#picture span"].map((selector) => document.querySelectorAll(selector));
-const percent = (share) => `${(100 * share).toFixed(share < 0.1 ? 1 : 0)} %`;
+const percent = (share) => `${(100 * share).toFixed(share < 0.1 || share > 0.99 ? 1 : 0)} %`;
 const say = (text) => ($("#status").textContent = text);
 
 function element(tag, text = "", attributes = {}, ...children) {
