@@ -1,6 +1,5 @@
 // A picture in, the answers of two networks under a divider, and the picture in k colours: all in the visitor's browser.
 import * as ort from "./ort.wasm.bundle.min.mjs";
-
 ort.env.wasm.numThreads = 1; // more threads need headers that static hosts do not send
 ort.env.wasm.proxy = true; // networks run in a Web Worker: the page never freezes
 const MAX_PIXELS = 2 ** 20; // a network without a working size needs about a kilobyte of memory a pixel
@@ -52,6 +51,7 @@ function stop() {
   stream = $("video").srcObject = null;
   $("video").hidden = true;
   $("#camera").textContent = "Camera";
+  document.body.classList.remove("asking");
 }
 
 async function live() {
@@ -179,7 +179,7 @@ function paint({ labels, confidence }, { data, width }, view) {
 function draw() {
   if (!shown) return;
   const { image, colors } = reduce(shown.picture);
-  const [view, count] = [$("[name=view]:checked").value, `${colors.length} colours`];
+  const [view, count] = [$("[name=view]:checked").value, `${colors.length} colour${colors.length > 1 ? "s" : ""}`];
   const sides = view === "colours" ? [shown.picture, image] : [0, 1].map((side) => (shown.answers ? paint(shown.answers[side], shown.image, view) : shown.picture));
   sides.forEach((side, i) => {
     Object.assign(canvases[i], { width: side.width, height: side.height });
