@@ -1,20 +1,16 @@
 """Share of JPEG mask pixels read right, and its effect.
 
-    python benchmarks/masks.py --data FOLDER --like JPEG            prints the table
-    python benchmarks/masks.py --data FOLDER --like JPEG --write    and puts it into docs/benchmarks.md
-
-CamVid's labels (FOLDER as `train.py --task streets` downloads it), painted in Cityscapes' colours at 256x256 and saved
+CamVid's labels, painted in Cityscapes' colours at 256x256 and saved
 with the quantisation tables of a Cityscapes pair (JPEG), are read back, and the network in weights/streets is scored
 against them.
 """
 
-from __future__ import annotations
-
 import io
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
-from measuring import ROOT, machine, parser, publish, table
+from measuring import ROOT, dataset, machine, parser, publish, table
 from PIL import Image
 
 from unet import ConfusionMatrix, Palette, Segmenter
@@ -32,12 +28,10 @@ COLORS = np.array(  # of CamVid's classes, in its order, as Cityscapes paints th
 )  # fmt: skip
 
 
-def main() -> None:
-    options = parser(__doc__)
-    options.add_argument("--data", type=Path, required=True, help="CamVid, with val/images and val/labels")
+def main(arguments: list[str] | None = None) -> None:
+    options = parser(__doc__, data=True)
     options.add_argument("--like", type=Path, required=True, help="a JPEG whose quality is used")
-    args = options.parse_args()
-    before = machine("torch", "pillow")
+    args = options.parse_args(arguments)
     with Image.open(args.like) as pair:
         tables = pair.quantization
     palette = Palette(COLORS)
@@ -48,27 +42,31 @@ def main() -> None:
         'encode_mask, ambiguous="ignore"': lambda mask, labels: encode_mask(mask, palette, ambiguous="ignore"),
     }
     segmenter = Segmenter.load(ROOT / "weights" / "streets" / "residual-add")
-    right, ignored, pixels = dict.fromkeys(readers, 0), dict.fromkeys(readers, 0), 0
+    right, ignored, pixels = Counter(), Counter(), 0
     scores = {name: ConfusionMatrix(VOID) for name in readers}
-    for path in sorted((args.data / "val" / "labels").glob("*.png"))[::4]:
-        photo = Image.open(path.parents[1] / "images" / f"{path.stem}.jpg").convert("RGB")
-        answer = Image.fromarray(segmenter(np.asarray(photo)).label_map).resize((SIZE, SIZE), Image.Resampling.NEAREST)
-        labels = np.asarray(Image.open(path).resize((SIZE, SIZE), Image.Resampling.NEAREST))
-        mask = as_jpeg_pair(np.asarray(photo.resize((SIZE, SIZE))), COLORS[labels], tables)
+    val = dataset("streets", args).val
+    for image, truth in (val[i] for i in range(0, len(val), 4)):
+        answer = resized(segmenter(image).label_map)
+        labels = np.minimum(resized(truth), VOID)
+        photo = np.asarray(Image.fromarray(image).resize((SIZE, SIZE)))
+        mask = as_jpeg_pair(photo, COLORS[labels], tables)
         pixels += labels.size
         for name, read in readers.items():
             found = read(mask, labels)
             right[name] += np.count_nonzero(found == labels)
             ignored[name] += np.count_nonzero(found == IGNORE_INDEX)
-            truth = np.where(found == VOID, IGNORE_INDEX, found).astype(np.uint8)
-            scores[name].update(truth, np.asarray(answer))
+            scores[name].update(np.where(found == VOID, IGNORE_INDEX, found).astype(np.uint8), answer)
     rows = [
         (name, f"{ignored[name] / pixels:.2%}", f"{right[name] / (pixels - ignored[name]):.2%}",
          f"{scores[name].miou():.4f}", f"{scores[name].pixel_accuracy():.4f}")
         for name in readers
     ]  # fmt: skip
     header = ("read by", "left out", "right of the rest", "the network's mIoU", "its pixel accuracy")
-    publish("masks", f"{before}.\n\n{table(header, rows)}", write=args.write)
+    publish("masks", f"{machine('torch', 'pillow')}.", table(header, rows), write=args.write)
+
+
+def resized(labels: np.ndarray) -> np.ndarray:
+    return np.asarray(Image.fromarray(labels).resize((SIZE, SIZE), Image.Resampling.NEAREST))
 
 
 def as_jpeg_pair(photo: np.ndarray, mask: np.ndarray, tables: dict[int, list[int]]) -> np.ndarray:

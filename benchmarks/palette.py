@@ -1,17 +1,10 @@
-"""Speed and quality of PaletteLadder, beside what one would use instead.
-
-python benchmarks/palette.py             two Markdown tables, in some minutes
-python benchmarks/palette.py --write     and into docs/benchmarks.md
-python benchmarks/palette.py --quick     the same on smaller pictures, in a minute
-"""
-
-from __future__ import annotations
+"""Speed and quality of PaletteLadder, beside what one would use instead."""
 
 from collections.abc import Callable
 from functools import partial
 
 import numpy as np
-from measuring import ROOT, interleaved, machine, parser, publish, shown, table
+from measuring import ROOT, interleaved, machine, parser, photo, publish, shown, table
 from PIL import Image, ImageDraw, ImageFont
 from sklearn.cluster import KMeans, MiniBatchKMeans
 from sklearn.datasets import load_sample_image
@@ -23,8 +16,8 @@ KS = (2, 3, 4, 6, 8, 12, 16, 24, 32)
 
 def main(arguments: list[str] | None = None) -> None:
     args = parser(__doc__, quick="smaller pictures and fewer repeats").parse_args(arguments)
-    text = f"{machine('numpy', 'scikit-learn', 'pillow')}.\n\n{speed(args.quick)}\n\n{quality(pictures(args.quick))}"
-    publish("palette", text, write=args.write)
+    header = f"{machine('numpy', 'scikit-learn', 'pillow')}."
+    publish("palette", header, *speed(args.quick), *quality(pictures(args.quick)), write=args.write)
 
 
 # Pictures ------------------------------------------------------------------------------------------------------------
@@ -80,14 +73,12 @@ def pictures(quick: bool) -> dict[str, np.ndarray]:
 # What one would use instead: (image, k) -> colours ------------------------------------------------------------------
 
 
-def kmeans(image: np.ndarray, k: int, n_init: int = 4) -> np.ndarray:
-    return KMeans(k, n_init=n_init, random_state=0).fit(image.reshape(-1, 3).astype(np.float64)).cluster_centers_
-
-
-def kmeans_of_a_sample(image: np.ndarray, k: int) -> np.ndarray:
+def clusters(image: np.ndarray, k: int, *, method: type = KMeans, n_init: int = 1, sample: int = 0) -> np.ndarray:
+    """Centres that scikit-learn finds in all pixels, or in ``sample`` of them."""
     pixels = image.reshape(-1, 3).astype(np.float64)
-    sample = np.random.default_rng(0).choice(len(pixels), min(1000, len(pixels)), replace=False)
-    return KMeans(k, n_init=1, random_state=0).fit(pixels[sample]).cluster_centers_
+    if sample:
+        pixels = np.random.default_rng(0).choice(pixels, min(sample, len(pixels)), replace=False)
+    return method(k, n_init=n_init, random_state=0).fit(pixels).cluster_centers_
 
 
 def kmeans_of_cells(image: np.ndarray, k: int) -> np.ndarray:
@@ -101,88 +92,69 @@ def kmeans_of_cells(image: np.ndarray, k: int) -> np.ndarray:
     return KMeans(k, n_init=4, random_state=0).fit(cells, sample_weight=counts[used]).cluster_centers_
 
 
-def mini_batch(image: np.ndarray, k: int) -> np.ndarray:
-    return MiniBatchKMeans(k, n_init=1, random_state=0).fit(image.reshape(-1, 3).astype(np.float64)).cluster_centers_
-
-
-def pillow(method: Image.Quantize) -> Callable[[np.ndarray, int], np.ndarray]:
-    def colors(image: np.ndarray, k: int) -> np.ndarray:
-        return np.reshape(Image.fromarray(image).quantize(k, method).getpalette()[: 3 * k], (-1, 3))
-
-    return colors
+def pillow(image: np.ndarray, k: int, *, method: Image.Quantize) -> np.ndarray:
+    return np.reshape(Image.fromarray(image).quantize(k, method).getpalette()[: 3 * k], (-1, 3))
 
 
 OTHERS: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {
     "KMeans on weighted cells": kmeans_of_cells,
-    "KMeans, 1,000 pixels": kmeans_of_a_sample,
-    "MiniBatchKMeans": mini_batch,
-    "Pillow MEDIANCUT": pillow(Image.Quantize.MEDIANCUT),
-    "Pillow FASTOCTREE": pillow(Image.Quantize.FASTOCTREE),
-    "Pillow MAXCOVERAGE": pillow(Image.Quantize.MAXCOVERAGE),
+    "KMeans, 1,000 pixels": partial(clusters, sample=1000),
+    "MiniBatchKMeans": partial(clusters, method=MiniBatchKMeans),
+    "Pillow MEDIANCUT": partial(pillow, method=Image.Quantize.MEDIANCUT),
+    "Pillow FASTOCTREE": partial(pillow, method=Image.Quantize.FASTOCTREE),
+    "Pillow MAXCOVERAGE": partial(pillow, method=Image.Quantize.MAXCOVERAGE),
 }
 
 
 # Measuring -----------------------------------------------------------------------------------------------------------
 
 
-def speed(quick: bool) -> str:
+def speed(quick: bool) -> tuple[str, str]:
     """Time the ladder, a step of the slider, and other ways to one palette."""
-    photo = Image.fromarray(load_sample_image("china.jpg"))
-    large, view = (
-        np.asarray(photo.resize(size, Image.Resampling.LANCZOS))
-        for size in (((400, 300), (200, 150)) if quick else ((4000, 3000), (1732, 1155)))
-    )
+    large, view = (photo(size) for size in (((300, 400), (150, 200)) if quick else ((3000, 4000), (1155, 1732))))
     pixels, view_pixels = (f"{image.shape[0] * image.shape[1] / 1e6:.3g} megapixels" for image in (large, view))
     ladder, live = PaletteLadder(large), LiveView(view)
 
     def step(k: int) -> np.ndarray:
         return ladder[k].decode(live.quantize(ladder[k]).label_map)
 
-    def up_to(k: int, space: str = "rgb") -> Palette:
-        return PaletteLadder(large, space=space)[k]
-
     works = {
-        f"PaletteLadder, k = 1 to 8, {pixels}": partial(up_to, 8),
-        f"PaletteLadder, k = 1 to 64, {pixels}": partial(up_to, 64),
-        "the same in OKLab": partial(up_to, 64, "oklab"),
-        f"LiveView, {view_pixels}": partial(LiveView, view),
-        f"a step of the slider, k = 8, {view_pixels}": partial(step, 8),
-        f"a step of the slider, k = 64, {view_pixels}": partial(step, 64),
-        f"KMeans, n_init=1, k = 16, {pixels}": partial(kmeans, large, 16, n_init=1),
+        f"PaletteLadder, k = 1 to 8, {pixels}": lambda: PaletteLadder(large)[8],
+        f"PaletteLadder, k = 1 to 64, {pixels}": lambda: PaletteLadder(large)[64],
+        "the same in OKLab": lambda: PaletteLadder(large, space="oklab")[64],
+        f"LiveView, {view_pixels}": lambda: LiveView(view),
+        f"a step of the slider, k = 8, {view_pixels}": lambda: step(8),
+        f"a step of the slider, k = 64, {view_pixels}": lambda: step(64),
+        f"KMeans, n_init=1, k = 16, {pixels}": lambda: clusters(large, 16),
     }
     for name, fit in OTHERS.items():
         # Left to itself MiniBatchKMeans can take many minutes for 12 megapixels.
-        small = name == "MiniBatchKMeans"
-        works[f"{name}, k = 16, {view_pixels if small else pixels}"] = partial(fit, view if small else large, 16)
+        image, size = (view, view_pixels) if name == "MiniBatchKMeans" else (large, pixels)
+        works[f"{name}, k = 16, {size}"] = partial(fit, image, 16)
     rows = [(name, shown(seconds)) for name, seconds in interleaved(works, 1 if quick else 3).items()]
     heading = "scikit-learn's china.jpg, enlarged. The ladder makes all these palettes in the time, the others one."
-    return f"{heading}\n\n{table(('what', 'time'), rows)}"
+    return heading, table(("what", "time"), rows)
 
 
-def quality(images: dict[str, np.ndarray]) -> str:
+def quality(images: dict[str, np.ndarray]) -> tuple[str, str]:
     """Squared errors, divided by those of k-means on all pixels."""
     rows = []
     for name, image in images.items():
         ladder = PaletteLadder(image)
-        methods = {"PaletteLadder": lambda image, k, ladder=ladder: ladder[k].colors, **OTHERS}
-        ratios: dict[str, list[float]] = {method: [] for method in methods}
-        for k in (k for k in KS if k < ladder.distinct_colors):
-            reference = squared_error(image, kmeans(image, k))
-            for method, fit in methods.items():
-                ratios[method].append(squared_error(image, fit(image, k)) / reference)
-        rows.append([name, *(f"{max(of_k):.3f}" for of_k in ratios.values())])
+        ks = [k for k in KS if k < ladder.distinct_colors]
+        reference = {k: squared_error(image, clusters(image, k, n_init=4)) for k in ks}
+        methods = [lambda _, k, ladder=ladder: ladder[k].colors, *OTHERS.values()]
+        worst = [max(squared_error(image, fit(image, k)) / reference[k] for k in ks) for fit in methods]
+        rows.append([name, *(f"{ratio:.3f}" for ratio in worst)])
     heading = (
         "Mean squared error over all pixels, every pixel in the nearest colour, divided by that of scikit-learn's "
         f"KMeans(n_init=4) on all pixels; the worst of k = {', '.join(map(str, KS))}."
     )
-    return f"{heading}\n\n{table(['picture', 'PaletteLadder', *OTHERS], rows)}"
+    return heading, table(["picture", "PaletteLadder", *OTHERS], rows)
 
 
 def squared_error(image: np.ndarray, colors: np.ndarray) -> float:
-    """Mean squared error over all pixels, each in the nearest colour.
-
-    The colours are rounded to 8 bits first.
-    """
+    """Mean squared error over all pixels, each in the nearest of the colours, rounded to 8 bits."""
     palette = Palette(np.clip(np.round(colors), 0, 255))
     return float(np.square(palette.decode(palette.encode(image)).astype(float) - image).mean())
 

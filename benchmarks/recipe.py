@@ -1,24 +1,18 @@
 """What each part of the training recipe is worth.
 
-On one task, the recipe is trained as it is and with one thing changed:
-
-python benchmarks/recipe.py --write                               a short training for each; stop it, start it again
-python benchmarks/recipe.py --task nuclei --only recipe "no Dice"       some of them, on another task
-
-The recipe is trained with three seeds: what they differ by is noise, and so is a change that makes no more of a
-difference. Runs stay in runs/recipe/; --write puts the table into docs/results.md.
+On one task, the recipe is trained shortly as it is and with one thing changed; stopped, the same command goes on. The
+recipe is trained with three seeds: what they differ by is noise, and so is a change that makes no more of a difference.
 """
 
-from __future__ import annotations
-
 import argparse
-import dataclasses
 import json
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
 from measuring import ROOT, dataset, parser, publish, table
 
 from training.augment import Augmentation, PixelStore
@@ -29,8 +23,9 @@ from training.distributed import make_accelerator
 from training.evaluate import evaluate, scores
 from training.fit import fit
 from training.recipe import Recipe
+from training.start_from import build_network, start_from
 from unet.bundle import Bundle
-from unet.model import ARCHITECTURES, UNet
+from unet.metrics import ConfusionMatrix
 from unet.predict import Segmenter
 
 #: Name -> fields of Recipe, or of its Augmentation, that are changed; working_pixels is a factor.
@@ -53,16 +48,22 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    args = parse_arguments(arguments)
+    options = parser(__doc__, data=True)
+    options.add_argument("--task", choices=TASKS, default="streets")
+    options.add_argument("--epochs", type=int, default=10)
+    options.add_argument("--crop", type=int, nargs=2, default=(96, 128), metavar=("H", "W"))
+    options.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS), metavar="NAME")
+    options.add_argument("--runs", type=Path, default=ROOT / "runs" / "recipe", help="where everything is kept")
+    args = options.parse_args(arguments)
     size = "x".join(map(str, args.crop))
     folder = args.runs / args.task / f"{args.epochs} epochs, {size}"
-    pictures = dataset(args.task, dict(args.data).get(args.task))
-    measured: dict[str, dict[str, Any]] = {}
-    for name in args.only or VARIANTS:
+    pictures = dataset(args.task, args)
+    rows, recipe_miou = [], None
+    for name in args.only:
         done = folder / f"{name}.json"
         if not done.exists():
             try:
-                found = train_and_score(VARIANTS[name], pictures, args, folder / name)
+                found = measure(VARIANTS[name], pictures, args, folder / name)
             except Interrupted as stop:
                 print(f"\n{stop}; the same command goes on", file=sys.stderr)
                 return 130
@@ -70,73 +71,56 @@ def main(arguments: list[str] | None = None) -> int:
                 print(f"recipe.py: {error}", file=sys.stderr)
                 return 2
             done.write_text(json.dumps(found) + "\n", encoding="utf-8")
-        measured[name] = json.loads(done.read_text(encoding="utf-8"))
-        print(f"{name}: mIoU {measured[name]['miou']:.4f}", flush=True)
-    words = (
+        found = json.loads(done.read_text(encoding="utf-8"))
+        points = "" if recipe_miou is None else f"{100 * (found['miou'] - recipe_miou):+.1f}"
+        if name == "recipe":
+            recipe_miou = found["miou"]
+        rows.append((name, f"{found['miou']:.3f}", points, f"{found['mean_dice']:.3f}"))
+        print(f"{name}: mIoU {found['miou']:.4f}", flush=True)
+    text = (
         f"{args.task}, residual-add, {args.epochs} epochs of {len(pictures.train)} pictures, crops of {size}, seed 0."
     )
-    publish("recipe", f"{words}\n\n{recipe_table(measured)}", write=args.write)
+    publish(
+        "recipe", text, table(("", "mIoU", "points from the recipe", "Dice, mean over classes"), rows), write=args.write
+    )
     return 0
 
 
+def measure(changes: dict[str, Any], pictures: Dataset, args: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Train once; the scores of the last weights on the validation split. Raises as `fit`."""
+    task = TASKS[args.task]
+    own = {name: value for name, value in changes.items() if name in Recipe.__dataclass_fields__}
+    other = {name: value for name, value in changes.items() if name not in own}
+    working_pixels = task.working_pixels and round(task.working_pixels * other.pop("working_pixels", 1))
+    recipe = Recipe(args.epochs, 6, tuple(args.crop), augmentation=Augmentation(rotate=task.rotate, **other))
+    resume = (folder / "checkpoint").exists()
+    recipe = replace(recipe, **own)
+    counts = train_and_score(pictures, pictures.train, working_pixels, recipe, folder=folder, resume=resume)
+    return scores(counts, pictures.class_names, len(pictures.val))
+
+
 def train_and_score(
-    changes: dict[str, Any], pictures: Dataset, args: argparse.Namespace, folder: Path
-) -> dict[str, Any]:
-    """Train once; the scores of the last weights on the validation split.
+    pictures: Dataset,
+    train: Sequence[tuple[np.ndarray, np.ndarray]],
+    working_pixels: int | None,
+    recipe: Recipe,
+    *,
+    width: float | None = None,
+    start: Bundle | None = None,
+    **options: Any,
+) -> ConfusionMatrix:
+    """Train a residual-add; the counts of its last weights over val.
 
-    Raises as `fit`.
+    train: the pairs to train on. start: the bundle to start from. options: of `fit`, as which it raises.
     """
-    task, classes = TASKS[args.task], len(pictures.class_names)
-    accelerator = make_accelerator()  # a new one each time: a checkpoint holds all that it has ever prepared
-    recipe = Recipe(
-        args.epochs, 6, tuple(args.crop), validate_every=args.epochs, augmentation=Augmentation(rotate=task.rotate)
-    )
-    recipe = changed(recipe, {name: value for name, value in changes.items() if name != "working_pixels"})
-    working_pixels = task.working_pixels and round(task.working_pixels * changes.get("working_pixels", 1))
-    store = PixelStore(pictures.train, working_pixels, accelerator.device)
-    torch.manual_seed(recipe.seed)
-    net = UNet(dataclasses.replace(ARCHITECTURES["residual-add"], num_outputs=1 if classes == 2 else classes))
-    finished = fit(
-        net,
-        store,
-        recipe,
-        accelerator=accelerator,
-        validate=lambda net: 0.0,
-        folder=folder,
-        resume=(folder / "checkpoint").exists(),
-        title=folder.name,
-    )
-    bundle = Bundle(
-        finished.net, args.task, "residual-add", pictures.class_names, pictures.palette, store.preprocessing
-    )
-    return scores(evaluate(Segmenter(bundle), pictures.val), pictures.class_names, len(pictures.val))
-
-
-def changed(recipe: Recipe, fields: dict[str, Any]) -> Recipe:
-    """``recipe`` with the fields replaced, whether they are its own or its augmentation's."""
-    own = {name: value for name, value in fields.items() if name in {f.name for f in dataclasses.fields(Recipe)}}
-    augmentation = {name: value for name, value in fields.items() if name not in own}
-    return dataclasses.replace(recipe, **own, augmentation=dataclasses.replace(recipe.augmentation, **augmentation))
-
-
-def recipe_table(measured: dict[str, dict[str, Any]]) -> str:
-    """A Markdown table: scores, and the difference from the recipe in points."""
-    rows = []
-    for name, found in measured.items():
-        compared = name != "recipe" and "recipe" in measured
-        points = f"{100 * (found['miou'] - measured['recipe']['miou']):+.1f}" if compared else ""
-        rows.append((name, f"{found['miou']:.3f}", points, f"{found['mean_dice']:.3f}"))
-    return table(("", "mIoU", "points from the recipe", "Dice, mean over classes"), rows)
-
-
-def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
-    options = parser(__doc__, data=True)
-    options.add_argument("--task", choices=TASKS, default="streets")
-    options.add_argument("--epochs", type=int, default=10)
-    options.add_argument("--crop", type=int, nargs=2, default=(96, 128), metavar=("H", "W"))
-    options.add_argument("--only", nargs="+", choices=VARIANTS, metavar="NAME", help=", ".join(VARIANTS))
-    options.add_argument("--runs", type=Path, default=ROOT / "runs" / "recipe", help="where everything is kept")
-    return options.parse_args(arguments)
+    names, accelerator = pictures.class_names, make_accelerator()  # a checkpoint holds all that one has ever prepared
+    store = PixelStore(train, working_pixels, accelerator.device)
+    net = build_network("residual-add", len(names), width=width, seed=recipe.seed, start=start)
+    if start:
+        start_from(net, start, names, store)
+    trained = fit(net, store, recipe, accelerator=accelerator, validate=None, **options).net
+    bundle = Bundle(trained, "benchmark", "residual-add", names, pictures.palette, store.preprocessing)
+    return evaluate(Segmenter(bundle), pictures.val)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,9 @@
 """Does it matter whether a skip connection is added or concatenated?
 
-Both skips are trained with the same body, recipe and seeds:
-
-python benchmarks/skips.py                               every body and task; stop it and start it again at will
-python benchmarks/skips.py --tasks nuclei --bodies residual --data nuclei=FOLDER --epochs 12
-python benchmarks/skips.py --no-train --write            what is trained already, into docs/results.md
-
-Trained networks stay in runs/skips/ with their scores beside them, so that only what is missing is trained. A row of
+Both skips are trained with the same body, recipe and seeds; other options, as --epochs 12, are train.py's. Trained
+networks stay in runs/skips/ with their scores beside them, so that only what is missing is trained. A row of
 benchmarks/skips.json is replaced when its networks are measured anew; the table shows all rows.
 """
-
-from __future__ import annotations
 
 import argparse
 import json
@@ -18,6 +11,7 @@ import math
 import statistics
 import sys
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +23,12 @@ import train
 from training.datasets import TASKS
 from training.evaluate import evaluate_each
 from training.record import hardware
-from unet.bundle import read_config
+from unet.bundle import CARD_FILE, read_config
 from unet.metrics import ConfusionMatrix
 from unet.model import UNetConfig, count_parameters
 from unet.predict import Segmenter
 
 BODIES, SKIPS = ("residual", "crop"), ("add", "concat")
-SCORES_FILE = "scores.json"
 RESULTS = ROOT / "benchmarks" / "skips.json"
 NETWORKS = (
     "task", "body", "channels", "skip", "epochs", "score", "parameters", "multiply-adds", "a picture",
@@ -45,26 +38,6 @@ SIDE = 256  # multiply-adds are counted for an answer of this many pixels a side
 
 
 def main(arguments: list[str] | None = None) -> int:
-    args = parse_arguments(arguments)
-    measured = json.loads(args.results.read_text(encoding="utf-8")) if args.results.exists() else []
-    for task in args.tasks:
-        for body in args.bodies:
-            # Seed after seed, so that a run that is cut short leaves pairs.
-            for seed in range(args.seeds):
-                for skip in SKIPS:
-                    status = train_one(task, f"{body}-{skip}", seed, args)
-                    if status:
-                        return status
-            found = measure(task, body, args)
-            if found:
-                measured = [row for row in measured if (row["task"], row["body"]) != (task, body)] + [found]
-                measured.sort(key=lambda row: (row["task"], row["body"]), reverse=True)
-                args.results.write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
-    publish("skips", skips(measured), write=args.write)
-    return 0
-
-
-def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     options = parser(__doc__, data=True)
     options.add_argument("--tasks", nargs="+", choices=TASKS, default=["streets", "nuclei"], metavar="TASK")
     options.add_argument("--bodies", nargs="+", choices=BODIES, default=list(BODIES), metavar="BODY")
@@ -73,8 +46,19 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     options.add_argument("--results", type=Path, default=RESULTS, help="where the measurements are kept")
     options.add_argument("--no-train", dest="train", action="store_false", help="measure what is trained already")
     args, args.flags = options.parse_known_args(arguments)  # the rest is train.py's: --epochs, --crop, --width ...
-    args.data = dict(args.data)
-    return args
+    measured = json.loads(args.results.read_text(encoding="utf-8")) if args.results.exists() else []
+    for task, body in product(args.tasks, args.bodies):
+        # Seed after seed, so that a run that is cut short leaves pairs.
+        for seed, skip in product(range(args.seeds), SKIPS):
+            if args.train and (status := train_one(task, f"{body}-{skip}", seed, args)):
+                return status
+        found = measure(task, body, args)
+        if found:
+            measured = [row for row in measured if (row["task"], row["body"]) != (task, body)] + [found]
+            measured.sort(key=lambda row: (row["task"], row["body"]), reverse=True)
+            args.results.write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
+    publish("skips", skips(measured), write=args.write)
+    return 0
 
 
 def folder_of(task: str, architecture: str, seed: int, args: argparse.Namespace) -> Path:
@@ -83,38 +67,29 @@ def folder_of(task: str, architecture: str, seed: int, args: argparse.Namespace)
 
 def is_trained(folder: Path) -> bool:
     """Whether the card is there, which train.py writes last."""
-    return (folder / "README.md").exists()
+    return (folder / CARD_FILE).exists()
 
 
 def train_one(task: str, architecture: str, seed: int, args: argparse.Namespace) -> int:
-    """Train a network unless it is trained, resuming an interrupted run.
-
-    Returns train.py's exit status.
-    """
-    if not args.train or is_trained(folder_of(task, architecture, seed, args)):
+    """Train a network unless it is trained, resuming an interrupted run; train.py's exit status."""
+    if is_trained(folder_of(task, architecture, seed, args)):
         return 0
-    place = args.runs / f"seed{seed}"
-    data = ["--data", args.data[task]] if task in args.data else []
-    output = ["--output", str(place / "weights"), "--runs", str(place / "runs")]
-    chosen = ["--task", task, "--architectures", architecture, "--seed", str(seed), "--resume"]
-    return train.main([*chosen, *data, *output, *args.flags])
+    place, data = args.runs / f"seed{seed}", dict(args.data).get(task)
+    given = ["--task", task, "--architectures", architecture, "--seed", str(seed), "--resume"]
+    given += ["--output", str(place / "weights"), "--runs", str(place / "runs"), *(["--data", data] if data else [])]
+    return train.main([*given, *args.flags])
 
 
 def score_one(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
     """Score a bundle over val and on each picture; keep the scores beside it."""
-    kept = folder / SCORES_FILE
+    kept = folder / "scores.json"
     if not kept.exists():
         segmenter = Segmenter.load(folder)
-        task = segmenter.bundle.task
-        val = dataset(task, args.data.get(task)).val
-        each = list(evaluate_each(segmenter, val))
+        each = list(evaluate_each(segmenter, dataset(segmenter.bundle.task, args).val))
         total = sum(each, ConfusionMatrix(len(segmenter.bundle.class_names)))
         # JSON has no NaN, which a picture without the class scores.
         pictures = [None if math.isnan(s := score(matrix)) else s for matrix in each]
-        found = {"score": round(score(total), 4), "pictures": pictures}
-        partial = kept.with_suffix(".partial")
-        partial.write_text(json.dumps(found) + "\n", encoding="utf-8")
-        partial.replace(kept)
+        kept.write_text(json.dumps({"score": round(score(total), 4), "pictures": pictures}) + "\n", encoding="utf-8")
     return json.loads(kept.read_text(encoding="utf-8"))
 
 
@@ -123,34 +98,29 @@ def measure(task: str, body: str, args: argparse.Namespace) -> dict[str, Any] | 
 
     Over the seeds for which both are trained; None for fewer than two.
     """
-    seeds = [
-        seed
-        for seed in range(args.seeds)
-        if all(is_trained(folder_of(task, f"{body}-{skip}", seed, args)) for skip in SKIPS)
-    ]
-    if len(seeds) < 2:
+    pairs = [{skip: folder_of(task, f"{body}-{skip}", seed, args) for skip in SKIPS} for seed in range(args.seeds)]
+    pairs = [pair for pair in pairs if all(map(is_trained, pair.values()))]
+    if len(pairs) < 2:
         return None
-    check_alike([folder_of(task, f"{body}-{skip}", seed, args) for seed in seeds for skip in SKIPS])
-    image = dataset(task, args.data.get(task)).val.image(0)
+    check_alike([folder for pair in pairs for folder in pair.values()])
+    image = dataset(task, args).val.image(0)
     cells, pictures = {}, {}
     for skip in SKIPS:
-        folders = [folder_of(task, f"{body}-{skip}", seed, args) for seed in seeds]
-        found = [score_one(folder, args) for folder in folders]
+        found = [score_one(pair[skip], args) for pair in pairs]
         pictures[skip] = np.mean(np.array([one["pictures"] for one in found], dtype=float), axis=0)
-        segmenter = Segmenter.load(folders[0])
-        seconds = [segmenter(image).seconds for _ in range(8)][1:]
+        segmenter = Segmenter.load(pairs[0][skip])
         cells[skip] = {
             "scores": [one["score"] for one in found],
             "parameters": count_parameters(segmenter.net),
             "multiply_adds": multiply_adds(segmenter.net.config),
-            "seconds": round(statistics.median(seconds), 4),
+            "seconds": round(statistics.median([segmenter(image).seconds for _ in range(8)][1:]), 4),
         }
     return {
         "task": task,
         "body": body,
         "widths": segmenter.net.config.widths,
         "metric": "Dice" if len(segmenter.bundle.class_names) == 2 else "mIoU",
-        "seeds": len(seeds),
+        "seeds": len(pairs),
         "epochs": segmenter.bundle.training["epochs"],
         "hardware": hardware(),
         "picture": list(image.shape[:2]),
@@ -200,10 +170,7 @@ def paired_tests(
 
 
 def multiply_adds(config: UNetConfig) -> int:
-    """Multiply-adds of the convolutions for an answer of SIDE x SIDE pixels.
-
-    Where SIDE is no valid size, of the next valid one.
-    """
+    """Multiply-adds of the convolutions for an answer of SIDE, or the next valid number of, pixels a side."""
     return flops(config, config.input_size((SIDE, SIDE))) // 2
 
 

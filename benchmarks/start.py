@@ -1,13 +1,8 @@
 """How long `python app.py` takes to answer, and its memory at rest.
 
-    python benchmarks/start.py             a Markdown table; one start more, for the disk's cache, does not count
-    python benchmarks/start.py --write     and into docs/benchmarks.md
-    python benchmarks/start.py --quick     one start, which counts
-
-For comparison, in turn: a process that only imports gradio and torch, the least that such a page can take.
+One start more, for the disk's cache, does not count. For comparison, in turn: a process that only imports gradio and
+torch, the least that such a page can take.
 """
-
-from __future__ import annotations
 
 import subprocess
 import sys
@@ -16,8 +11,7 @@ import time
 from pathlib import Path
 
 from gradio_client import Client, handle_file
-from measuring import interleaved, machine, parser, photo, publish, serve, shown, table
-from PIL import Image
+from measuring import different_pictures, interleaved, machine, parser, publish, serve, shown, table
 
 REST = 2.0  # seconds between the first answer and reading the memory
 LEAST = [sys.executable, "-c", "import gradio, torch"]
@@ -25,11 +19,9 @@ LEAST = [sys.executable, "-c", "import gradio, torch"]
 
 def main(arguments: list[str] | None = None) -> None:
     args = parser(__doc__, quick="one start, which counts; nothing to compare with", weights=True).parse_args(arguments)
-    header = machine("torch", "gradio")
     starts: list[tuple[float, float, int]] = []
     with tempfile.TemporaryDirectory() as folder:
-        picture = Path(folder) / "picture.jpg"
-        Image.fromarray(photo((360, 480))).save(picture, quality=92)
+        (picture,) = different_pictures(Path(folder), 1)
         works = {"page": lambda: starts.append(start(args.weights, picture))}
         if args.quick:
             works["page"]()
@@ -44,8 +36,8 @@ def main(arguments: list[str] | None = None) -> None:
         ("only `import gradio, torch`", "–" if args.quick else shown(least)),
         ("memory at rest", f"{max(memory) / 1e6:.0f} MB"),
     ]
-    text = f"{header}. Since the start of the process, median (range); memory, the most of all starts."
-    publish("start", f"{text}\n\n{table(('', ''), rows)}", write=args.write)
+    text = f"{machine('torch', 'gradio')}. Since the start of the process, median (range); memory, the most of all"
+    publish("start", f"{text} starts.", table(("", ""), rows), write=args.write)
 
 
 def start(weights: Path, picture: Path) -> tuple[float, float, int]:

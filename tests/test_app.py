@@ -22,6 +22,7 @@ from bundles import COLORS, NAMES, photo, small_bundle
 from gradio import FileData
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
+from measuring import serve
 from pages import PATIENCE, SIDES, answers, looked_at, saved, shows, size_of_view, upload, wait_for_other_answer
 from PIL import Image
 from playwright.sync_api import expect
@@ -38,8 +39,6 @@ from unet.images import read_annotation, read_image, save_png
 from unet.overlay import overlay
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT / "benchmarks"))
-from measuring import serve  # noqa: E402
 
 EXAMPLES = ROOT / "weights" / "nuclei" / "examples"
 PICTURE = (EXAMPLES / "fluorescence.jpg").read_bytes()

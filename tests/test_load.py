@@ -6,12 +6,12 @@ The page runs within this process, so that what it still holds can be looked at;
 import dataclasses
 import json
 import os
-import sys
 import threading
 import time
 from pathlib import Path
 
 import httpx
+import load
 import numpy as np
 import pytest
 from bundles import photo, save_nuclei
@@ -22,8 +22,6 @@ from page.errors import OUR_MISTAKE
 from unet.images import save_png
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT / "benchmarks"))
-import load  # noqa: E402
 
 PATIENCE = 60  # seconds; for machines that are busy with something else
 

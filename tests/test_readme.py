@@ -2,10 +2,12 @@
 
 import json
 import re
-import sys
 from pathlib import Path
 
+import measuring
 import pytest
+import results
+import skips
 import yaml
 
 from training.datasets import TASKS
@@ -13,11 +15,6 @@ from unet import ARCHITECTURES
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-
-sys.path.insert(0, str(ROOT / "benchmarks"))
-import measuring  # noqa: E402
-import results  # noqa: E402
-import skips  # noqa: E402
 
 
 def test_the_space_runs_the_pinned_gradio():

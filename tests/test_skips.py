@@ -1,20 +1,19 @@
 """The table of added against concatenated skips: worked numbers, and the whole way on a set of discs."""
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import skips
 from accelerate.state import AcceleratorState, PartialState
 from folders import write_dataset
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "benchmarks"))
-import skips  # noqa: E402
+import train
+from unet import UNetConfig
 
-import train  # noqa: E402
-from unet import UNetConfig  # noqa: E402
+ROOT = Path(__file__).parents[1]
+
 
 QUICK = ["--epochs", "1", "--batch-size", "4", "--crop", "24", "32", "--width", "0.0625"]
 
