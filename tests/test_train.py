@@ -333,8 +333,10 @@ def test_a_training_starts_from_a_bundle_of_other_classes_and_says_so(tmp_path, 
     folder = tmp_path / "weights/others/residual-add"
     assert sorted(path.name for path in folder.parent.iterdir()) == ["residual-add"], "its architecture, no other"
     config = json.loads((folder / "config.json").read_text())
+    before = json.loads((first / "config.json").read_text())["training"]
     assert config["training"]["started_from"] == {
         "task": "discs", "architecture": "residual-add", "widths": [2, 4, 8], "new_head": True, "pictures_seen": 16,
+        "seconds": before["seconds"], "hardware": before["hardware"], "processes": 1,
     }  # fmt: skip
     assert config["config"]["widths"] == [3, 6, 13]
     assert (

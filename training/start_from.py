@@ -22,6 +22,9 @@ from .checkpoint import TrainingError
 NOISE = 0.5  # of the weights' own deviation, added to a copied channel: equal channels would stay equal for ever
 CALIBRATION_PICTURES = 16
 
+#: What the source's record says of the hours that its own training took.
+_COST = ("seconds", "hardware", "processes", "started_from")
+
 #: What two networks must share; widths may grow, the head may change, and BatchNorm may be put in.
 _BODY = ("convolutions", "padded", "skip", "join", "in_channels")
 
@@ -68,7 +71,7 @@ def start_from(net: UNet, source: Bundle, class_names: tuple[str, ...], store: P
         "widths": list(old.widths),
         "new_head": not keep_head,
         "pictures_seen": source.training.get("pictures_seen"),
-    }
+    } | {key: source.training[key] for key in _COST if key in source.training}
 
 
 def _check_body(old: UNetConfig, new: UNetConfig) -> None:
