@@ -211,7 +211,10 @@ class Visitor:
         return json.loads(data.removeprefix("data: "))
 
     def event(self, session: str, number: int, *values: Any) -> list[Any]:
-        """The values that an event of the page returns; None stands for an input that the page keeps itself."""
+        """The values that an event of the page returns.
+
+        None stands for an input that the page keeps itself.
+        """
         self.post("queue/join", json={"data": values, "fn_index": number, "session_hash": session})
         with self.http.stream("GET", "queue/data", params={"session_hash": session}) as stream:
             for line in stream.iter_lines():

@@ -164,8 +164,9 @@ def interleaved(works: Mapping[str, Callable[[], object]], repeats: int) -> dict
 
 
 def matmul_peaks(precision: str, *, quick: bool) -> tuple[dict[str, float], str]:
-    """FLOP/s of a large matrix product in ``precision`` and in float32, the best of ten; the same in words.
+    """FLOP/s of a large matrix product, and the same in words.
 
+    In ``precision`` and in float32, the best of ten each.
     precision: one that the device multiplies natively: a large emulated product takes minutes.
     """
     n, peaks = 128 if quick else 8192 if DEVICE.type == "cuda" else 2048, {}

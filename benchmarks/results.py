@@ -1,4 +1,4 @@
-"""The scores of the bundles in weights/ and the CPU hours they took, as stored in them."""
+"""The stored scores of the bundles in weights/, and their CPU hours."""
 
 import re
 from pathlib import Path
@@ -16,7 +16,7 @@ HEADER = (
 
 
 def results(weights: Path) -> str:
-    """A Markdown table, one row a bundle; of a task, what buys most accuracy per CPU hour first."""
+    """A Markdown table; of each task, most accuracy per CPU hour first."""
     rows = sorted((row(Bundle.load(folder)) for folder in bundle_folders(weights)), key=lambda row: row[0])
     return table(HEADER, [cells for _, cells in rows], text=2)
 
@@ -45,7 +45,10 @@ def row(bundle: Bundle) -> tuple[tuple[str, float], tuple[str, ...]]:
 
 
 def cpu_hours(training: dict[str, Any]) -> float | None:
-    """Hours times threads of a training and of those it started from; None where a record lacks them."""
+    """Hours times threads, with those of the weights started from.
+
+    None where a record lacks them.
+    """
     threads = re.match(r"(\d+) CPU thread", training.get("hardware") or "")
     before = cpu_hours(training["started_from"]) if training.get("started_from") else 0.0
     if not threads or before is None:

@@ -170,7 +170,7 @@ def paired_tests(
 
 
 def multiply_adds(config: UNetConfig) -> int:
-    """Multiply-adds of the convolutions for an answer of SIDE, or the next valid number of, pixels a side."""
+    """Multiply-adds of the convolutions for SIDE x SIDE pixels, or the next valid size."""
     return flops(config, config.input_size((SIDE, SIDE))) // 2
 
 
