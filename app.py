@@ -24,19 +24,15 @@ from starlette.middleware import Middleware
 
 from page import answer, api, batch, camera, cleanup, code, inside, networks, palettes, picture, scores, top
 from page.cleanup import HOUR
+from page.components import NEWEST, ON_NETWORKS, PRIVATE, QUIET
 from page.errors import Page, not_found
 from page.limits import BodyLimit
-from page.session import State, choose_sides, examples, read_picture, segmentations
+from page.session import State, examples, read_picture
 from unet.bundle import BundleError
 from unet.hub import WEIGHTS_VARIABLE
 
 HERE = Path(__file__).parent / "page"
 UPLOAD_BYTES = 300_000_000  # 40 million pixels of 3 channels x 16 bits, plus headers
-
-
-PRIVATE = {"api_visibility": "private"}
-QUIET = PRIVATE | {"show_progress": "hidden"}
-NEWEST = {"trigger_mode": "always_last"}  # what comes while a handler is at work is not dropped
 
 
 class Sections(NamedTuple):
@@ -147,11 +143,9 @@ def ask(event: Callable[..., Any], state: State, sections: Sections) -> None:
         answer.ask,
         [state.picture, state.sides, sections.colours.ask, *sections.colours.settings],
         state.answer,
-        concurrency_id="networks",
-        concurrency_limit=1,
         show_progress_on=[sections.result.viewer],
         **NEWEST,
-        **PRIVATE,
+        **ON_NETWORKS,
     )
     show(asked.success, state, sections)
 
@@ -205,17 +199,14 @@ def launch(demo: gr.Blocks, **options: Any) -> Any:
 
 
 def warm_up() -> None:
-    """Answer the first example before anybody asks.
-
-    The page then opens with an answer.
-    """
+    """Answer the first example before anybody asks: the page then opens with an answer."""
     if os.environ.get("SPACES_ZERO_GPU"):  # its worker starts as a copy of this process: all networks must be here
         for locations in networks.tasks().values():
             for location in locations.values():
                 networks.segmenter(location)
         return
     first = next(iter(networks.tasks()))
-    segmentations(choose_sides(first), read_picture(examples(first)[0][0]))
+    networks.segmentations(networks.choose_sides(first), read_picture(examples(first)[0][0]))
 
 
 def check_temporary_folder() -> None:
@@ -231,10 +222,7 @@ def check_temporary_folder() -> None:
 
 
 def main() -> None:
-    """Serve the page until it is interrupted.
-
-    Raises SystemExit with a sentence if it cannot start.
-    """
+    """Serve the page until it is interrupted. Raises SystemExit with a sentence if it cannot start."""
     check_temporary_folder()
     page = build_demo()
     warm_up()

@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 from gradio import FileData
 
-from page import batch, networks, palettes
+from page import batch, palettes
 from page.components import Choice, FileBox, Number, PictureBox
 from page.errors import refusal
-from page.session import (
-    COLOR_SPACES,
-    MIN_COLORS,
-    choose_side,
-    choose_sides,
-    new_file,
-    notes,
-    open_picture,
-    read_picture,
-    scored,
-    segmentations,
-)
+from page.networks import choose, choose_sides, notes, plain, segmentations
+from page.session import COLOR_SPACES, MIN_COLORS, new_file, open_picture, read_picture, scored
 from unet.compare import Scores, compare
 from unet.images import save_png
 from unet.palette import MAX_COLORS
@@ -42,8 +32,7 @@ def segment_picture(image: str, task: str, network: str) -> str:
     Returns:
         An 8-bit palette PNG of the picture's size whose values are class indices.
     """
-    side = choose_side(task, network)
-    (found,) = segmentations((side,), read_picture(image))
+    (found,) = segmentations([choose(task, network)], read_picture(image))
     path = new_file("labels.png")
     save_png(found.label_map, path, palette=found.palette)
     return str(path)
@@ -108,16 +97,12 @@ def score_networks(
 
 
 def _scores_as_json(scores: Scores, class_names: Sequence[str]) -> dict[str, Any]:
-    def number(value: float) -> float | None:
-        return None if math.isnan(value) else float(value)
+    def numbers(values: Mapping[str, float]) -> dict[str, float | None]:
+        return {name: None if math.isnan(value) else float(value) for name, value in values.items()}
 
-    return {
-        "miou": number(scores.miou),
-        "dice": number(scores.dice),
-        "pixel_accuracy": number(scores.pixel_accuracy),
-        "boundary_f1": number(scores.boundary),
-        "iou": {name: number(iou) for name, iou in zip(class_names, scores.iou, strict=True)},
-    }
+    overall = {"miou": scores.miou, "dice": scores.dice, "pixel_accuracy": scores.pixel_accuracy}
+    iou = dict(zip(class_names, scores.iou, strict=True))
+    return numbers(overall | {"boundary_f1": scores.boundary}) | {"iou": numbers(iou)}
 
 
 def quantize_picture(image: str, colors: int, space: str) -> str:
@@ -133,7 +118,7 @@ def quantize_picture(image: str, colors: int, space: str) -> str:
     """
     # A program may send anything, of any type.
     if colors not in range(MIN_COLORS, MAX_COLORS + 1) or space not in list(COLOR_SPACES):
-        asked = f"{networks.plain(colors)} in “{networks.plain(space)}”"
+        asked = f"{plain(colors)} in “{plain(space)}”"
         raise refusal(f"Colours are {MIN_COLORS} to {MAX_COLORS} in RGB or OKLab, not {asked}.")
     return palettes.save(open_picture(image), int(colors), space, kind="PNG")
 
@@ -184,20 +169,13 @@ def add_endpoints(names: list[str]) -> None:
     network, left, right = (gr.Textbox(label=label, visible=False) for label in ("network", "left", "right"))
     colors = Number(8, precision=0, label="colors", visible=False)
     space = Choice(list(COLOR_SPACES), value="RGB", label="space", visible=False)
-    found = gr.JSON(visible=False)
-    drawn = gr.Image(format="png", visible=False)
+    found, archive, drawn = gr.JSON(visible=False), gr.File(visible=False), gr.Image(format="png", visible=False)
     for name, function, inputs, outputs, group in (
         ("segment", segment_picture, [picture, task, network], drawn, "networks"),
         ("compare", compare_networks, [picture, task, left, right], found, "networks"),
         ("score", score_networks, [picture, truth, task, left, right], found, "networks"),
         ("quantize", quantize_picture, [picture, colors, space], drawn, None),
-        (
-            "batch",
-            segment_many_pictures,
-            [pictures, task, truths, left, right],
-            [gr.File(visible=False), found],
-            "many",
-        ),
+        ("batch", segment_many_pictures, [pictures, task, truths, left, right], [archive, found], "many"),
     ):
         limits = {"concurrency_id": group, "concurrency_limit": 1} if group else {}
         gr.Button(visible=False).click(function, inputs, outputs, api_name=name, **limits)

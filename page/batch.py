@@ -5,13 +5,11 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import functools
-import math
 import re
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -21,19 +19,16 @@ from gradio import FileData
 
 from page import decoding, networks
 from page.cleanup import HOUR
-from page.components import TRUTH_FILES, FileBox, html
+from page.components import QUIET, TRUTH_FILES, FileBox, html, render
 from page.errors import refusal
-from page.formatting import percent
+from page.formatting import classes
 from page.formatting import seconds as seconds_text
 from page.networks import Sides
 from page.picture import Opened, opened
-from page.scores import score_cells, side_headers
-from page.session import MAX_PIXELS, State, examples, known, new_file, open_picture, requires_session, segmentations
+from page.session import MAX_PIXELS, State, examples, known, new_file, open_picture, requires_session
 from unet.archive import match_truths
 from unet.batch import segment_many
-from unet.images import ImageError, hex_code
-from unet.metrics import ConfusionMatrix
-from unet.overlay import unpainted_classes
+from unet.images import ImageError
 from unet.tables import Row, pooled
 
 MAX_PICTURES, MAX_TOTAL_PIXELS = 50, 100_000_000  # in one run, together
@@ -54,10 +49,8 @@ class Stopped(Exception):
 class Run:
     """Pictures on their way through both networks.
 
-    pictures: (name, path) each. pixels: how many they have together.
-
-    truths: paths by the name of their picture. remarks: sentences. under_way: how far a large picture is, in words.
-    stopped: cancelled by the visitor.
+    pictures: (name, path) each. pixels: how many they have together. truths: paths by the name of their picture.
+    remarks: sentences. under_way: how far a large picture is, in words. stopped: cancelled by the visitor.
     """
 
     task: str
@@ -82,16 +75,19 @@ def take(task: str, sides: Sides, pictures: list[FileData] | None, truths: list[
         raise refusal("There are no pictures yet: drop some into the box, or try the examples.")
     if len(pictures) > MAX_PICTURES:
         raise refusal(f"These are {len(pictures)} pictures, and {MAX_PICTURES} fit into one run: leave some out.")
-    named = [(file.orig_name or Path(file.path).name, file.path) for file in pictures]
+    named, truth_files = _named(pictures), dict(_named(truths or ()))
     pixels = sum(_pixels_of(path) for _, path in named)
     if pixels > MAX_TOTAL_PIXELS:
         raise refusal(
             f"Together the pictures have {pixels / 1e6:.0f} million pixels, and {MAX_TOTAL_PIXELS // 10**6} million "
             "fit into one run: leave some out, or make them smaller."
         )
-    truth_files = {file.orig_name or Path(file.path).name: file.path for file in truths or ()}
     by_picture, remarks = match_truths([name for name, _ in named], truth_files)
     return Run(task, sides, named, pixels, by_picture, remarks)
+
+
+def _named(files: Sequence[FileData]) -> list[tuple[str, str]]:
+    return [(file.orig_name or Path(file.path).name, file.path) for file in files]
 
 
 def begin(
@@ -99,15 +95,11 @@ def begin(
 ) -> tuple[Run, str, gr.Button]:
     """Begin a run -> (the run, progress, the disabled button)."""
     run = take(task, known(sides), pictures, truths)
-    waiting = batch_progress(0, len(run.pictures), ["waiting for their turn"], run.remarks)
-    return run, waiting, gr.Button(interactive=False)
+    return run, show_progress(run, 0, ["waiting for their turn"]), gr.Button(interactive=False)
 
 
 def _pixels_of(path: str) -> int:
-    """Pixels by the file's header; 0 without one.
-
-    Such a file becomes a row that says so.
-    """
+    """Pixels by the file's header; 0 without one, which becomes a row that says so."""
     try:
         h, w = decoding.image_size(path)
     except ImageError:
@@ -117,17 +109,14 @@ def _pixels_of(path: str) -> int:
 
 def answers_of(run: Run, file: BinaryIO) -> Iterator[Row]:
     """A row a picture; everything else goes into the ZIP."""
-    ask = functools.partial(segmentations, run.sides)
+    ask = functools.partial(networks.segmentations, run.sides)
     folders = tuple(re.sub(r"[^\w-]+", "-", side.name) for side in run.sides)
     return segment_many(run.pictures, ask, folders, file, truths=run.truths, max_pixels=MAX_PIXELS, reader=decoding)
 
 
 @contextlib.contextmanager
 def new_archive(run: Run) -> Iterator[tuple[Path, BinaryIO]]:
-    """A ZIP to write, and its path.
-
-    Gradio deletes finished files; unfinished ones are deleted here.
-    """
+    """A ZIP to write, and its path; Gradio deletes finished files, and this unfinished ones."""
     path = new_file(f"{run.task}-{len(run.pictures)}-pictures.zip")
     try:
         with path.open("wb") as file:
@@ -152,10 +141,10 @@ def segment_all(run: Run) -> Iterator[tuple[Any, ...]]:
         else:
             left = f"about {seconds_text(seconds * (run.pixels - done) / done)} left" if done else ""
             said = [words for words in (run.under_way, left) if words]
-        return batch_progress(len(rows), len(run.pictures), said, run.remarks)
+        return show_progress(run, len(rows), said)
 
     def table() -> str:
-        return batch_table(names, rows, pooled(rows), bundle.class_names, bundle.palette) if rows else ""
+        return batch_table(names, rows, bundle.class_names, bundle.palette) if rows else ""
 
     yield progress(), "", gr.DownloadButton(visible=False), gr.Button(interactive=True)
     # Closing the answers completes the archive, after a stop too.
@@ -212,77 +201,21 @@ def example_files(task: str) -> tuple[list[str], list[str]]:
 
 
 def stop(run: Run | None) -> Any:
-    """Stop a run, keeping what is done -> the button.
-
-    A large picture under way is given up after its tile.
-    """
+    """Stop a run after the tile under way, keeping what is done -> the button."""
     if run is not None:
         run.stopped = True
     return gr.Button(interactive=False)
 
 
-def batch_progress(done: int, total: int, said: Sequence[str], remarks: Sequence[str]) -> str:
-    """How far a run is, as HTML.
-
-    said: what stands on the same line, such as "about 8 s left".
-    """
-    line = " · ".join([f"<b>{done}</b> of {total} pictures", *map(escape, said)])
-    below = "".join(f"<p>{escape(remark)}</p>" for remark in remarks)
-    return (
-        f'<div class="progress"><p role="status">{line}</p>'
-        f'<progress max="{total}" value="{done}">{done} of {total}</progress>{below}</div>'
-    )
+def show_progress(run: Run, done: int, said: Sequence[str]) -> str:
+    """How far a run is, as HTML; said stands on the same line, such as "about 8 s left"."""
+    return render("batch_progress", done=done, total=len(run.pictures), said=said, remarks=run.remarks)
 
 
-def batch_table(
-    names: Sequence[str],
-    rows: Sequence[Row],
-    totals: tuple[ConfusionMatrix, ConfusionMatrix] | None,
-    class_names: Sequence[str],
-    palette: np.ndarray,
-) -> str:
-    """Rows of agreement, mIoU and class shares, as an HTML table.
-
-    totals: the counts of all that have a ground truth, see `pooled`.
-    """
-    sides = side_headers([f"mIoU {name}" for name in names])
-    head = f'<th scope="col">Picture</th><th scope="col">Agreement</th>{sides}<th scope="col">Classes, by network</th>'
-    foot = ""
-    if totals:
-        label = f"All {sum(row.scores is not None for row in rows)} with a ground truth, pixels pooled"
-        cells = score_cells([total.miou() for total in totals])
-        foot = f'<tfoot><tr><th scope="row">{label}</th><td></td>{cells}<td></td></tr></tfoot>'
-    body = "".join(_batch_row(names, i, row, class_names, palette) for i, row in enumerate(rows))
-    return f'<table class="scores many"><thead><tr>{head}</tr></thead><tbody>{body}</tbody>{foot}</table>'
-
-
-def _batch_row(names: Sequence[str], index: int, row: Row, class_names: Sequence[str], palette: np.ndarray) -> str:
-    name, note = escape(row.name), f"<small>{escape(row.note)}</small>" if row.note else ""
-    if row.size is None:
-        return f'<tr class="failed"><th scope="row">{name}{note}</th><td colspan="4">left out</td></tr>'
-    h, w = row.size
-    cells = score_cells([scores.miou for scores in row.scores] if row.scores else [math.nan] * 2)
-    strips = "".join(
-        _share_strip(network, shares, class_names, palette) for network, shares in zip(names, row.shares, strict=True)
-    )
-    return (
-        f'<tr><th scope="row"><button type="button" data-row="{index}" title="Open it above">{name}</button>'
-        f"<small>{w} × {h}</small>{note}</th><td>{percent(row.agreement)}</td>{cells}"
-        f'<td class="strips">{strips}</td></tr>'
-    )
-
-
-def _share_strip(network: str, shares: np.ndarray, class_names: Sequence[str], palette: np.ndarray) -> str:
-    """A strip divided among the classes, with their names as its title."""
-    seen = np.flatnonzero(shares)
-    said = escape(f"{network}: " + ", ".join(f"{class_names[i]} {percent(shares[i])}" for i in seen))
-    unpainted = unpainted_classes(class_names)
-    parts = "".join(
-        f'<i class="{"clear" if i in unpainted else ""}" '
-        f'style="flex-grow:{shares[i]:.6f};--c:{hex_code(palette[i])}"></i>'
-        for i in seen
-    )
-    return f'<span class="share-strip" role="img" title="{said}" aria-label="{said}">{parts}</span>'
+def batch_table(names: Sequence[str], rows: Sequence[Row], class_names: Sequence[str], palette: np.ndarray) -> str:
+    """Rows of agreement, mIoU and class shares, as an HTML table."""
+    totals = [total.miou() for total in pooled(rows) or ()]
+    return render("batch_table", names=names, rows=rows, totals=totals, classes=classes(class_names, palette))
 
 
 # ---- the section -----------------------------------------------------------------------------------------------------
@@ -294,12 +227,7 @@ class Section(NamedTuple):
 
 
 def build(state: State, task: gr.Radio) -> Section:
-    """Draw the section inside gr.Blocks.
-
-    The table's event is ``open`` {row}.
-    """
-    private = {"api_visibility": "private"}
-    quiet = private | {"show_progress": "hidden"}
+    """Draw the section inside gr.Blocks; the table's event is ``open`` {row}."""
     html("batch-title", TITLE)
     with gr.Row(elem_id="batch"):
         with gr.Column(scale=4, min_width=300, elem_id="batch-files"):
@@ -316,36 +244,21 @@ def build(state: State, task: gr.Radio) -> Section:
                 stop_button = gr.Button("Stop", interactive=False, size="sm", min_width=60)
                 try_examples = gr.Button("Try the examples", size="sm", min_width=120)
         with gr.Column(scale=8, min_width=320, elem_id="batch-answers"):
-            progress = html("batch-progress", _archive_contents())
+            progress = html("batch-progress", render("batch_contents", names=networks.PREFERRED))
             table = html("batch-table", script="batch.js")
             archive = gr.DownloadButton("Save all (ZIP)", visible=False, elem_id="batch-save")
     run = gr.State(time_to_live=HOUR)
-    filled = try_examples.click(example_files, task, [pictures, truths], **quiet)
+    filled = try_examples.click(example_files, task, [pictures, truths], **QUIET)
     for started in (begin_button.click, filled.success):
-        checked = started(begin, [task, state.sides, pictures, truths], [run, progress, begin_button], **quiet)
+        checked = started(begin, [task, state.sides, pictures, truths], [run, progress, begin_button], **QUIET)
         done = checked.success(
             segment_all,
             run,
             [progress, table, archive, stop_button],
             concurrency_id="many",
             concurrency_limit=1,
-            **quiet,
+            **QUIET,
         )
-        done.then(lambda: gr.Button(interactive=True), None, begin_button, **quiet)
-    stop_button.click(stop, run, stop_button, queue=False, **quiet)
+        done.then(lambda: gr.Button(interactive=True), None, begin_button, **QUIET)
+    stop_button.click(stop, run, stop_button, queue=False, **QUIET)
     return Section(table, run)
-
-
-def _archive_contents() -> str:
-    """What the ZIP will hold, where nothing was segmented yet."""
-    first, second = networks.PREFERRED
-    inside = {
-        f"{first}/labels/": "class numbers, as palette PNG",
-        f"{first}/masks/": "the same in colours",
-        f"{first}/overlays/": "laid over the picture",
-        f"{second}/…": "the same from the other network",
-        "scores.csv": "a line for each picture and network",
-        "classes.json": "names and colours of the classes",
-    }
-    lines = "".join(f"<dt>{path}</dt><dd>{what}</dd>" for path, what in inside.items())
-    return f'<div class="contents"><p>What the ZIP will hold</p><dl>{lines}</dl></div>'

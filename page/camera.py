@@ -12,8 +12,6 @@ import binascii
 import io
 import os
 import time
-from html import escape
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import gradio as gr
@@ -21,6 +19,7 @@ import numpy as np
 from PIL import Image
 
 from page import networks
+from page.components import PRIVATE, QUIET, html, render
 from page.errors import refusal
 from page.networks import Sides
 from page.session import COLOR_SPACES, known
@@ -28,33 +27,14 @@ from unet.images import ImageError, read_image
 from unet.overlay import OPACITY, unpainted_classes
 from unet.palette import Palette, PaletteLadder
 
-HERE = Path(__file__).parent
-
 JPEG = "data:image/jpeg;base64,"
 FRAME_BYTES = 200_000  # of a frame as text; the browser sends about 10,000
 FRAME_PIXELS = 640 * 480  # the browser sends 320 x 240
 REFRESH = 1.0  # seconds for which k colours serve, or more where fitting them takes more than a tenth of it
-VIEWS = {"Overlay": "Each network’s classes over the picture", "Colours": "The picture in k colours"}
-
-PANES = """
-<div class="live" hidden>
-  <div class="panes">{panes}</div>
-  <div class="live-bar">
-    <div class="segments" role="radiogroup" aria-label="Live view">{views}</div>
-    <p class="pace"></p>
-    <button type="button" data-stop>Stop the camera</button>
-  </div>
-</div>
-"""
-PANE = '<figure><figcaption></figcaption><canvas role="img"></canvas></figure>'
-VIEW = '<label title="{title}"><input type="radio" name="live-view" value="{name}"><span>{name}</span></label>'
 
 
 class Fitted(NamedTuple):
-    """A palette that serves several frames.
-
-    Fitted to each frame it would take longer, and flicker.
-    """
+    """A palette for several frames: fitted to each it would take longer, and flicker."""
 
     palette: Palette
     asked: tuple[int, str]  # k and space
@@ -62,17 +42,8 @@ class Fitted(NamedTuple):
 
 
 def build(sides: gr.State, colors: gr.Slider, space: gr.Radio) -> gr.HTML:
-    """Draw the panes inside gr.Blocks.
-
-    Any element with data-live switches them on and off.
-    """
-    views = "".join(VIEW.format(name=name, title=escape(title)) for name, title in VIEWS.items())
-    live = gr.HTML(
-        html_template=PANES.format(panes=2 * PANE, views=views),
-        js_on_load=(HERE / "scripts" / "camera.js").read_text(encoding="utf-8"),
-        elem_id="live",
-        apply_default_css=False,
-    )
+    """Draw the panes inside gr.Blocks; any element with data-live switches them on and off."""
+    live = html("live", None, script="camera.js", template=render("live"))
     fitted = gr.State(time_to_live=60)
     answered = live.frame(
         answer,
@@ -81,19 +52,19 @@ def build(sides: gr.State, colors: gr.Slider, space: gr.Radio) -> gr.HTML:
         concurrency_id="camera",
         concurrency_limit=1,
         trigger_mode="multiple",  # the browser keeps count itself
-        show_progress="hidden",
-        api_visibility="private",
+        **QUIET,
     )
-    answered.failure(None, js="() => unetLive.stop()", api_visibility="private")
+    answered.failure(None, js="() => unetLive.stop()", **PRIVATE)
     return live
 
 
 def answer(
     sides: Sides | None, colors: int, space: str, fitted: Fitted | None, event: gr.EventData
 ) -> tuple[dict[str, Any], Fitted | None]:
-    """Answer one frame {picture, number, view} -> (value of the panes, palette to go on with).
+    """Answer one frame {picture, number, view} -> (panes, palette).
 
-    Of each pane its name, and the layer to draw over the frame, as a PNG in a data URL.
+    Of each pane its name, and the layer to draw over the frame, as a PNG in a data URL. The palette serves the next
+    frames.
     """
     frame = read_frame(getattr(event, "picture", None))
     if getattr(event, "view", None) == "Colours":
@@ -108,9 +79,8 @@ def answer(
 
 
 def read_frame(sent: Any) -> np.ndarray:
-    """Decode a frame: a JPEG in a data URL -> uint8 (h, w, 3).
+    """Decode a frame: a JPEG in a data URL -> uint8 (h, w, 3). Raises gr.Error for anything else or larger.
 
-    Raises gr.Error for anything else, and for more than FRAME_BYTES or FRAME_PIXELS.
     So small a JPEG is decoded here, in milliseconds; the processes that decode files are not kept from them.
     """
     if not isinstance(sent, str) or not sent.startswith(JPEG) or len(sent) > FRAME_BYTES:
@@ -125,10 +95,7 @@ def read_frame(sent: Any) -> np.ndarray:
 
 
 def fit(frame: np.ndarray, colors: int, space: str, last: Fitted | None) -> Fitted:
-    """Keep the last palette, or fit one to this frame.
-
-    frame: uint8 (h, w, 3). last: kept while it is fresh, for the same number of colours in the same space.
-    """
+    """Keep the last palette while it is fresh and what is asked for, or fit one to uint8 (h, w, 3)."""
     asked, start = (colors, space), time.monotonic()
     if last and last.asked == asked and start < last.until:
         return last
@@ -147,10 +114,7 @@ def _overlay(location: str, frame: np.ndarray) -> str:
 
 
 def _layer(label_map: np.ndarray, colors: np.ndarray, opacity: np.ndarray) -> str:
-    """An indexed PNG in a data URL.
-
-    From labels uint8 (h, w), colours (k, 3) and alphas (k,).
-    """
+    """An indexed PNG in a data URL, of labels uint8 (h, w), colours (k, 3) and alphas (k,)."""
     picture = Image.fromarray(label_map)
     picture.putpalette(np.column_stack([colors, opacity]).astype(np.uint8).tobytes(), "RGBA")
     content = io.BytesIO()

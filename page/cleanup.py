@@ -33,9 +33,7 @@ _M_ARENA_MAX = -8  # of malloc.h
 
 
 def forget_sessions(blocks: gr.Blocks) -> None:
-    """Delete empty sessions, and the idlest beyond the limits.
-
-    HELD_BYTES for all, CLOSED for closed pages.
+    """Delete empty sessions, and the idlest beyond HELD_BYTES for all and CLOSED for closed pages.
 
     Every call of an endpoint is a session of its own. To be called on the server's event loop, which makes them.
     """
@@ -53,10 +51,7 @@ def forget_sessions(blocks: gr.Blocks) -> None:
 
 
 def held_bytes(value: Any) -> int:
-    """Bytes of all arrays in nested objects.
-
-    Each is counted once.
-    """
+    """Bytes of all arrays in nested objects, each counted once."""
     waiting, seen, total = [value], {}, 0
     while waiting:
         value = waiting.pop()
@@ -114,11 +109,7 @@ def _glibc() -> ctypes.CDLL | None:
 
 @contextlib.asynccontextmanager
 async def lifespan(app: Any) -> AsyncIterator[None]:
-    """Clean up every few seconds while the page is served.
-
-    A lifespan for gr.Blocks.launch(app_kwargs=...).
-    """
-
+    """Clean up every few seconds while the page is served, as the lifespan of Gradio's app."""
     libc = _glibc()
     if libc is not None:
         # It gives threads heaps of their own, up to 8 a processor, in which what a picture took stays scattered: after

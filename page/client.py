@@ -17,9 +17,7 @@ class ClientDisconnected(gr.Error):
 
 
 def raise_if_disconnected() -> None:
-    """Raise ClientDisconnected if the client has left.
-
-    Long work in a handler calls this between its steps.
+    """Raise ClientDisconnected if the client has left; long work calls this between its steps.
 
     Outside of a handler, and in ZeroGPU's process, no client is known: the work goes on.
     """

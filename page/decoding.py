@@ -6,6 +6,8 @@ a processor and MEMORY, and its process is ended when the client disconnects. Wh
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import os
 import pickle
 import signal
@@ -55,13 +57,15 @@ def close() -> None:
     """End all processes; the next picture starts a new one."""
     for process in tuple(_processes):
         process.kill()
+        with contextlib.suppress(OSError), process:  # waits for it and closes its pipes; what it was sent is lost
+            _processes.discard(process)
+
+
+atexit.register(close)
 
 
 class _Job:
-    """A request in progress, its process and its start time.
-
-    In seconds of time.monotonic.
-    """
+    """A request in progress, its process and when it started, in seconds of time.monotonic."""
 
     def __init__(self, function: str, path: str, options: dict[str, Any]) -> None:
         self.request = (function, path, options)
@@ -76,7 +80,7 @@ class _Job:
             pickle.dump(self.request, process.stdin)
             process.stdin.flush()
             return pickle.load(process.stdout)
-        except (OSError, EOFError, pickle.UnpicklingError):
+        except (OSError, ValueError, EOFError, pickle.UnpicklingError):  # ValueError: closed meanwhile
             process.kill()
             name = repr(os.path.basename(self.request[1]))
             if process.wait() in (-getattr(signal, "SIGXCPU", 0), -getattr(signal, "SIGKILL", 0)):

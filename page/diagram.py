@@ -7,18 +7,15 @@ cannot be out of date. Shapes are written channels × height × width.
 
 from __future__ import annotations
 
-import base64
-import io
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
 from functools import cached_property
 from html import escape
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
-from page.formatting import percent
+from page.components import render
+from page.overlay import data_uri
 from unet.model import LevelShapes, UNetConfig
 from unet.resize import shrink
 from unet.tiling import Layout, Tile, mirrored
@@ -40,9 +37,7 @@ _TILING_PIXELS = 250_000  # of the picture inside a drawing, at most
 
 
 def network(config: UNetConfig, size: tuple[int, int], *, name: str, without_skips: Collection[int] = ()) -> str:
-    """Draw a network for an input of ``size`` (h, w), as SVG.
-
-    The encoder is left, the decoder right, skips run across.
+    """Draw a network for an input of ``size`` (h, w), as SVG: encoder left, decoder right, skips across.
 
     Maps are seen from the side: as wide as they have channels, as high as they are high. The rectangle on a skip is the
     encoder's map from the front, to scale; the filled part is what crop keeps. Skips of ``without_skips`` are crossed
@@ -77,8 +72,7 @@ def _rim(level: LevelShapes) -> int:
     return (level.encoder[1] - level.decoder[1]) // 2
 
 
-@dataclass
-class _Row:
+class _Row(NamedTuple):
     """Where a level lies: text baseline, middle of its maps, turn of its arrows."""
 
     text: float
@@ -158,10 +152,7 @@ class _NetworkDrawing:
     # ---- pieces
 
     def _map(self, x: float, y: float, shape: Shape, title: str, kind: str = "") -> float:
-        """Draw a stack of feature maps from the side -> its right edge.
-
-        x: its left edge. y: its middle.
-        """
+        """Draw a stack of feature maps from the side, with its left middle at (x, y) -> its right edge."""
         w, h = self._width(shape[0]), self._height(shape[1])
         self.parts.append(
             f'<rect class="map {kind}" x="{x:.1f}" y="{y - h / 2:.1f}" width="{w:.1f}" height="{h:.1f}" rx="1">'
@@ -170,10 +161,7 @@ class _NetworkDrawing:
         return x + w
 
     def _arrow(self, *points: Point, title: str, kind: str = "flow") -> None:
-        """Draw a line through the points, with a tip at the last.
-
-        All its legs are straight.
-        """
+        """Draw a line of level and upright legs through the points, with a tip at the last."""
         (x0, y0), (x, y) = points[-2:]
         dx, dy = (x > x0) - (x < x0), (y > y0) - (y < y0)
         tip = [(x, y), (x - 5 * dx - 3 * dy, y - 5 * dy - 3 * dx), (x - 5 * dx + 3 * dy, y - 5 * dy + 3 * dx)]
@@ -186,10 +174,7 @@ class _NetworkDrawing:
         self.parts.append(f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{text}</text>')
 
     def _block(self, x: float, y: float, start: Shape, width: int) -> float:
-        """Draw the convolutions of a block -> where the last one ends.
-
-        They follow a map of shape ``start`` that ends at x.
-        """
+        """Draw a block's convolutions, after a map of shape ``start`` that ends at x -> where they end."""
         count, lost = self.config.convolutions, 0 if self.config.padded else 2
         for i in range(1, count + 1):
             shape = (width, start[1] - i * lost, start[2] - i * lost)
@@ -309,10 +294,8 @@ class _NetworkDrawing:
 def tiling(layout: Layout, tile: Tile, working: np.ndarray) -> str:
     """Draw how a picture is cut into tiles, as SVG over the picture.
 
-    Tiles are thin lines, ``tile`` is framed, what is read for it dashed.
-
-    working: uint8 (h, w, 3), the picture at ``layout.working_size``. Beyond it lies what the network reads there, the
-    mirrored picture, paler.
+    Tiles are thin lines, ``tile`` is framed, what is read for it dashed. working: uint8 (h, w, 3), the picture at
+    ``layout.working_size``; beyond it lies what the network reads there, the mirrored picture, paler.
     """
     rows, columns = (
         range(min(0, *(span.read.start for span in spans)), max(length, *(span.read.stop for span in spans)))
@@ -320,25 +303,9 @@ def tiling(layout: Layout, tile: Tile, working: np.ndarray) -> str:
             ([t.rows for t in layout.tiles], [t.columns for t in layout.tiles]), layout.working_size, strict=True
         )
     )
-    h, w = layout.working_size
     picture = data_uri(shrink(mirrored(working, rows, columns), _TILING_PIXELS), "webp")
-    outside = f"M{columns.start},{rows.start}h{len(columns)}v{len(rows)}h{-len(columns)}zM0,0v{h}h{w}v{-h}z"
-    windows = "".join(
-        f'<rect class="tile" {_box(t.rows.window, t.columns.window)}><title>{_tile_words(t)}</title></rect>'
-        for t in layout.tiles
-    )
-    return (
-        f'<svg class="tiling" viewBox="{columns.start} {rows.start} {len(columns)} {len(rows)}" role="img" '
-        f'aria-label="{len(layout.tiles)} tiles. The framed one: {_tile_words(tile)}">'
-        f'<image href="{picture}" x="{columns.start}" y="{rows.start}" width="{len(columns)}" height="{len(rows)}" '
-        f'preserveAspectRatio="none"/><path class="beyond" d="{outside}"/>{windows}'
-        f'<rect class="read" {_box(tile.rows.read, tile.columns.read)}/>'
-        f'<rect class="window" {_box(tile.rows.window, tile.columns.window)}/></svg>'
-    )
-
-
-def _box(rows: range, columns: range) -> str:
-    return f'x="{columns.start}" y="{rows.start}" width="{len(columns)}" height="{len(rows)}"'
+    values = {"rows": rows, "columns": columns, "picture": picture, "words": _tile_words}
+    return render("tiling", layout=layout, tile=tile, **values)
 
 
 def _size_text(size: tuple[int, int]) -> str:
@@ -363,31 +330,3 @@ def tiling_facts(layout: Layout, tile: Tile, config: UNetConfig) -> str:
     else:
         around = ", with zeros at the border"
     return f"Seen at {_size_text(layout.working_size)} pixels{shrunk}, {cut} {_tile_words(tile)}{around}."
-
-
-def skips_table(measured: Sequence[Mapping[str, Any]]) -> str:
-    """Scores of the same body trained with both skips, as an HTML table.
-
-    measured: the content of benchmarks/skips.json.
-    """
-    rows = []
-    for row in measured:
-        add, concat = (sum(row[skip]["scores"]) / len(row[skip]["scores"]) for skip in ("add", "concat"))
-        low, high = row["paired"]["interval"]
-        name = f"{escape(row['task'])}, {escape(row['body'])}"
-        size = f"{row['widths'][0]} to {row['widths'][-1]} channels, {row['epochs']} epochs"
-        rows.append(
-            f'<tr><th scope="row">{name} <small>{size}</small></th><td>{escape(row["metric"])}</td>'
-            f"<td>{percent(add)}</td><td>{percent(concat)}</td><td>{100 * row['paired']['difference']:+.1f} points</td>"
-            f"<td>{100 * low:+.1f} to {100 * high:+.1f}</td><td>{row['seeds']}</td></tr>"
-        )
-    titles = ("Task and body", "Score", "Added", "Concatenated", "Difference", "95 % interval", "Seeds")
-    head = "".join(f'<th scope="col">{title}</th>' for title in titles)
-    return f'<table class="ablations"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
-
-
-def data_uri(image: np.ndarray, kind: str) -> str:
-    """uint8 (h, w, 3) -> the picture itself as an address."""
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, kind)
-    return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -13,6 +13,10 @@ from fastapi import Request
 from fastapi.responses import JSONResponse
 from gradio_client.exceptions import AppError
 
+from unet.bundle import BundleError
+from unet.images import ImageError
+
+EXPECTED = (BundleError, ImageError)  # sentences for whoever sent the picture or named the network
 FILE_EXAMPLE = '{"path": "…", "meta": {"_type": "gradio.FileData"}}'
 NOT_UPLOADED = f"Files are uploaded first: send the path that the upload returned, as {FILE_EXAMPLE}."
 MAX_VALUES = 2000  # in a request's JSON; two hundred files with their names take 1,600
@@ -23,10 +27,7 @@ OUR_MISTAKE = "Something went wrong here that should not have: try it again, or 
 
 
 def refusal(sentence: str) -> gr.Error:
-    """An expected error, shown to the visitor and not logged.
-
-    Folders of this machine are left out of the sentence.
-    """
+    """An expected error, shown and not logged; folders of this machine are left out of it."""
     sentence = _FOLDERS.sub("", sentence)
     begins_with_a_name = "/" in sentence.partition(" ")[0]
     return gr.Error(sentence if begins_with_a_name else sentence[:1].upper() + sentence[1:], print_exception=False)
@@ -52,10 +53,7 @@ def check_files(inputs: Any) -> None:
 
 
 def _paths(inputs: Any) -> Iterator[Any]:
-    """Every "path" in nested lists and dicts.
-
-    null is no path. Raises for too many values and for unusable text.
-    """
+    """Every "path" but null in nested lists and dicts. Raises for too many values and for unusable text."""
     waiting, values = [inputs], 0
     while waiting:
         value = waiting.pop()
@@ -96,6 +94,8 @@ class Page(gr.Blocks):
             return await super().process_api(*inputs, **options)
         except AppError:
             raise
+        except EXPECTED as error:
+            raise refusal(str(error)) from error
         except Exception as error:
             traceback.print_exc()
             raise refusal(OUR_MISTAKE) from error

@@ -1,13 +1,22 @@
-"""Numbers as the page writes them."""
+"""Numbers and classes as the page writes them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from unet.overlay import unpainted_classes
+
 
 def percent(share: float) -> str:
-    """Write a share in percent: "30.6 %".
+    """Write a share in percent: "30.6 %", "–" for none.
 
     Never "0.0 %" for something, nor "100.0 %" for not quite all.
     """
+    if share != share:
+        return "–"
     if 0 < share < 0.0005:
         return "< 0.1 %"
     if 0.9995 <= share < 1:
@@ -23,3 +32,12 @@ def seconds(duration: float) -> str:
 def parameters(count: int) -> str:
     """Number of parameters: "0.66 M", "31.0 M"."""
     return f"{count / 1e6:.2f} M" if count < 10e6 else f"{count / 1e6:.1f} M"
+
+
+def classes(names: Sequence[str], palette: np.ndarray) -> list[dict[str, Any]]:
+    """What a legend shows of each class: index, name, color, painted."""
+    unpainted = unpainted_classes(names)
+    return [
+        {"index": i, "name": name, "color": color, "painted": i not in unpainted}
+        for i, (name, color) in enumerate(zip(names, palette.tolist(), strict=True))
+    ]

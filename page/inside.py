@@ -8,10 +8,8 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from html import escape
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import gradio as gr
 import numpy as np
@@ -20,7 +18,7 @@ import spaces
 from page import diagram, networks
 from page.cleanup import HOUR
 from page.client import raise_if_disconnected
-from page.components import html
+from page.components import NEWEST, ON_NETWORKS, PRIVATE, QUIET, html, render
 from page.features import ablation, ablations, skip_features
 from page.features import joins as draw_joins
 from page.overlay import disagreement_view
@@ -30,26 +28,15 @@ from unet.predict import Segmenter
 from unet.resize import sample
 from unet.tiling import TILE
 
-ROOT = Path(__file__).parents[1]
-SKIPS_FILE = ROOT / "benchmarks" / "skips.json"
+HERE = Path(__file__).parent
+SKIPS_FILE = HERE.parent / "benchmarks" / "skips.json"
 SIDES = ("a", "b")
 RUNS = 5  # of each network, for their speeds
 VIEWS = ("Without", "Changes", "With all")
 TILES = (TILE, TILE // 2, TILE // 4)
+HINT = '<p class="quiet">Click a skip in the drawing to leave it out.</p>'
 
-#: The levels whose skips are left out of each network.
-Cuts = tuple[list[int], list[int]]
-
-
-@dataclass(frozen=True)
-class Altered:
-    """One network's answer without some skips, at the size it is shown.
-
-    label_map, unaltered: uint8 (h, w), without and with all skips.
-    """
-
-    label_map: np.ndarray
-    unaltered: np.ndarray
+Cuts = tuple[list[int], list[int]]  # the levels whose skips are left out of each network
 
 
 def _segmenter(answer: Answer, side: int) -> Segmenter:
@@ -75,10 +62,7 @@ def _stay(done: int, total: int) -> None:
 
 
 def _joins(location: str, image: np.ndarray, level: int, side: int, device: str | None = None) -> str:
-    """Draw the maps at one join.
-
-    They are drawn where they are computed: they may be hundreds of megabytes.
-    """
+    """Draw the maps at one join, where they are computed: they may be hundreds of megabytes."""
     network = networks.segmenter(location, device)
     tile = network.layout(image.shape[:2], tile=side).middle
     return draw_joins(skip_features(network, image, level, tile))
@@ -102,10 +86,7 @@ time_in_turn = functools.partial(networks.run, spaces.GPU(_time, duration=30), _
 
 @requires_session
 def show_networks(answer: Answer, cuts: Cuts, level: int) -> tuple[Cuts, gr.Radio]:
-    """Prepare an opened section -> (skips left out, choice of level).
-
-    What was chosen before stays chosen where it still can be.
-    """
+    """Prepare an opened section -> (skips left out, choice of level), as before where they still can be."""
     kept = tuple([level for level in chosen if level in _skips(answer, i)] for i, chosen in enumerate(cuts))
     depth = max(1, *(len(_skips(answer, i)) for i in (0, 1)))
     levels = [("0, full resolution", 0), *((str(i), i) for i in range(1, depth))]
@@ -125,17 +106,17 @@ def toggle_skip(answer: Answer, cuts: Cuts, event: gr.EventData) -> Cuts:
 def show_drawing(answer: Answer, cuts: Cuts, *, side: int) -> str:
     """Draw one side's network, without the skips that are left out."""
     segmenter, name = _segmenter(answer, side), answer.names[side]
-    size = segmenter.layout(answer.comparison.label_maps[side].shape).middle.input_size
+    size = segmenter.layout(answer.size).middle.input_size
     return _side(side, diagram.network(segmenter.net.config, size, name=name, without_skips=cuts[side]))
 
 
 @requires_session
 def show_without(answer: Answer, view: str, cuts: Cuts, *, side: int) -> tuple[Any, ...]:
-    """Answer without the skips of one side -> (answer, picture, costs)."""
-    levels, full = cuts[side], answer.comparison.label_maps[side]
-    (label_map,) = segment(answer.sides[side].location, answer.image(), [levels]) if levels else [full]
-    shown = answer.view.shape[:2]
-    altered = Altered(sample(label_map, shown), sample(full, shown))
+    """Answer without the skips of one side -> (its label map as it is shown, picture, costs)."""
+    levels, label_map = cuts[side], answer.comparison.label_maps[side]
+    if levels:
+        (label_map,) = segment(answer.sides[side].location, answer.image(), [levels])
+    altered = sample(label_map, answer.view.shape[:2])
     costs = _costs(answer, side, [(levels, label_map)]) if levels else HINT
     return altered, show_altered(answer, altered, view, side=side), _side(side, costs)
 
@@ -150,13 +131,13 @@ def show_each(answer: Answer, *, side: int) -> str:
 
 
 @requires_session
-def show_altered(answer: Answer, altered: Altered, view: str, *, side: int) -> np.ndarray:
-    """Draw one side's answer without the skips."""
+def show_altered(answer: Answer, altered: np.ndarray, view: str, *, side: int) -> np.ndarray:
+    """Draw one side's answer without the skips; altered: uint8 (h, w), see `show_without`."""
     unpainted = unpainted_classes(answer.comparison.class_names)
+    full = sample(answer.comparison.label_maps[side], answer.view.shape[:2])
     if view == "Changes":
-        return disagreement_view(answer.view, altered.label_map, altered.unaltered, answer.palette, unpainted=unpainted)
-    label_map = altered.unaltered if view == "With all" else altered.label_map
-    return overlay(answer.view, label_map, answer.palette, unpainted=unpainted)
+        return disagreement_view(answer.view, altered, full, answer.palette, unpainted=unpainted)
+    return overlay(answer.view, full if view == "With all" else altered, answer.palette, unpainted=unpainted)
 
 
 @requires_session
@@ -170,7 +151,7 @@ def show_joins(answer: Answer, level: int) -> tuple[str, ...]:
         else:
             place = "its bottleneck" if level == deepest else "deeper than it goes"
             maps = f'<p class="quiet">No skip here: level {level} is {place}.</p>'
-        shown.append(_side(side, f"<h4><i></i>{escape(chosen.name)}</h4>{maps}"))
+        shown.append(_side(side, maps, chosen.name))
     return tuple(shown)
 
 
@@ -183,7 +164,7 @@ def show_tiles(answer: Answer, tile: int) -> tuple[str, ...]:
         layout = segmenter.layout(image.shape[:2], tile=tile)
         drawing = diagram.tiling(layout, layout.middle, segmenter.working_picture(image))
         facts = diagram.tiling_facts(layout, layout.middle, segmenter.net.config)
-        shown.append(_side(side, f"<h4><i></i>{escape(answer.names[side])}</h4>{drawing}<p>{facts}</p>"))
+        shown.append(_side(side, f"{drawing}<p>{facts}</p>", answer.names[side]))
     return tuple(shown)
 
 
@@ -192,14 +173,7 @@ def show_speed(answer: Answer) -> str:
     """How many times as long the second network takes for the picture."""
     seconds = time_in_turn([side.location for side in answer.sides], answer.image())
     ratios = [second / first for first, second in seconds]
-    first, second = map(escape, answer.names)
-    return (
-        f"<p>For this picture {second} takes <b>{np.median(ratios):.2f} times</b> as long as {first}: the median of "
-        f"{RUNS} runs in turn, which gave {min(ratios):.2f} to {max(ratios):.2f}.</p>"
-    )
-
-
-HINT = '<p class="quiet">Click a skip in the drawing to leave it out.</p>'
+    return render("speed", names=answer.names, ratios=ratios, median=np.median(ratios))
 
 
 def _costs(answer: Answer, side: int, each: Sequence[tuple[Sequence[int], np.ndarray]]) -> str:
@@ -209,28 +183,11 @@ def _costs(answer: Answer, side: int, each: Sequence[tuple[Sequence[int], np.nda
     return ablations(rows, len(_skips(answer, side)))
 
 
-def _side(side: int, content: str) -> str:
-    return f'<div class="side-{SIDES[side]}">{content}</div>'
+def _side(side: int, content: str, name: str = "") -> str:
+    return render("side", side=SIDES[side], content=content, name=name)
 
 
 # ---- the section -----------------------------------------------------------------------------------------------------
-
-
-class _Parts(NamedTuple):
-    """What the handlers read and fill; of each pair, the left side first."""
-
-    section: gr.Accordion
-    drawings: list[gr.HTML]
-    view: gr.Radio
-    each: gr.Button
-    pictures: list[gr.Image]
-    costs: list[gr.HTML]
-    level: gr.Radio
-    carried: list[gr.HTML]
-    tile: gr.Radio
-    tiles: list[gr.HTML]
-    compare_speed: gr.Button
-    speed: gr.HTML
 
 
 def build(state: State) -> Callable[[Any], None]:
@@ -239,44 +196,6 @@ def build(state: State) -> Callable[[Any], None]:
     Returns what is to be called with an event after which there is another answer to look into: an open section then
     follows.
     """
-    parts = _lay_out()
-    altered = [gr.State(time_to_live=HOUR) for _ in SIDES]
-    cuts = gr.State(([], []))
-    private = {"api_visibility": "private"}
-    quiet = private | {"show_progress": "hidden", "trigger_mode": "always_last"}
-    heavy = {"concurrency_id": "networks", "concurrency_limit": 1, "trigger_mode": "always_last"} | private
-
-    def draw(event: Callable[..., Any], i: int) -> None:
-        event(functools.partial(show_drawing, side=i), [state.answer, cuts], parts.drawings[i], **quiet)
-
-    def without(event: Callable[..., Any], i: int) -> Any:
-        outputs = [altered[i], parts.pictures[i], parts.costs[i]]
-        show = functools.partial(show_without, side=i)
-        return event(show, [state.answer, parts.view, cuts], outputs, show_progress_on=[parts.pictures[i]], **heavy)
-
-    for event in (parts.section.expand, parts.drawings[0].look):
-        step = event(show_networks, [state.answer, cuts, parts.level], [cuts, parts.level], **quiet)
-        step.success(show_tiles, [state.answer, parts.tile], parts.tiles, **quiet)
-        step.success(lambda: "", None, parts.speed, **quiet)
-        for i in (0, 1):  # at once: they do not wait for networks that others keep busy
-            draw(step.success, i)
-        step = without(without(step.success, 0).success, 1)
-        step.success(show_joins, [state.answer, parts.level], parts.carried, **heavy)
-    one_by_one = {"trigger_mode": "multiple", "concurrency_limit": 1, "show_progress": "hidden"} | private
-    for i in (0, 1):
-        clicked = parts.drawings[i].skip(toggle_skip, [state.answer, cuts], cuts, **one_by_one)
-        draw(clicked.success, i)
-        without(clicked.success, i)
-        change = functools.partial(show_altered, side=i)
-        parts.view.input(change, [state.answer, altered[i], parts.view], parts.pictures[i], **quiet)
-        parts.each.click(functools.partial(show_each, side=i), state.answer, parts.costs[i], **heavy)
-    parts.level.input(show_joins, [state.answer, parts.level], parts.carried, **heavy)
-    parts.tile.input(show_tiles, [state.answer, parts.tile], parts.tiles, **quiet)
-    parts.compare_speed.click(show_speed, state.answer, parts.speed, **heavy)
-    return lambda event: event(None, js="() => window.unetInside?.()", **private)
-
-
-def _lay_out() -> _Parts:
     text = _text()
     with gr.Accordion("Inside the networks", open=False, elem_id="inside") as section:
         with gr.Tab("The skips"):
@@ -304,8 +223,39 @@ def _lay_out() -> _Parts:
         if SKIPS_FILE.exists():
             with gr.Tab("Add versus concat"):
                 gr.Markdown(text["table"], elem_classes="explains")
-                html("skips-table", diagram.skips_table(json.loads(SKIPS_FILE.read_text(encoding="utf-8"))))
-    return _Parts(section, drawings, view, each, pictures, costs, level, carried, tile, tiles, compare_speed, speed)
+                html("skips-table", render("skips_table", rows=json.loads(SKIPS_FILE.read_text(encoding="utf-8"))))
+
+    altered = [gr.State(time_to_live=HOUR) for _ in SIDES]
+    cuts = gr.State(([], []))
+    quiet, heavy = QUIET | NEWEST, ON_NETWORKS | NEWEST
+
+    def draw(event: Callable[..., Any], i: int) -> None:
+        event(functools.partial(show_drawing, side=i), [state.answer, cuts], drawings[i], **quiet)
+
+    def without(event: Callable[..., Any], i: int) -> Any:
+        show, outputs = functools.partial(show_without, side=i), [altered[i], pictures[i], costs[i]]
+        return event(show, [state.answer, view, cuts], outputs, show_progress_on=[pictures[i]], **heavy)
+
+    for event in (section.expand, drawings[0].look):
+        step = event(show_networks, [state.answer, cuts, level], [cuts, level], **quiet)
+        step.success(show_tiles, [state.answer, tile], tiles, **quiet)
+        step.success(lambda: "", None, speed, **quiet)
+        for i in (0, 1):  # at once: they do not wait for networks that others keep busy
+            draw(step.success, i)
+        step = without(without(step.success, 0).success, 1)
+        step.success(show_joins, [state.answer, level], carried, **heavy)
+    for i in (0, 1):
+        one_by_one = {"trigger_mode": "multiple", "concurrency_limit": 1}
+        clicked = drawings[i].skip(toggle_skip, [state.answer, cuts], cuts, **one_by_one, **QUIET)
+        draw(clicked.success, i)
+        without(clicked.success, i)
+        change = functools.partial(show_altered, side=i)
+        view.input(change, [state.answer, altered[i], view], pictures[i], **quiet)
+        each.click(functools.partial(show_each, side=i), state.answer, costs[i], **heavy)
+    level.input(show_joins, [state.answer, level], carried, **heavy)
+    tile.input(show_tiles, [state.answer, tile], tiles, **quiet)
+    compare_speed.click(show_speed, state.answer, speed, **heavy)
+    return lambda event: event(None, js="() => window.unetInside?.()", **PRIVATE)
 
 
 def _answer_without(side: str) -> tuple[gr.Image, gr.HTML]:
@@ -325,5 +275,5 @@ def _answer_without(side: str) -> tuple[gr.Image, gr.HTML]:
 
 def _text() -> dict[str, str]:
     """The section's words by the name that heads them in inside.md."""
-    parts = Path(__file__).with_name("inside.md").read_text(encoding="utf-8").split("# ")[1:]
+    parts = (HERE / "inside.md").read_text(encoding="utf-8").split("# ")[1:]
     return {name: body.strip() for name, body in (part.split("\n", 1) for part in parts)}

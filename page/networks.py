@@ -9,11 +9,12 @@ from __future__ import annotations
 import functools
 import hashlib
 import logging
+import math
 import os
 import re
 import threading
-from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from typing import Any, TypeVar
 
 import gradio as gr
 import numpy as np
+import spaces
 import torch
 
 from page.client import raise_if_disconnected
@@ -30,10 +32,8 @@ from unet.predict import Segmentation, Segmenter
 
 WEIGHTS = os.environ.get(WEIGHTS_VARIABLE, str(Path(__file__).parents[1] / "weights"))
 
-#: The menu's order; other tasks follow.
-TASK_ORDER = ("streets", "nuclei", "hands")
-#: What the two sides show at first, where a task has them.
-PREFERRED = ("residual-add", "crop-concat")
+TASK_ORDER = ("streets", "nuclei", "hands")  # of the menu; other tasks follow
+PREFERRED = ("residual-add", "crop-concat")  # what the two sides show at first, where a task has them
 
 HUB_NETWORKS = 4  # of a visitor's choice that stay loaded
 HUB_BYTES = 200_000_000  # the paper's network in float32 has 124 million
@@ -89,8 +89,8 @@ def _sound(task: str, locations: dict[str, str]) -> dict[str, str]:
         except BundleError as error:
             wrong[name] = str(error)
     if classes:
-        order = sorted(classes, key=lambda name: name not in PREFERRED)  # decides where as many have others
-        usual, _ = Counter(classes[name] for name in order).most_common(1)[0]
+        # The order decides where as many have others.
+        usual, _ = Counter(classes[name] for name in sorted(classes, key=_rank)).most_common(1)[0]
         for name, own in classes.items():
             if own != usual:
                 wrong[name] = f"its classes are {', '.join(own)[:200]}, and the task's are {', '.join(usual)[:200]}"
@@ -101,19 +101,22 @@ def _sound(task: str, locations: dict[str, str]) -> dict[str, str]:
 
 def default_names(task: str) -> tuple[str, str]:
     """What the two sides show at first."""
-    names = list(tasks()[task])
-    first, second, *_ = [*(name for name in PREFERRED if name in names), *(n for n in names if n not in PREFERRED)]
+    first, second, *_ = sorted(_locations(task), key=_rank)
     return first, second
 
 
-def choose(task: str, name: str) -> Network:
+def _rank(name: str) -> int:
+    return PREFERRED.index(name) if name in PREFERRED else len(PREFERRED)
+
+
+def choose(task: str, name: str | None) -> Network:
     """The task's network of this name.
 
-    An architecture, or "user/name" or "user/name@revision" on the Hub.
-
-    Raises BundleError, in a sentence, for a name that is neither, and for a bundle that does not fit the task.
+    An architecture, or "user/name" or "user/name@revision" on the Hub. Raises BundleError, in a sentence, for a name
+    that is neither, and for a bundle that does not fit the task.
     """
-    if name in (here := tasks()[task]):
+    name = (name or "").strip()
+    if name in (here := _locations(task)):
         location = here[name]
         return Network(name, location, None if Path(location).is_dir() else card_address(location))
     hub_name = re.fullmatch(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", name, re.ASCII)
@@ -129,6 +132,23 @@ def choose(task: str, name: str) -> Network:
     except BundleError as error:  # where it lies on this machine is nobody's business
         raise BundleError(str(error).replace(str(folder), name)) from error
     return Network(name, str(folder), card_address(repo_id, revision))
+
+
+def choose_sides(task: str, left: str | None = None, right: str | None = None) -> Sides:
+    """Two networks of a task by their names, or the defaults. Raises as `choose`."""
+    defaults = default_names(task)
+    left = left or next(name for name in defaults if name != right)
+    right = right or next(name for name in reversed(defaults) if name != left)
+    first, second = choose(task, left), choose(task, right)
+    if first.location == second.location:
+        raise BundleError(f"Both networks are {first.name}: name two different ones to compare.")
+    return first, second
+
+
+def _locations(task: str) -> dict[str, str]:
+    if task not in (names := list(tasks())):  # a list also takes what has no hash
+        raise BundleError(f"There is no task “{plain(task)}”; there are: {', '.join(names)}.")
+    return tasks()[task]
 
 
 def _check_stranger(task: str, name: str, folder: Path) -> None:
@@ -152,10 +172,7 @@ def plain(value: object) -> str:
 
 
 def _fetch(repo_id: str, revision: str | None) -> Path:
-    """Fetch a visitor's bundle into a folder of limited size.
-
-    The bundles used longest ago are deleted.
-    """
+    """Fetch a visitor's bundle; of those, the ones used longest ago are deleted."""
     cache = visitors_cache()
     try:
         folder = fetch_bundle(repo_id, revision=revision, anonymous=True, max_bytes=HUB_BYTES, cache=cache)
@@ -183,10 +200,7 @@ _load_for_a_while = functools.lru_cache(maxsize=HUB_NETWORKS)(_load)
 
 
 def segmenter(location: str, device: str | None = None) -> Segmenter:
-    """The network at ``location``, loaded once.
-
-    Those that the page was started with stay loaded, of others the last few.
-    """
+    """The network at ``location``; the page's own stay loaded, of others the last few."""
     if any(location in locations.values() for locations in tasks().values()):
         return _load_and_keep(location, device)
     try:
@@ -201,12 +215,9 @@ def segmenter(location: str, device: str | None = None) -> Segmenter:
 
 
 def run(on_gpu: Callable[..., Result], function: Callable[..., Result], *inputs: Any) -> Result:
-    """Run on the GPU, or on the CPU if that fails.
+    """Run on the GPU, or on the CPU if no memory, or none of a visitor's time, is left there.
 
-    The GPU may have no memory, or the visitor no time, left for it.
-
-    on_gpu: ``spaces.GPU(function)``. On ZeroGPU a visitor's time is limited, and inputs and result travel to
-    another process and back.
+    on_gpu: ``spaces.GPU(function)``. On ZeroGPU inputs and result travel to another process and back.
     """
     try:
         return on_gpu(*inputs)
@@ -244,11 +255,25 @@ def segment(locations: Iterable[str], image: np.ndarray, device: str | None = No
     return tuple(answers)
 
 
+def gpu_seconds(locations: Sequence[str], image: np.ndarray) -> int:
+    """Seconds that ZeroGPU sets aside; its default empties a visitor's quota at the third question."""
+    megapixels = image.shape[0] * image.shape[1] / 1e6
+    return min(60, math.ceil(5 + 2 * megapixels))
+
+
+run_on_gpu = spaces.GPU(segment, duration=gpu_seconds)
+
+
+def run_networks(locations: tuple[str, ...], image: np.ndarray) -> tuple[Segmentation, ...]:
+    """`segment` on the best device that is free."""
+    return run(run_on_gpu, segment, locations, image)
+
+
 class Answers:
     """A cache of answers to small pictures, by network and content."""
 
     def __init__(self) -> None:
-        self._known: OrderedDict[tuple[str, tuple[int, ...], bytes], Segmentation] = OrderedDict()
+        self._known: dict[tuple[str, tuple[int, ...], bytes], Segmentation] = {}  # the last used come last
         self._lock = threading.Lock()
 
     def ask(
@@ -257,10 +282,7 @@ class Answers:
         image: np.ndarray,
         run: Callable[[tuple[str, ...], np.ndarray], tuple[Segmentation, ...]],
     ) -> tuple[Segmentation, ...]:
-        """The networks' answers to uint8 (H, W, 3).
-
-        ``run`` computes those that are not cached.
-        """
+        """The networks' answers to uint8 (H, W, 3); ``run`` computes those that are not cached."""
         if image.shape[0] * image.shape[1] > KNOWN_PIXELS:
             return run(locations, image)
         content = hashlib.sha256(np.ascontiguousarray(image)).digest()
@@ -271,8 +293,21 @@ class Answers:
             found.update(zip(missing, run(missing, image), strict=True))
         with self._lock:
             for location, key in keys.items():
+                self._known.pop(key, None)
                 self._known[key] = found[location]
-                self._known.move_to_end(key)
-            while len(self._known) > KNOWN_ANSWERS:
-                self._known.popitem(last=False)
+            for oldest in list(self._known)[:-KNOWN_ANSWERS]:
+                del self._known[oldest]
         return tuple(found[location] for location in locations)
+
+
+_answers = Answers()
+
+
+def segmentations(sides: Sequence[Network], image: np.ndarray) -> tuple[Segmentation, ...]:
+    """The networks' answers to uint8 (H, W, 3), remembered for small pictures."""
+    return _answers.ask(tuple(side.location for side in sides), image, run_networks)
+
+
+def notes(sides: Sequence[Network], found: Sequence[Segmentation]) -> list[str]:
+    """What whoever asked is told, beside the answers."""
+    return [f"{side.name}: {answered.note}" for side, answered in zip(sides, found, strict=True) if answered.note]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Collection
 
 import numpy as np
+from PIL import Image
 
 from unet.compare import disagreement
 from unet.overlay import overlay
@@ -18,17 +21,12 @@ _LUMA = np.array((0.299, 0.587, 0.114), np.float32)
 
 
 def disagreement_view(
-    image: np.ndarray,
-    label_map: np.ndarray,
-    other: np.ndarray,
-    palette: np.ndarray,
-    *,
-    unpainted: Collection[int] = (),
+    image: np.ndarray, label_map: np.ndarray, other: np.ndarray, palette: np.ndarray, *, unpainted: Collection[int] = ()
 ) -> np.ndarray:
     """Draw one network's classes where the other differs, fog elsewhere.
 
-    image: uint8 (H, W, 3). label_map, other: uint8 (H, W). unpainted: classes drawn as the clear picture. Returns uint8
-    (H, W, 3). Raises ValueError for two sizes.
+    image: uint8 (H, W, 3). label_map, other: uint8 (H, W). unpainted: classes drawn as the clear picture. Raises
+    ValueError for two sizes.
     """
     differs = disagreement(label_map, other)
     grey = image.astype(np.float32) @ _LUMA
@@ -44,6 +42,12 @@ def signed_view(values: np.ndarray, scale: float) -> np.ndarray:
     """
     share = np.clip(values / (scale or 1.0), -1, 1)[..., None]
     below, zero, above = _SIGNED_RAMP
-    return np.rint(zero + np.maximum(share, 0) * (above - zero) + np.maximum(-share, 0) * (below - zero)).astype(
-        np.uint8
-    )
+    shade = zero + np.maximum(share, 0) * (above - zero) + np.maximum(-share, 0) * (below - zero)
+    return np.rint(shade).astype(np.uint8)
+
+
+def data_uri(image: np.ndarray, kind: str) -> str:
+    """uint8 (h, w, 3) -> the picture itself as an address."""
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, kind)
+    return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -9,26 +9,14 @@ import gradio as gr
 
 from page import networks, picture
 from page.answer import menus_of
-from page.components import html
+from page.components import html, render
+from page.errors import refusal
 from page.networks import Sides
-from page.session import COLOR_SPACES, DEFAULT_COLORS, MIN_COLORS, Picture, choose_sides, examples, known
+from page.session import COLOR_SPACES, DEFAULT_COLORS, MIN_COLORS, Picture, examples, known
+from unet.bundle import BundleError
 from unet.palette import MAX_COLORS
 
 TITLE = "Add or concat? Two U-Nets and a colour slider on your picture"
-HEADLINE = """
-<h1>Add or concat? <span>Two U-Nets and a colour slider on your picture.</span></h1>
-<p>A U-Net squeezes a picture until it knows <em>what</em> is there, and gets <em>where</em> back through skip
-connections: one of these two <b>adds</b> them, the other <b>concatenates</b> them. Drop a picture: both answer, side by
-side. Drag <em>Colours</em> to see how little they need.</p>
-"""
-JUMPS = {
-    "Answer": "answer",
-    "Colours": "palette-title",
-    "Score": "score-title",
-    "Inside": "inside",
-    "Batch": "batch-title",
-    "Code": "code-title",
-}
 
 
 class Section(NamedTuple):
@@ -38,20 +26,15 @@ class Section(NamedTuple):
 
 def build(tasks: list[str]) -> Section:
     """Draw the section where it is called, inside gr.Blocks."""
-    links = "".join(f'<a href="#{place}">{name}</a>' for name, place in JUMPS.items())
-    what = "A link to this example, these networks and settings"
-    copy = f'<button type="button" data-copy-link title="{what}">Copy link</button>'
     with gr.Row(elem_id="top"):
-        html("headline", HEADLINE)
-        html("jumps", f'<nav aria-label="Parts of this page">{links}{copy}</nav><p role="status"></p>')
+        html("headline", render("headline"))
+        html("jumps", render("jumps"))
         task = gr.Radio([(name.capitalize(), name) for name in tasks], value=tasks[0], label="Task", elem_id="task")
     return Section(task, gr.Textbox(visible="hidden", label="Example"))
 
 
 def open_page(request: gr.Request) -> tuple[Any, ...]:
-    """Open the page, perhaps by a link.
-
-    Returns (task, what `take_task` returns, colours, space).
+    """Open the page, perhaps by a link -> (task, what `take_task` returns, colours, space).
 
     A link is anybody's text: what this page does not have is left out, and said.
     """
@@ -70,10 +53,10 @@ def open_page(request: gr.Request) -> tuple[Any, ...]:
     space = wanted("space", COLOR_SPACES, "RGB")
     quantized = wanted("quantised", ("0", "1"), "0") == "1"
     try:
-        sides = choose_sides(task, asked.get("left"), asked.get("right"))
-    except gr.Error as error:
-        gr.Warning(f"The link’s networks are not shown: {error.message}")
-        sides = choose_sides(task)
+        sides = networks.choose_sides(task, asked.get("left"), asked.get("right"))
+    except BundleError as error:
+        gr.Warning(f"The link’s networks are not shown: {refusal(str(error)).message}")
+        sides = networks.choose_sides(task)
     if left_out:
         gr.Warning(f"This page does not have what the link asks for; its own is shown for: {', '.join(left_out)}.")
     if "example" not in asked:
@@ -86,7 +69,7 @@ def take_task(task: str, sides: Sides | None, shown: Picture | None) -> tuple[An
     """A task was chosen -> (its examples, both networks, their menus, `picture.Opened`)."""
     names = [side.name for side in known(sides)]
     same_two = set(names) <= set(networks.tasks()[task])  # trained for this task
-    sides = choose_sides(task, *names) if same_two else choose_sides(task)
+    sides = networks.choose_sides(task, *names) if same_two else networks.choose_sides(task)
     return *_of_task(task, sides), *picture.opened_for(task, shown)
 
 

@@ -35,7 +35,7 @@ from training.card import write_card
 from unet import Segmenter
 from unet.compare import score
 from unet.hub import find_bundles
-from unet.images import read_annotation, read_image, save_png
+from unet.images import ImageError, read_annotation, read_image, save_png
 from unet.overlay import overlay
 
 ROOT = Path(__file__).parent.parent
@@ -967,7 +967,7 @@ def run_of_large_pictures(tmp_path, monkeypatch):
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "cache"))
     networks.tasks.cache_clear()
     large = FileData(path=str(tmp_path / "large.png"), orig_name="large.png")
-    yield batch.take("garden", session.choose_sides("garden"), [large, large], None)
+    yield batch.take("garden", networks.choose_sides("garden"), [large, large], None)
     networks.tasks.cache_clear()
 
 
@@ -1039,15 +1039,15 @@ def test_without_gpu_time_the_networks_run_on_the_cpu(networks_here, monkeypatch
     def refuse(locations, image):
         raise gr.Error("try again in 3:00:00", title=title)
 
-    monkeypatch.setattr(session, "run_on_gpu", refuse)
+    monkeypatch.setattr(networks, "run_on_gpu", refuse)
     title = "ZeroGPU quota exceeded"
     locations = tuple(networks.tasks()["garden"][side] for side in SIDES)
-    found = session.run_networks(locations, photo(40, 50))
+    found = networks.run_networks(locations, photo(40, 50))
     assert [answer.device for answer in found] == ["cpu", "cpu"]
     assert "on the CPU" in said[0]
     title = "ZeroGPU worker error"
     with pytest.raises(gr.Error):
-        session.run_networks(locations, photo(40, 50))
+        networks.run_networks(locations, photo(40, 50))
 
 
 def test_without_gpu_memory_the_feature_maps_come_from_the_cpu(networks_here, monkeypatch):
@@ -1067,14 +1067,14 @@ def test_without_gpu_memory_the_feature_maps_come_from_the_cpu(networks_here, mo
 def test_drawings_are_there_before_the_picture_is_read(networks_here):
     """A picture may take seconds to read; what shows nothing of it does not wait."""
 
-    image, sides = photo(41, 53), session.choose_sides("garden")
-    answer = answer_section.ask(session.Picture(Path("gone.png"), image, None, None), sides, False, 8, "RGB")
+    image, sides = photo(41, 53), networks.choose_sides("garden")
+    answer = answer_section.ask(session.Picture(Path("gone.png"), image), sides, False, 8, "RGB")
     answer = replace(answer, picture=replace(answer.picture, decoded=Path("gone.npy")))  # so its file must be read
     for side in (0, 1):
         assert inside.show_drawing(answer, ([0], [0]), side=side).count('class="cross"') == 1
         assert 'class="cross"' not in inside.show_drawing(answer, ([], []), side=side)
         inside.show_without(answer, "Changes", ([], []), side=side)
-    with pytest.raises(gr.Error):
+    with pytest.raises(ImageError):
         inside.show_tiles(answer, 64)
 
 
@@ -1086,10 +1086,10 @@ def test_a_network_that_ran_short_of_memory_says_so(networks_here, monkeypatch, 
         first, second = networks.segment(locations, image)
         return replace(first, device="cuda"), replace(second, note="There was too little GPU memory.")
 
-    monkeypatch.setattr(session, "run_on_gpu", on_gpu)
+    monkeypatch.setattr(networks, "run_on_gpu", on_gpu)
     image = photo(41, 53, seed=2)
-    picture = session.Picture(Path("photo.png"), image, None, None)
-    answer_section.ask(picture, session.choose_sides("garden"), False, 8, "RGB")
+    picture = session.Picture(Path("photo.png"), image)
+    answer_section.ask(picture, networks.choose_sides("garden"), False, 8, "RGB")
     assert said == ["crop-concat: There was too little GPU memory."]
 
     save_png(photo(41, 53, seed=1), tmp_path / "photo.png")  # another one: answers are remembered

@@ -18,7 +18,7 @@ from pages import PATIENCE, SIDES, served, upload
 from PIL import Image
 from playwright.sync_api import expect
 
-from page import camera, session
+from page import camera, networks
 from unet import Segmenter
 from unet.images import read_image
 from unet.overlay import OPACITY
@@ -122,7 +122,7 @@ def layer(pane):
 
 
 def test_each_layer_is_what_its_network_says_of_the_frame(page):
-    sides = session.choose_sides("nuclei")
+    sides = networks.choose_sides("nuclei")
     sent = jpeg(photo(60, 80))
     answer, _ = asked(sent, sides=sides)
     assert answer["number"] == 7
@@ -184,7 +184,7 @@ def test_zero_gpu_is_never_asked(page, monkeypatch, tmp_path):
     """On a machine that says it has CUDA and has none, as ZeroGPU's page does outside of its calls."""
     monkeypatch.setenv("SPACES_ZERO_GPU", "true")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    sides = session.choose_sides("nuclei")
+    sides = networks.choose_sides("nuclei")
     copies = [replace(side, location=shutil.copytree(side.location, tmp_path / side.name)) for side in sides]
     with pytest.raises((AssertionError, RuntimeError)):
         Segmenter.load(copies[0].location)

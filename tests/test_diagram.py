@@ -12,6 +12,7 @@ from bundles import photo, small_bundle
 from PIL import Image
 
 from page import diagram
+from page.components import render
 from page.features import Ablation, SkipFeatures, ablations, joins
 from unet import ARCHITECTURES, Segmenter, UNetConfig
 
@@ -178,21 +179,20 @@ def test_concatenated_maps_follow_the_encoder_s():
 
 
 def test_losses_in_a_table():
-    label_map = np.zeros((1, 2), np.uint8)
-    found = [Ablation((0,), label_map, 0.5, (0.25, 0.75)), Ablation((0, 1), label_map, 0.0, (0.0, 0.75))]
+    found = [Ablation((0,), 0.5, (0.25, 0.75)), Ablation((0, 1), 0.0, (0.0, 0.75))]
     html = ablations(found, 2)
     assert '<th scope="row">0</th>' in html
     assert '<th scope="row">all</th>' in html
     assert "width:50.0%" in html
     assert "25.0 % <small>of 75.0 %</small>" in html
-    assert "mIoU" not in ablations([Ablation((0,), label_map, 0.5, None)], 2)
+    assert "mIoU" not in ablations([Ablation((0,), 0.5, None)], 2)
 
 
 def test_the_table_of_both_skips():
     cells = {"add": {"scores": [0.5, 0.7]}, "concat": {"scores": [0.6, 0.9]}}
     paired = {"difference": 0.15, "interval": [-0.4853, 0.7853]}
     made = {"task": "nuclei", "body": "crop", "widths": [8, 16, 32], "epochs": 4, "metric": "Dice", "seeds": 2}
-    html = diagram.skips_table([{**made, **cells, "paired": paired}])
+    html = render("skips_table", rows=[{**made, **cells, "paired": paired}])
     assert '<th scope="row">nuclei, crop <small>8 to 32 channels, 4 epochs</small></th>' in html
     assert "<td>60.0 %</td><td>75.0 %</td><td>+15.0 points</td><td>-48.5 to +78.5</td><td>2</td>" in html
 

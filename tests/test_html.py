@@ -7,13 +7,14 @@ import pytest
 
 from page import answer as answer_section
 from page import batch, formatting, overlay, palettes, scores
+from page.components import render
 from page.viewer.patterns import pattern_numbers, perceived_distances
 from training.datasets import TASKS
 from unet.compare import compare
 from unet.images import indexed_picture
 from unet.objects import Counted
 from unet.predict import Segmentation
-from unet.tables import Row, pooled
+from unet.tables import Row
 
 PALETTE = np.array([(0, 0, 0), (200, 100, 0), (0, 100, 200)], np.uint8)
 
@@ -48,18 +49,19 @@ def test_parameters():
 
 
 def test_swatches_are_buttons_largest_share_first():
-    html = palettes.swatches(np.array([(255, 0, 16), (1, 2, 3)], np.uint8), np.array([0.25, 0.75]))
+    html = palettes.draw(np.array([(255, 0, 16), (1, 2, 3)], np.uint8), np.array([0.25, 0.75]), 2, 0.0)
     assert re.findall(r'<button[^>]*data-hex="(#\w+)"', html) == ["#010203", "#ff0010"]
     assert "Copy #ff0010, 25.0 % of the picture" in html
 
 
 def test_palette_facts():
+    colors, shares = np.zeros((8, 3), np.uint8), np.full(8, 1 / 8)
     # 12 levels of squared distance over three channels are 4 a channel: 10 log10(255^2 / 4) = 42.1 dB.
-    facts = palettes.palette_facts(8, 35_120, 12.0)
-    assert "<b>8</b> colours instead of 35,120" in facts
+    facts = palettes.draw(colors, shares, 35_120, 12.0)
+    assert "<b>8</b> colours instead of 35,120 · <span" in facts
     assert "Mean squared error 4.0" in facts
     assert "<b>42.1 dB</b>" in facts
-    assert "every pixel exact" in palettes.palette_facts(3, 3, 0.0)
+    assert "8 · every pixel exact<" in palettes.draw(colors, shares, 8, 0.0)
 
 
 def test_scores_name_the_better_one_and_say_so_where_there_is_no_truth():
@@ -93,7 +95,7 @@ def test_many_pictures_are_a_table_with_a_sum():
     answer = comparison([[0, 0, 1, 1]], [[0, 0, 0, 1]], ("sky", "<b>"), truth)
     row = Row("<i>.png", "i", (1, 4), answer.agreement, answer.shares, (0.1, 0.1), answer.scores)
     broken = Row("broken.png", note="It is <damaged>.")
-    table = batch.batch_table(("one", "other"), [row, broken], pooled([row, broken]), ("sky", "<b>"), PALETTE)
+    table = batch.batch_table(("one", "other"), [row, broken], ("sky", "<b>"), PALETTE[:2])
     assert (
         "&lt;i&gt;.png</button><small>4 × 1</small></th><td>75.0 %</td><td><b>100.0 %</b></td><td>58.3 %</td>" in table
     )
@@ -106,11 +108,16 @@ def test_names_from_a_bundle_are_text():
     name = "<img src=x onerror=alert(1)>"
     answer = comparison([[0, 1]], [[1, 1]], (name, "b"), np.array([[0, 1]], np.uint8))
     for html in (
-        answer_section.legend((name, name), answer, PALETTE),
+        answer_section.legend((name, name), answer, PALETTE[:2]),
         scores.score_table((name, name), answer),
-        scores.iou_bars((name, name), answer, PALETTE),
-        scores.truth_line(name, 0.5),
-        answer_section.network_headings((name, name), ([name], [name]), (name, name), ([name], [name]), (name, None)),
+        scores.iou_bars((name, name), answer, PALETTE[:2]),
+        render("truth_line", how=name, void=0.5),
+        render(
+            "headings",
+            sides=[
+                {"name": name, "facts": [name], "tagline": name, "size": [name], "card": card} for card in (name, None)
+            ],
+        ),
     ):
         assert "<img" not in html
         assert "&lt;img" in html

@@ -10,11 +10,11 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
-from page.formatting import percent
+from page.formatting import classes, percent
 from page.session import Answer, Picture, hand_over, new_file
 from page.viewer.patterns import pattern_numbers
 from unet.objects import Counted
-from unet.overlay import OPACITY, unpainted_classes
+from unet.overlay import OPACITY
 from unet.resize import sample
 
 HERE = Path(__file__).parent
@@ -42,36 +42,27 @@ def waiting(picture: Picture) -> dict[str, Any]:
 def answered(answer: Answer) -> dict[str, Any]:
     """The value that shows an answer."""
     comparison, truth = answer.comparison, answer.truth.labels if answer.truth else None
-    size, full_size = answer.view.shape[:2], comparison.label_maps[0].shape
+    size, named = answer.view.shape[:2], classes(comparison.class_names, answer.palette)
     path = new_file("planes.bin")
     path.write_bytes(planes(size, comparison.label_maps, answer.confidences, truth))
-    unpainted, patterns = unpainted_classes(comparison.class_names), pattern_numbers(answer.palette)
-    colors = zip(comparison.class_names, answer.palette.tolist(), strict=True)
+    patterns = pattern_numbers(answer.palette)
     facts = {
         "key": answer.picture.key,
         "size": size,
-        "full_size": full_size,
+        "full_size": answer.size,
         "sides": answer.names,
-        "classes": [
-            {"name": name, "color": color, "painted": i not in unpainted, "pattern": patterns[i]}
-            for i, (name, color) in enumerate(colors)
-        ],
+        "classes": [each | {"pattern": pattern} for each, pattern in zip(named, patterns, strict=True)],
         "truth": truth is not None,
         "colors": answer.colors,
         "agreement": percent(comparison.agreement),
-        "objects": [numbered(counted, comparison.label_maps[0].shape, size) for counted in answer.objects]
-        if answer.objects
-        else None,
-        "miou": [percent(scores.miou) for scores in comparison.scores] if comparison.scores else None,
+        "objects": answer.objects and [numbered(counted, answer.size, size) for counted in answer.objects],
+        "miou": comparison.scores and [percent(scores.miou) for scores in comparison.scores],
     }
     return {"facts": facts, "picture": answer.view_file.hand_over(), "planes": hand_over(path)}
 
 
 def numbered(counted: Counted, full_size: tuple[int, int], size: tuple[int, int]) -> list[list[float]]:
-    """[x, y, radius] of each object, in pixels of the view.
-
-    size: (h, w) of the view. radius: of a circle of the object's area.
-    """
+    """[x, y, radius of a circle of its area] of each object, in pixels of the view, which is ``size`` (h, w)."""
     scale = np.array(size[::-1]) / full_size[::-1]
     radii = np.sqrt(counted.areas / np.pi) * scale.mean()
     return np.column_stack([counted.centroids * scale, radii])[:MAX_NUMBERS].round(1).tolist()
@@ -83,9 +74,7 @@ def planes(
     confidences: Sequence[np.ndarray],
     truth: np.ndarray | None = None,
 ) -> bytes:
-    """Pack what the viewer reads of an answer, at ``size`` (h, w).
-
-    Both label maps, both confidences (255 is certainty), and the ground truth if there is one.
+    """Pack both label maps, both confidences (255 is certainty) and the truth at ``size`` (h, w).
 
     label_maps, truth: uint8 (H, W). confidences: float32 (h, w). Returns uint8 (h, w) one after the other, gzipped:
     no PNGs, because browsers that guard against fingerprinting change what a page reads back from a picture.
