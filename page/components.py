@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,7 @@ _TEMPLATES = jinja2.Environment(
     loader=jinja2.FunctionLoader(_template), autoescape=True, undefined=jinja2.StrictUndefined
 )
 _TEMPLATES.filters |= {"percent": percent, "hex": hex_code}
+_TEMPLATES.globals["nan"] = math.nan
 
 
 def render(template: str, /, **values: Any) -> str:
