@@ -236,8 +236,11 @@ def _check_not_empty(size: tuple[int, int], name: str) -> None:
 
 def orientation(picture: Image.Image) -> int:
     """The EXIF orientation that is still to be applied, 1 to 8."""
-    if picture.format == "TIFF":
-        return 1  # Pillow turns these by itself, in `size` already
+    return 1 if picture.format == "TIFF" else tagged_orientation(picture)  # Pillow turns TIFF by itself, in `size` too
+
+
+def tagged_orientation(picture: Image.Image) -> int:
+    """The EXIF orientation that a file says, 1 to 8."""
     try:
         # The base class: PNG's own getexif decodes all pixels to look for a tag behind them.
         found = Image.Image.getexif(picture).get(Tag.Orientation, 1)

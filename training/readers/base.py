@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from unet.formats import PICTURE_ENDINGS
+from unet.formats import PICTURE_ENDINGS, open_picture, orientation, tagged_orientation
 from unet.images import black_or_white, image_size, read_annotation, read_image
 from unet.metrics import IGNORE_INDEX
 
@@ -60,21 +61,19 @@ class ClassList:
 
         Names such as "void" are no classes.
         """
-        rows = sorted((number, name.strip(), color) for number, name, color in rows)
-        is_void = [name.strip("_ ").lower() in VOID_NAMES for _, name, _ in rows]
-        names = [name.strip("_ ") if name in ("_background_", "__background__") else name for _, name, _ in rows]
-        kept = [row for row, void in zip(rows, is_void, strict=True) if not void]
-        values, colors = {}, [color for _, _, color in kept]
-        for (number, _, _), void in zip(rows, is_void, strict=True):
-            values[number] = IGNORE_INDEX if void else len([v for v in values.values() if v != IGNORE_INDEX])
-        names = tuple(name for name, void in zip(names, is_void, strict=True) if not void)
-        _check_listed("number", [row[0] for row in rows], source)
+        kept, void = [], []
+        for number, name, color in sorted((number, name.strip(), color) for number, name, color in rows):
+            (void if name.strip("_ ").lower() in VOID_NAMES else kept).append((number, name, color))
+        names = tuple(name.strip("_ ") if name in ("_background_", "__background__") else name for _, name, _ in kept)
+        _check_listed("number", [number for number, _, _ in (*kept, *void)], source)
         _check_listed("name", names, source)
-        has_colors = bool(colors) and None not in colors
-        if has_colors and len(set(colors)) < len(colors):
+        values = {number: i for i, (number, _, _) in enumerate(kept)} | {number: IGNORE_INDEX for number, _, _ in void}
+        colors = tuple(color for _, _, color in kept)
+        if None in colors:
+            return cls(names, source, values)
+        if len(set(colors)) < len(colors):
             raise DataError(f"{source} gives two classes one colour: give each its own")
-        void_colors = tuple(row[2] for row, void in zip(rows, is_void, strict=True) if void and row[2])
-        return cls(names, source, values, tuple(colors) if has_colors else None, void_colors if has_colors else ())
+        return cls(names, source, values, colors, tuple(color for _, _, color in void if color))
 
     @classmethod
     def of_shapes(cls, names: Iterable[str], source: str, palette: Iterable = ()) -> ClassList:
@@ -113,29 +112,34 @@ class Annotation:
 
 @dataclass(frozen=True)
 class Mask:
-    """A mask in a picture file or its right half."""
+    """A mask in a picture file."""
 
     path: Path
-    right_half: bool = False
 
     def read(self, size: object) -> Annotation:
         """Raises ImageError. A mask brings its own size."""
-        if self.right_half:
-            return Annotation(half(self.path, 1))
         labels = read_annotation(self.path)
-        with self.path.open("rb") as file:
-            lossy = file.read(3) == b"\xff\xd8\xff"
-            if labels.ndim == 2 and not lossy:
-                file.seek(0)
-                with Image.open(file) as picture:
-                    if picture.mode == "P":
-                        colors = np.array(picture.getpalette("RGB"), np.uint8).reshape(-1, 3)
-                        table = np.zeros((256, 3), np.uint8)
-                        table[: len(colors)] = colors
-                        return Annotation(labels, table)
+        with open_picture(self.path, self.path.name) as picture:  # its header
+            lossy = picture.format == "JPEG"
+            palette = picture.getpalette("RGB") if picture.mode == "P" else None
+        if palette is not None:
+            table = np.zeros((256, 3), np.uint8)
+            table[: len(palette) // 3] = np.reshape(palette, (-1, 3))
+            return Annotation(labels, table)
         if lossy and labels.ndim == 3 and np.ptp(labels, axis=2).max() <= 8:
             labels = black_or_white(labels[..., 0], self.path.name)
         return Annotation(labels, lossy=lossy)
+
+
+@dataclass(frozen=True)
+class RightHalf:
+    """A mask in the right half of the picture's own file."""
+
+    path: Path
+
+    def read(self, size: object) -> Annotation:
+        """Raises ImageError, DataError."""
+        return Annotation(half(self.path, 1))
 
 
 @dataclass(frozen=True)
@@ -189,6 +193,17 @@ class Shape:
         return np.asarray(canvas) > 0
 
 
+def rectangle(left: float, top: float, right: float, bottom: float) -> np.ndarray:
+    """The corners of a rectangle, float (4, 2)."""
+    return np.array([(left, top), (right, top), (right, bottom), (left, bottom)], float)
+
+
+def ellipse(x: float, y: float, across: float, down: float) -> np.ndarray:
+    """The outline of an ellipse, 64 points (x, y)."""
+    turn = np.linspace(0, 2 * np.pi, 64, endpoint=False)
+    return np.stack([x + across * np.cos(turn), y + down * np.sin(turn)], axis=1)
+
+
 @dataclass(frozen=True)
 class Shapes:
     """An annotation as shapes, small ones over large ones.
@@ -221,19 +236,19 @@ class Shapes:
 
 @dataclass(frozen=True)
 class Pair:
-    """A picture with its annotation.
-
-    side_by_side: the picture is the left half of its file.
-    """
+    """A picture with its annotation."""
 
     image: Path
-    annotation: Mask | ObjectMasks | Shapes
-    side_by_side: bool = False
+    annotation: Mask | RightHalf | ObjectMasks | Shapes
+
+    @property
+    def _is_left_half(self) -> bool:
+        return isinstance(self.annotation, RightHalf)
 
     def size(self) -> tuple[int, int]:
         """(H, W) of the picture, from its header alone. Raises ImageError."""
         height, width = image_size(self.image)
-        return (height, width // 2) if self.side_by_side else (height, width)
+        return (height, width // 2) if self._is_left_half else (height, width)
 
     def files(self) -> tuple[Path, ...]:
         """Every file that it is read from."""
@@ -242,14 +257,17 @@ class Pair:
     def exif_turn(self) -> int:
         """The EXIF orientation that the annotation may not follow.
 
-        2 to 8; 0 for a picture without one, and where the mask has one too.
+        2 to 8; 0 for a picture without one, and where the mask has one too. Raises ImageError.
         """
-        if self.side_by_side or self.image.suffix.lower() in (".tif", ".tiff"):  # Pillow turns TIFF by itself
+        if self._is_left_half:
             return 0
-        turn = _orientation(self.image)
-        return (
-            0 if turn == 1 or (isinstance(self.annotation, Mask) and _orientation(self.annotation.path) != 1) else turn
-        )
+        with open_picture(self.image, self.image.name) as picture:
+            turn = orientation(picture)
+        if turn > 1 and isinstance(self.annotation, Mask):
+            with open_picture(self.annotation.path, self.annotation.path.name) as mask:
+                if tagged_orientation(mask) > 1:
+                    return 0
+        return turn if turn > 1 else 0
 
     def read_annotation(self) -> Annotation:
         """Raises ImageError, DataError."""
@@ -258,7 +276,7 @@ class Pair:
 
     def read_image(self) -> np.ndarray:
         """uint8 (H, W, 3). Raises ImageError."""
-        return half(self.image, 0) if self.side_by_side else read_image(self.image)
+        return half(self.image, 0) if self._is_left_half else read_image(self.image)
 
 
 @dataclass
@@ -305,9 +323,9 @@ class Folder:
     @cached_property
     def by_name(self) -> dict[str, list[Path]]:
         """``pictures`` by their names without folders."""
-        found: dict[str, list[Path]] = {}
+        found = defaultdict(list)
         for path in self.pictures:
-            found.setdefault(path.name, []).append(path)
+            found[path.name].append(path)
         return found
 
     def with_ending(self, *endings: str) -> list[Path]:
@@ -330,6 +348,25 @@ class Folder:
     def json(self) -> dict[Path, Any]:
         """The content of every JSON file, or the error."""
         return {path: _json_or_error(path) for path in self.with_ending(".json")}
+
+    def json_where(self, fits: Callable[[dict], bool]) -> list[Path]:
+        """The JSON files that hold an object which fits."""
+        return [path for path, content in self.json.items() if isinstance(content, dict) and fits(content)]
+
+    def find(self, name: str, near: Path, split: str = "") -> Path | None:
+        """The picture that a file lists by this name, None unless one is meant.
+
+        Looked for beside that file first, then in the same split, then anywhere.
+        """
+        parts = PurePosixPath(name.replace("\\", "/")).parts
+        if (beside := Path(os.path.normpath(near.parent.joinpath(*parts)))) in self.picture_set:
+            return beside
+        for length in (len(parts), 1):
+            found = [path for path in self.by_name.get(parts[-1], ()) if path.parts[-length:] == parts[-length:]]
+            found = [path for path in found if self.split_of(path) == split] or found
+            if len(found) == 1:
+                return found[0]
+        return None
 
     def broken_json(self) -> list[str]:
         """A sentence about every JSON file that cannot be read."""
@@ -370,17 +407,6 @@ def _json_or_error(path: Path) -> Any:
     if isinstance(content, dict):
         content.pop("imageData", None)  # LabelMe's copy of the photo: megabytes each
     return content
-
-
-def _orientation(path: Path) -> int:
-    """The EXIF orientation of a picture file, 1 to 8."""
-    try:
-        with Image.open(path) as picture:
-            # The base class: PNG's own getexif decodes all pixels to look for a tag behind them.
-            orientation = Image.Image.getexif(picture).get(0x0112, 1)
-    except (OSError, SyntaxError, ValueError):
-        return 1  # its reader says what is wrong with it
-    return orientation if orientation in range(2, 9) else 1
 
 
 def half(path: Path, side: int) -> np.ndarray:

@@ -6,12 +6,14 @@ As CVAT, Label Studio, Roboflow and labelme2coco export them.
 from __future__ import annotations
 
 from collections import defaultdict
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .base import ClassList, DataError, Folder, Pair, Reading, Shape, Shapes, split_in
+from .base import ClassList, DataError, Folder, Reading, Shape, split_in
+from .json_exports import Export, add_exports
 
 NAME = "coco"
 
@@ -32,42 +34,31 @@ def read(folder: Folder) -> Reading:
     names = [name for name in categories.values() if name is not None]
     label_of = {number: names.index(name) + 1 if name else 0 for number, name in categories.items()}
     reading = Reading(f"COCO ({files[0].name})", classes=ClassList.of_shapes(names, files[0].name))
-    reading.problems += folder.broken_json()
+    exports = [export for path in files for export in _exports(folder, path)]
+    add_exports(folder, reading, exports, lambda thing: _shape(thing, label_of))
     for path in files:
-        split = split_in(path.stem) or folder.split_of(path)
-        _read_file(folder, path, split, label_of, reading)
+        if boxes := sum(not thing.get("segmentation") for thing in folder.json[path]["annotations"]):
+            reading.problems.append(
+                f"{path} has {boxes} annotations without an outline: export outlines (polygons or masks), not boxes"
+            )
     return reading
 
 
-def _read_file(folder: Folder, path: Path, split: str, label_of: dict[int, int], reading: Reading) -> None:
-    content = folder.json[path]
-    shapes, boxes = defaultdict(list), 0
-    for annotation in content["annotations"]:
-        segmentation = annotation.get("segmentation")
-        boxes += not segmentation
-        if segmentation:
-            try:
-                shapes[annotation["image_id"]].append(_shape(segmentation, label_of[annotation["category_id"]]))
-            except (KeyError, TypeError, ValueError, IndexError) as error:
-                reading.problems.append(
-                    f"{path}: annotation {annotation.get('id')} cannot be read ({error!r}): export it again"
-                )
-    if boxes:
-        reading.problems.append(
-            f"{path} has {boxes} annotations without an outline: export outlines (polygons or masks), not boxes"
-        )
+def _exports(folder: Folder, path: Path) -> Iterator[Export]:
+    content, split = folder.json[path], split_in(path.stem) or folder.split_of(path)
+    things = defaultdict(list)
+    for thing in content["annotations"]:
+        things[thing["image_id"]].append(thing)
     for image in content["images"]:
-        picture = _find(folder, path, image["file_name"], split)
-        if picture is None:
-            reading.problems.append(
-                f"{path} lists {image['file_name']}, which is not there: put it back, or take it out"
-            )
-            continue
-        size = (image["height"], image["width"]) if image.get("height") and image.get("width") else None
-        reading.add(split, Pair(picture, Shapes(path, tuple(shapes[image["id"]]), size)))
+        name, size = image["file_name"], (image.get("height"), image.get("width"))
+        yield Export(path, name, folder.find(name, path, split), things[image["id"]], split, size)
 
 
-def _shape(segmentation: Any, label: int) -> Shape:
+def _shape(thing: dict[str, Any], label_of: dict[int, int]) -> Shape | None:
+    segmentation = thing.get("segmentation")
+    if not segmentation:
+        return None  # a box, which is refused
+    label = label_of[thing["category_id"]]
     if isinstance(segmentation, dict):
         h, w = segmentation["size"]
         counts = segmentation["counts"]
@@ -124,33 +115,12 @@ def _annotation_files(folder: Folder) -> list[Path]:
 
     Of COCO's own families (instances, stuff, captions) only the instances.
     """
-    files = [path for path, content in folder.json.items() if _is_coco(content)]
-    instances = [path for path in files if path.stem.startswith("instances")]
-    return instances or files
+    files = folder.json_where(_is_coco)
+    return [path for path in files if path.stem.startswith("instances")] or files
 
 
-def _is_coco(content: Any) -> bool:
-    if not isinstance(content, dict) or not content.get("categories"):
-        return False
-    images, annotations = content.get("images"), content.get("annotations")
-    if not isinstance(images, list) or not isinstance(annotations, list):
-        return False
-    listed = any(isinstance(image, dict) and "file_name" in image for image in images)
-    return listed and any(isinstance(entry, dict) and "segmentation" in entry for entry in annotations)
-
-
-def _find(folder: Folder, path: Path, name: str, split: str) -> Path | None:
-    """The picture of a file name, None unless one is meant.
-
-    Looked for beside the JSON file first, then in the same split, then anywhere.
-    """
-    parts = PurePosixPath(name.replace("\\", "/")).parts
-    direct = path.parent.joinpath(*parts)
-    if direct in folder.picture_set:
-        return direct
-    for length in (len(parts), 1):
-        found = [p for p in folder.by_name.get(parts[-1], ()) if p.parts[-length:] == parts[-length:]]
-        found = [p for p in found if folder.split_of(p) == split] or found
-        if len(found) == 1:
-            return found[0]
-    return None
+def _is_coco(content: dict[str, Any]) -> bool:
+    return bool(content.get("categories")) and all(
+        isinstance(entries := content.get(key), list) and any(isinstance(e, dict) and field in e for e in entries)
+        for key, field in (("images", "file_name"), ("annotations", "segmentation"))
+    )

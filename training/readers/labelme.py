@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import base64
-import binascii
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
-from unet.images import ImageError, read_annotation
+from unet.images import read_annotation
 from unet.metrics import IGNORE_INDEX
 
-from .base import ClassList, DataError, Folder, Pair, Reading, Shape, Shapes
+from .base import ClassList, DataError, Folder, Reading, Shape, ellipse, rectangle
 from .class_lists import find_classes
+from .json_exports import Export, add_exports
 
 NAME = "labelme"
+
+#: Labels that are no classes of their own.
+SPECIAL = {"_background_": 0, "background": 0, "__ignore__": IGNORE_INDEX}
 
 
 def fits(folder: Folder) -> str:
     """Why this is a LabelMe folder, or ""."""
-    files = _annotation_files(folder)
+    files = folder.json_where(_is_labelme)
     return f"{files[0].name} with imagePath and shapes" if files else ""
 
 
@@ -29,33 +33,29 @@ def read(folder: Folder) -> Reading:
 
     Classes are those of labels.txt, or the labels in alphabetical order.
     """
-    files = _annotation_files(folder)
+    files = folder.json_where(_is_labelme)
     labels = {shape["label"] for path in files for shape in folder.json[path]["shapes"]}
     listed = find_classes(folder)
-    names = [name for name in listed.names or sorted(labels) if not _is_special(name)]
-    label_of = {name: i + 1 for i, name in enumerate(names)}
-    label_of |= {"_background_": 0, "background": 0, "__ignore__": IGNORE_INDEX}
+    names = [name for name in listed.names or sorted(labels) if name not in SPECIAL]
+    label_of = {name: i + 1 for i, name in enumerate(names)} | SPECIAL
     source = f" ({listed.source})" if listed.names else ""
     reading = Reading(f"LabelMe JSON{source}", classes=ClassList.of_shapes(names, listed.source))
-    reading.problems += folder.broken_json()
-    used = set()
-    for path in files:
-        content = folder.json[path]
-        picture = _photo(folder, path, content)
-        if picture is None:
-            reading.problems.append(f"{path} belongs to {content['imagePath']}, which is not beside it")
-            continue
-        used.add(picture)
-        try:
-            shapes = tuple(shape for s in content["shapes"] if (shape := _shape(s, label_of)))
-        except (KeyError, TypeError, ValueError, ImageError, binascii.Error) as error:
-            reading.problems.append(f"{path} has a shape that cannot be read ({error}): mend it in LabelMe")
-            continue
-        size = (content.get("imageHeight"), content.get("imageWidth"))
-        reading.add(folder.split_of(path), Pair(picture, Shapes(path, shapes, size if all(size) else None)))
-    if left := len(set(folder.pictures) - used):
+    add_exports(folder, reading, _exports(folder, files), lambda shape: _shape(shape, label_of))
+    if left := len(folder.pictures) - sum(map(len, reading.splits.values())):
         reading.notes.append(f"{left} pictures without a JSON file are left out")
     return reading
+
+
+def _exports(folder: Folder, files: list[Path]) -> Iterator[Export]:
+    namesakes = {(picture.parent, picture.stem): picture for picture in reversed(folder.pictures)}
+    for path in files:
+        content, split = folder.json[path], folder.split_of(path)
+        name = content["imagePath"].replace("\\", "/")
+        picture = path.with_name(PurePosixPath(name).name)
+        if picture not in folder.picture_set:
+            picture = namesakes.get((path.parent, path.stem)) or folder.find(name, path, split)
+        size = (content.get("imageHeight"), content.get("imageWidth"))
+        yield Export(path, name, picture, content["shapes"], split, size)
 
 
 def _shape(shape: dict[str, Any], label_of: dict[str, int]) -> Shape | None:
@@ -70,8 +70,7 @@ def _shape(shape: dict[str, Any], label_of: dict[str, int]) -> Shape | None:
     if kind == "polygon" and len(points) > 2:
         return Shape(label, (points,))
     if kind == "rectangle":
-        (left, top), (right, bottom) = points
-        return Shape(label, (np.array([(left, top), (right, top), (right, bottom), (left, bottom)]),))
+        return Shape(label, (rectangle(*points.ravel()),))
     if kind == "circle":
         radius = np.hypot(*(points[1] - points[0]))
         return Shape(label, (ellipse(*points[0], radius, radius),))
@@ -80,26 +79,5 @@ def _shape(shape: dict[str, Any], label_of: dict[str, int]) -> Shape | None:
     raise DataError(f"a {kind} of {len(points)} points")
 
 
-def ellipse(x: float, y: float, across: float, down: float) -> np.ndarray:
-    """The outline of an ellipse, 64 points (x, y)."""
-    turn = np.linspace(0, 2 * np.pi, 64, endpoint=False)
-    return np.stack([x + across * np.cos(turn), y + down * np.sin(turn)], axis=1)
-
-
-def _photo(folder: Folder, path: Path, content: dict[str, Any]) -> Path | None:
-    name = PurePosixPath(content["imagePath"].replace("\\", "/")).name
-    beside = [path.with_name(name), *(p for p in folder.pictures if p.parent == path.parent and p.stem == path.stem)]
-    found = [p for p in beside if p in folder.picture_set] or folder.by_name.get(name, [])
-    return found[0] if len(set(found)) == 1 or (found and found[0].parent == path.parent) else None
-
-
-def _annotation_files(folder: Folder) -> list[Path]:
-    return [path for path, content in folder.json.items() if _is_labelme(content)]
-
-
-def _is_labelme(content: Any) -> bool:
-    return isinstance(content, dict) and isinstance(content.get("shapes"), list) and "imagePath" in content
-
-
-def _is_special(name: str) -> bool:
-    return name in ("_background_", "background", "__ignore__")
+def _is_labelme(content: dict[str, Any]) -> bool:
+    return isinstance(content.get("shapes"), list) and "imagePath" in content

@@ -11,7 +11,7 @@ from unet.images import ImageError
 from unet.masks import palette_of_masks
 from unet.palette import Palette
 
-from .base import DataError, Folder, Mask, Pair, Reading, half
+from .base import DataError, Folder, Pair, Reading, RightHalf, half
 from .class_lists import find_classes
 
 NAME = "side-by-side"
@@ -46,7 +46,7 @@ def read(folder: Folder) -> Reading:
     """Read the left half as photo, the right half as mask."""
     reading = Reading("photo left, colour mask right", classes=find_classes(folder))
     for path in folder.pictures:
-        reading.add(folder.split_of(path), Pair(path, Mask(path, right_half=True), side_by_side=True))
+        reading.add(folder.split_of(path), Pair(path, RightHalf(path)))
     return reading
 
 

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .base import ClassList, DataError, Folder, Pair, Reading, Shape, Shapes
-from .labelme import ellipse
+from .base import ClassList, DataError, Folder, Reading, Shape, ellipse, rectangle
+from .json_exports import Export, add_exports
 
 NAME = "via"
 
 
 def fits(folder: Folder) -> str:
     """Why this is a VIA folder, or ""."""
-    files = _annotation_files(folder)
+    files = folder.json_where(_is_via)
     return f"{files[0].name} with regions and shape_attributes" if files else ""
 
 
@@ -24,27 +25,21 @@ def read(folder: Folder) -> Reading:
 
     The values of their attribute are the classes.
     """
-    files = _annotation_files(folder)
-    regions = [region for path in files for entry in _entries(folder.json[path]) for region in _regions(entry)]
-    names = sorted({name for region in regions if (name := _class_name(region))}) or ["object"]
+    files = folder.json_where(_is_via)
+    exports = [export for path in files for export in _exports(folder, path)]
+    found = {_class_name(region) for export in exports for region in export.things}
+    names = sorted(found - {""}) or ["object"]
     reading = Reading(f"VIA ({files[0].name})", classes=ClassList.of_shapes(names, files[0].name))
-    reading.problems += folder.broken_json()
-    for path in files:
-        for entry in _entries(folder.json[path]):
-            picture = path.parent / entry["filename"]
-            if picture not in folder.picture_set:
-                found = folder.by_name.get(picture.name, [])
-                picture = found[0] if len(found) == 1 else None
-            if picture is None:
-                reading.problems.append(f"{path} lists {entry['filename']}, which is not there: put it back")
-                continue
-            try:
-                shapes = tuple(_shape(region, names) for region in _regions(entry))
-            except (KeyError, TypeError, ValueError) as error:
-                reading.problems.append(f"{path}: a region of {entry['filename']} cannot be read ({error})")
-                continue
-            reading.add(folder.split_of(path), Pair(picture, Shapes(path, shapes)))
+    add_exports(folder, reading, exports, lambda region: _shape(region, names))
     return reading
+
+
+def _exports(folder: Folder, path: Path) -> Iterator[Export]:
+    split = folder.split_of(path)
+    for entry in _entries(folder.json[path]).values():
+        name, regions = entry["filename"], entry["regions"]
+        things = list(regions.values()) if isinstance(regions, dict) else regions
+        yield Export(path, name, folder.find(name, path, split), things, split)
 
 
 def _shape(region: dict[str, Any], names: list[str]) -> Shape:
@@ -56,7 +51,7 @@ def _shape(region: dict[str, Any], names: list[str]) -> Shape:
         return Shape(label, (np.stack([form["all_points_x"], form["all_points_y"]], axis=1).astype(float),))
     if form["name"] == "rect":
         x, y, w, h = (float(form[key]) for key in ("x", "y", "width", "height"))
-        return Shape(label, (np.array([(x, y), (x + w, y), (x + w, y + h), (x, y + h)]),))
+        return Shape(label, (rectangle(x, y, x + w, y + h),))
     if form["name"] in ("circle", "ellipse"):
         across, down = (form["r"], form["r"]) if form["name"] == "circle" else (form["rx"], form["ry"])
         return Shape(label, (ellipse(form["cx"], form["cy"], across, down),))
@@ -77,23 +72,14 @@ def _class_name(region: dict[str, Any]) -> str:
     return values.pop() if values else ""
 
 
-def _entries(content: dict[str, Any]) -> list[dict[str, Any]]:
-    return list(content.get("_via_img_metadata", content).values())
+def _entries(content: dict[str, Any]) -> dict[str, Any]:
+    return content.get("_via_img_metadata", content)
 
 
-def _regions(entry: dict[str, Any]) -> list[dict[str, Any]]:
-    regions = entry["regions"]
-    return list(regions.values()) if isinstance(regions, dict) else regions
-
-
-def _annotation_files(folder: Folder) -> list[Path]:
-    return [path for path, content in folder.json.items() if _is_via(content)]
-
-
-def _is_via(content: Any) -> bool:
-    if not isinstance(content, dict) or not content:
-        return False
-    entries = content.get("_via_img_metadata", content)
-    return isinstance(entries, dict) and all(
-        isinstance(entry, dict) and "filename" in entry and "regions" in entry for entry in entries.values()
+def _is_via(content: dict[str, Any]) -> bool:
+    entries = _entries(content)
+    return (
+        bool(content)
+        and isinstance(entries, dict)
+        and all(isinstance(entry, dict) and {"filename", "regions"} <= entry.keys() for entry in entries.values())
     )
