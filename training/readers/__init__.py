@@ -8,7 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from . import coco, labelme, masks, side_by_side, supervisely, via, yolo
-from .base import ClassList, DataError, Folder, Pair, Reading
+from .base import ClassList, DataError, Pair, Reading
+from .folder import Folder
 
 __all__ = ["READERS", "ClassList", "DataError", "Pair", "Reading", "read_folder"]
 

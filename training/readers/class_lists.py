@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from unet.metrics import IGNORE_INDEX
 
-from .base import ClassList, DataError, Folder, read_text
+from ..datasets import CITYSCAPES_CLASSES
+from .base import ClassList, DataError
+from .folder import Folder, read_text
 
 Row = tuple[int, str, "tuple[int, int, int] | None"]
 
@@ -32,9 +34,9 @@ def find_classes(folder: Folder) -> ClassList:
             continue
         try:
             lists = [list(parse(path)) for path in paths]
-        except (KeyError, TypeError, ValueError, AttributeError, LookupError) as error:
-            if isinstance(error, DataError):
-                raise
+        except DataError:
+            raise
+        except (TypeError, ValueError, AttributeError, LookupError) as error:
             raise DataError(f"{paths[0]} is not a class list as {name} should be ({error}); correct it") from error
         if different := [path for path, rows in zip(paths, lists, strict=True) if rows != lists[0]]:
             raise DataError(f"{paths[0]} and {different[0]} list different classes: make them alike")
@@ -44,9 +46,7 @@ def find_classes(folder: Folder) -> ClassList:
 
 
 def _color(values: Iterable[Any]) -> tuple[int, int, int]:
-    red, green, blue = (int(value) for value in values)
-    if not all(0 <= value <= 255 for value in (red, green, blue)):
-        raise ValueError(f"{(red, green, blue)} is no colour of 0 to 255")
+    red, green, blue = bytes(int(value) for value in values)  # of 0 to 255
     return red, green, blue
 
 
@@ -90,8 +90,7 @@ def _roboflow(path: Path) -> Iterator[Row]:
 
 def _nnunet(path: Path) -> Iterator[Row]:
     """nnU-Net's "labels", {name: number} (version 2) or {"number": name} (version 1)."""
-    content = json.loads(read_text(path))
-    for key, value in content.get("labels", {}).items():
+    for key, value in json.loads(read_text(path)).get("labels", {}).items():
         if isinstance(value, list):
             raise DataError(f"{path} has regions of several labels ({key}), which cannot be read here")
         yield (int(key), value, None) if str(key).isdigit() else (int(value), key, None)
@@ -100,10 +99,10 @@ def _nnunet(path: Path) -> Iterator[Row]:
 def _datumaro(path: Path) -> Iterator[Row]:
     """Datumaro's "label_map", {"number": name}, with "segmentation_colors"."""
     content = json.loads(read_text(path))
-    colors = content.get("segmentation_colors", [])
     names = content.get("label_map") or dict(enumerate(content["labels"]))
-    for i, (number, name) in enumerate(names.items()):
-        yield int(number), name, _color(colors[i]) if i < len(colors) else None
+    colors = content.get("segmentation_colors", [])
+    for (number, name), color in itertools.zip_longest(names.items(), colors[: len(names)]):
+        yield int(number), name, None if color is None else _color(color)
 
 
 def _id2label(path: Path) -> Iterator[Row]:
@@ -116,7 +115,7 @@ def _ade20k(path: Path) -> Iterator[Row]:
     """ADE20K's table with the columns Idx and Name; number 0 is void."""
     yield 0, "void", None
     for line in _lines(path)[1:]:
-        number, *_, name = re.split(r"\t+", line)
+        number, *_, name = line.split("\t")
         yield int(number), name.strip(), None
 
 
@@ -138,6 +137,27 @@ PARSERS: dict[str, Callable[[Path], Iterable[Row]]] = {
 }
 
 
+def _numbered(names: Iterable[str], source: str) -> ClassList:
+    """Classes that count from 1; 0 is void."""
+    return ClassList.of_rows(((i, name, None) for i, name in enumerate(("void", *names))), source)
+
+
+_CITYSCAPES = tuple(name for _, name, _ in CITYSCAPES_CLASSES)
+_CITYSCAPES_IDS = {number: i for i, (number, _, _) in enumerate(CITYSCAPES_CLASSES)}
+_LOVEDA = ("background", "building", "road", "water", "barren", "forest", "agricultural")
+TRIMAPS = ClassList(("background", "foreground"), "trimaps, the border is void", {1: 1, 2: 0, 3: IGNORE_INDEX})
+#: Numbers that well-known data sets use, by words in the paths of their masks.
+CONVENTIONS = {
+    "labelIds": ClassList(
+        _CITYSCAPES, "Cityscapes label ids", dict.fromkeys(range(34), IGNORE_INDEX) | _CITYSCAPES_IDS
+    ),
+    "labelTrainIds": ClassList(_CITYSCAPES, "Cityscapes train ids", {i: i for i in range(19)} | {19: IGNORE_INDEX}),
+    r"ADE_(?:train|val)_\d+$": _numbered((f"class {i}" for i in range(1, 151)), "ADE20K, 0 is void"),
+    r"trimaps?\b": TRIMAPS,
+    r"(?:Rural|Urban)/masks_png": _numbered(_LOVEDA, "LoveDA, 0 is void"),
+}
+
+
 def _own_classes(path: Path) -> ClassList:
     """Read classes.json, the project's own form.
 
@@ -145,17 +165,13 @@ def _own_classes(path: Path) -> ClassList:
     """
     try:
         listed = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_without_repeats)
-        wrong = _wrong_in(listed)
+        names, palette, void = _checked(listed)
     except (OSError, ValueError, RecursionError) as error:
-        wrong = str(error)
-    if wrong:
-        raise DataError(f"{path} is not a class list ({wrong}); see docs/training.md for its form")
-    void, names = listed.get("ignore_index"), tuple(listed.get("class_names") or ())
+        raise DataError(f"{path} is not a class list ({error}); see docs/training.md for its form") from error
     values = None
     if void is not None:
         values = {i: i for i in range(len(names) or IGNORE_INDEX)} | {void: IGNORE_INDEX}
-    palette = listed.get("palette")
-    return ClassList(names, path.name, values, tuple(map(tuple, palette)) if palette else None)
+    return ClassList(names, path.name, values, palette)
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -163,33 +179,36 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
     Python would keep the last of them. Raises ValueError.
     """
-    if repeated := [key for i, (key, _) in enumerate(pairs) if key in dict(pairs[:i])]:
+    keys = [key for key, _ in pairs]
+    if repeated := [key for key in keys if keys.count(key) > 1]:
         raise ValueError(f"{repeated[0]!r} is there twice")
     return dict(pairs)
 
 
-def _wrong_in(listed: Any) -> str | None:
-    """What keeps this from being a class list, or None."""
+def _checked(listed: Any) -> tuple[tuple[str, ...], tuple[tuple[int, int, int], ...] | None, int | None]:
+    """Names, palette and ignore_index of a class list. Raises ValueError."""
 
     def is_byte(value: Any) -> bool:
         return type(value) is int and 0 <= value <= 255
 
-    if not isinstance(listed, dict):
-        return "it has to begin with { and end with }"
-    if unknown := sorted(listed.keys() - {"class_names", "palette", "ignore_index"}):
-        return f"unknown key {unknown[0]!r}"
+    def check(holds: bool, sentence: str) -> None:
+        if not holds:
+            raise ValueError(sentence)
+
+    check(isinstance(listed, dict), "it has to begin with { and end with }")
+    unknown = sorted(listed.keys() - {"class_names", "palette", "ignore_index"})
+    check(not unknown, f"unknown key {', '.join(map(repr, unknown))}")
     names, palette, void = (listed.get(key) for key in ("class_names", "palette", "ignore_index"))
     if names is not None:
-        if not isinstance(names, list) or not all(isinstance(name, str) and name.strip() for name in names):
-            return "class_names is a list of words"
-        if not 1 <= len(names) <= IGNORE_INDEX or len(set(names)) < len(names):
-            return f"class_names are different words, at most {IGNORE_INDEX}"
+        words = isinstance(names, list) and all(isinstance(name, str) and name.strip() for name in names)
+        check(words, "class_names is a list of words")
+        few = 1 <= len(names) <= IGNORE_INDEX and len(set(names)) == len(names)
+        check(few, f"class_names are different words, at most {IGNORE_INDEX}")
     if palette is not None:
         lists = isinstance(palette, list) and all(isinstance(color, list) and len(color) == 3 for color in palette)
-        if not names or not lists or len(palette) != len(names) or not all(is_byte(v) for c in palette for v in c):
-            return "palette needs one [r, g, b] of 0 to 255 a class name"
-        if len({tuple(color) for color in palette}) < len(palette):
-            return "two classes have one colour in palette"
-    if void is not None and not is_byte(void):
-        return "ignore_index is a whole number from 0 to 255"
-    return None
+        colors = lists and len(palette) == len(names or ()) and all(is_byte(v) for color in palette for v in color)
+        check(colors, "palette needs one [r, g, b] of 0 to 255 a class name")
+        palette = tuple(map(tuple, palette))
+        check(len(set(palette)) == len(palette), "two classes have one colour in palette")
+    check(void is None or is_byte(void), "ignore_index is a whole number from 0 to 255")
+    return tuple(names or ()), palette, void

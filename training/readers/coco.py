@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from .base import ClassList, DataError, Folder, Reading, Shape, split_in
+from .base import ClassList, DataError, Reading, Shape
+from .folder import Folder, split_in
 from .json_exports import Export, add_exports
 
 NAME = "coco"

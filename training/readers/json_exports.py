@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .base import Folder, Pair, Reading, Shape, Shapes
+from .base import Pair, Reading, Shape, Shapes
+from .folder import Folder
 
 
 class Export(NamedTuple):

@@ -12,8 +12,9 @@ import numpy as np
 from unet.images import read_annotation
 from unet.metrics import IGNORE_INDEX
 
-from .base import ClassList, DataError, Folder, Reading, Shape, ellipse, rectangle
+from .base import ClassList, DataError, Reading, Shape, ellipse, rectangle
 from .class_lists import find_classes
+from .folder import Folder
 from .json_exports import Export, add_exports
 
 NAME = "labelme"

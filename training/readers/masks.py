@@ -6,9 +6,11 @@ Words in the names say which is which: "images" and "masks" as folders, "_mask" 
 
 from __future__ import annotations
 
+import os
 import re
 import unicodedata
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,22 +18,10 @@ from PIL import Image
 
 from unet.formats import PICTURE_ENDINGS
 from unet.images import ImageError, read_image
-from unet.metrics import IGNORE_INDEX
 
-from ..datasets import CITYSCAPES_CLASSES
-from .base import (
-    SPLITS,
-    ClassList,
-    DataError,
-    Folder,
-    Mask,
-    ObjectMasks,
-    Pair,
-    Reading,
-    read_text,
-    words_in,
-)
-from .class_lists import PARSERS, find_classes
+from .base import ClassList, DataError, Mask, ObjectMasks, Pair, Reading
+from .class_lists import CONVENTIONS, find_classes
+from .folder import SPLITS, Folder, read_text, words_in
 
 NAME = "masks"
 
@@ -40,19 +30,22 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-IMAGE_WORDS = _words(
-    "images image imgs img pictures picture pics photos photo rgb input inputs raw original originals org orig sat "
-    "stills frames tissue x"
-)
-MASK_WORDS = _words(
-    "masks mask labels label labeled labelled lab annotations annotation annots annot anns ann anno seg segs "
-    "segmentation segmentations segmented gt groundtruth truth manual targets target trimaps trimap y"
-)
-#: Neither pictures nor masks of classes: previews, object numbers, a second person's masks.
-OTHER_WORDS = _words(
-    "object objects instance instances inst visualization visualisation visualizations vis viz overlay overlays "
-    "preview parts panoptic edges npy 2nd manual2 depth disparity"
-)
+#: What the words in the names of folders say; the first that fits counts. Others are neither pictures nor masks of
+#: classes: previews, object numbers, a second person's masks.
+ROLE_WORDS = {
+    "other": _words(
+        "object objects segmentationobject instance instances inst visualization visualisation visualizations vis viz "
+        "overlay overlays preview parts panoptic edges npy depth disparity"
+    ),
+    "mask": _words(
+        "masks mask labels label labeled labelled lab annotations annotation annots annot anns ann anno seg segs "
+        "segmentation segmentations segmented gt groundtruth truth manual targets target trimap trimaps y"
+    ),
+    "image": _words(
+        "images image imgs img pictures picture pics photos photo rgb input inputs raw original originals org orig sat "
+        "stills frames tissue x"
+    ),
+}
 #: What stands before or after a picture's name in the names of pictures and of masks.
 IMAGE_AFFIXES = re.compile(
     r"(?:^(?:image|img|im|sat|rgb)(?:[-_ ]|(?=\d)))|(?:[-_. ](?:leftImg8bit|image|img|rgb|sat|training|test|0000))$",
@@ -98,8 +91,8 @@ class _File:
         if Path(stem).suffix.lower() in PICTURE_ENDINGS:  # a.jpg.png is the mask of a.jpg
             stem = Path(stem).stem
         if affixes is not None:
-            whole = {IMAGE_AFFIXES: IMAGE_WORDS, MASK_AFFIXES: MASK_WORDS}[affixes]
-            stem = "" if stem.lower() in whole else affixes.sub("", stem, count=1)
+            role = "image" if affixes is IMAGE_AFFIXES else "mask"
+            stem = "" if stem.lower() in ROLE_WORDS[role] else affixes.sub("", stem, count=1)
         return self.split, self.case, stem
 
 
@@ -117,7 +110,7 @@ def read(folder: Folder) -> Reading:
     _check_one_kind(folder, masks)
     reading = Reading(_layout(folder, images, masks))
     _pair_up(folder, images, masks, reading)
-    _strangers(folder, images, masks, reading)
+    reading.problems += _strangers(folder, images, masks)
     if others := sorted(set(folder.pictures) - {file.path for file in (*images, *masks)}):
         reading.notes.append(f"{len(others)} other pictures are left out, such as {others[0].relative_to(folder.root)}")
     reading.classes = _classes(folder, masks)
@@ -147,20 +140,18 @@ def _check_one_kind(folder: Folder, masks: list[_File]) -> None:
 
 def _roles(folder: Folder) -> tuple[list[_File], list[_File]]:
     """The pictures and the masks among the picture files."""
-    common = _common_folder(folder)
-    files = [_file(folder, path, common) for path in folder.pictures]
-    files = [file for file in files if file.role != "other" and not OTHER_AFFIXES.search(file.path.stem)]
+    files = [file for file in _files(folder) if file.role != "other" and not OTHER_AFFIXES.search(file.path.stem)]
     masks = [file for file in files if file.role == "mask"]
     if any("manual" in words_in(file.path.parent.name) for file in masks):  # then "mask" is the field of view
         masks = [file for file in masks if "mask" not in words_in(file.path.parent.name)]
     images = [file for file in files if file.role == "image"]
-    if masks:
-        if any(re.search("labelIds$", file.path.stem) for file in masks):  # colours and train ids say the same
-            masks = [file for file in masks if re.search("labelIds$", file.path.stem)]
-        elif any(re.search("labelTrainIds$", file.path.stem) for file in masks):
-            masks = [file for file in masks if re.search("labelTrainIds$", file.path.stem)]
-        return images or [file for file in files if not file.role], masks
-    return _beside(images or files)
+    if not masks:
+        return _beside(images or files)
+    for ids in ("labelIds", "labelTrainIds"):  # Cityscapes' colours and train ids say the same
+        if chosen := [file for file in masks if file.path.stem.endswith(ids)]:
+            masks = chosen
+            break
+    return images or [file for file in files if not file.role], masks
 
 
 def _beside(files: list[_File]) -> tuple[list[_File], list[_File]]:
@@ -191,27 +182,21 @@ def _has_few_colors(path: Path) -> bool:
         return True  # the scan of all masks names it
 
 
-def _common_folder(folder: Folder) -> int:
-    """How many leading folders all picture files share."""
-    parts = [path.relative_to(folder.root).parts[:-1] for path in folder.pictures]
-    depth = min(map(len, parts), default=0)
-    return next((i for i in range(depth) if len({part[i] for part in parts}) > 1), depth)
-
-
-def _file(folder: Folder, path: Path, common: int) -> _File:
-    role, role_folder, case = "", "", []
-    for part in path.relative_to(folder.root).parts[common:-1]:
-        words = words_in(part)
-        here = next(
-            (role for role, known in (("other", OTHER_WORDS), ("mask", MASK_WORDS), ("image", IMAGE_WORDS))
-             if known & set(words)), "",
-        )  # fmt: skip
-        if part.lower() in ("segmentationobject", "2nd_manual", "manual2"):
-            here = "other"
-        role, role_folder = (here, part) if here else (role, role_folder)
-        if not here and not all(word in SPLITS for word in words):
-            case.append(part)
-    return _File(path, folder.split_of(path), role, role_folder, tuple(case))
+def _files(folder: Folder) -> Iterator[_File]:
+    """Every picture file with what its folders say, those that all share left out."""
+    parents = [path.parent for path in folder.pictures]
+    common = len(Path(os.path.commonpath(parents)).parts) if parents else 0
+    for path in folder.pictures:
+        role, role_folder, case = "", "", []
+        for part in path.parts[common:-1]:
+            words = set(words_in(part))
+            second = part.lower() in ("2nd_manual", "manual2")
+            here = "other" if second else next((role for role, known in ROLE_WORDS.items() if known & words), "")
+            if here:
+                role, role_folder = here, part
+            elif not words <= SPLITS.keys():
+                case.append(part)
+        yield _File(path, folder.split_of(path), role, role_folder, tuple(case))
 
 
 def _pair_up(folder: Folder, images: list[_File], masks: list[_File], reading: Reading) -> None:
@@ -227,32 +212,31 @@ def _pair_up(folder: Folder, images: list[_File], masks: list[_File], reading: R
     best = max(tries, key=matched)
     if not matched(best) and _by_case(images, masks, reading):
         return
-    by_key: list[dict[tuple, Path]] = [{}, {}]
-    for found, files, affixes in zip(by_key, (images, masks), best, strict=True):
-        for file in files:
-            key = file.key(affixes)
-            if key in found:
-                reading.problems.append(f"{file.path} and {found[key].name} have one name")
-            else:
-                found[key] = file.path
-    pictures, annotations = by_key
-    paired = sorted(pictures.keys() & annotations.keys())
-    splits = {key[0] for key in paired}
-    for key in paired:
+    pictures, annotations = (
+        _by_key(files, affixes, reading) for files, affixes in zip((images, masks), best, strict=True)
+    )
+    for key in sorted(pictures.keys() & annotations.keys()):
         reading.add(key[0], Pair(pictures[key], Mask(annotations[key])))
+    splits = reading.splits.keys()
     partial = all(file.folder == "SegmentationClass" for file in masks)  # Pascal VOC has masks of some pictures
     missing = sorted(pictures.keys() - annotations)
-    left_out = [key for key in missing if partial or (splits and key[0] not in splits)]
-    if left_out:
-        reading.notes.append(f"{len(left_out)} pictures have no annotation and are left out")
-    missing = [pictures[key] for key in missing if key not in left_out]
-    alone = [annotations[key] for key in sorted(annotations.keys() - pictures)]
-    if len(splits) > 1 or "" not in splits:  # a preview beside the splits
-        previews = [path for path in alone if path.parent == folder.root]
-        reading.notes += [f"{path.name} lies in no split and is left out" for path in previews]
-        alone = [path for path in alone if path not in previews]
-    reading.problems += [f"{path} has no annotation{_place(masks)}" for path in missing]
-    reading.problems += [f"{path} has no picture{_place(images)}" for path in alone]
+    expected = [] if partial else [key for key in missing if not splits or key[0] in splits]
+    if left_out := len(missing) - len(expected):
+        reading.notes.append(f"{left_out} pictures have no annotation and are left out")
+    reading.problems += [f"{pictures[key]} has no annotation{_place(masks)}" for key in expected]
+    for path in (annotations[key] for key in sorted(annotations.keys() - pictures)):
+        if path.parent == folder.root and splits != {""}:
+            reading.notes.append(f"{path.name} lies in no split and is left out")  # a preview beside the splits
+        else:
+            reading.problems.append(f"{path} has no picture{_place(images)}")
+
+
+def _by_key(files: list[_File], affixes: re.Pattern | None, reading: Reading) -> dict[tuple, Path]:
+    found: dict[tuple, Path] = {}
+    for file in files:
+        if (first := found.setdefault(file.key(affixes), file.path)) != file.path:
+            reading.problems.append(f"{file.path} and {first.name} have one name")
+    return found
 
 
 def _by_case(images: list[_File], masks: list[_File], reading: Reading) -> bool:
@@ -290,15 +274,14 @@ def _place(files: list[_File]) -> str:
     return " in " + ", ".join(f"{name}/" for name in names) if 0 < len(names) < 4 else ""
 
 
-def _strangers(folder: Folder, images: list[_File], masks: list[_File], reading: Reading) -> None:
-    """Files among pictures and masks that were meant to be pictures."""
-    folders = {file.path.parent for file in (*images, *masks)}
-    for path in folder.files:
-        is_known = path.suffix.lower() in PICTURE_ENDINGS | NOTE_ENDINGS
-        if path.parent in folders and path.parent != folder.root and not is_known:
-            reading.problems.append(
-                f"{path} is no picture that can be read here: export it as PNG, or take it out of the folder"
-            )
+def _strangers(folder: Folder, images: list[_File], masks: list[_File]) -> list[str]:
+    """Problems: files among pictures and masks that were meant to be pictures."""
+    folders = {file.path.parent for file in (*images, *masks)} - {folder.root}
+    return [
+        f"{path} is no picture that can be read here: export it as PNG, or take it out of the folder"
+        for path in folder.files
+        if path.parent in folders and path.suffix.lower() not in PICTURE_ENDINGS | NOTE_ENDINGS
+    ]
 
 
 def _layout(folder: Folder, images: list[_File], masks: list[_File]) -> str:
@@ -315,54 +298,15 @@ def _layout(folder: Folder, images: list[_File], masks: list[_File]) -> str:
     return f"pictures{_place(images)} and masks{_place(masks)}" if _place(images) else f"masks{_place(masks)}"
 
 
-#: Numbers that well-known data sets use, by words in the paths of their masks.
-CONVENTIONS: tuple[tuple[str, ClassList], ...] = (
-    (
-        r"labelIds",
-        ClassList(
-            tuple(name for _, name, _ in CITYSCAPES_CLASSES),
-            "Cityscapes label ids",
-            dict.fromkeys(range(34), IGNORE_INDEX) | {row[0]: i for i, row in enumerate(CITYSCAPES_CLASSES)},
-        ),
-    ),
-    (
-        r"labelTrainIds",
-        ClassList(
-            tuple(name for _, name, _ in CITYSCAPES_CLASSES),
-            "Cityscapes train ids",
-            {i: i for i in range(19)} | {19: IGNORE_INDEX},
-        ),
-    ),
-    (
-        r"ADE_(?:train|val)_\d+$",
-        ClassList(
-            tuple(f"class {i}" for i in range(1, 151)),
-            "ADE20K, 0 is void",
-            {0: IGNORE_INDEX} | {i: i - 1 for i in range(1, 151)},
-        ),
-    ),
-    (
-        r"trimaps?\b",
-        ClassList(("background", "foreground"), "trimaps, the border is void", {1: 1, 2: 0, 3: IGNORE_INDEX}),
-    ),
-    (
-        r"(?:Rural|Urban)/masks_png",
-        ClassList(
-            ("background", "building", "road", "water", "barren", "forest", "agricultural"),
-            "LoveDA, 0 is void",
-            {0: IGNORE_INDEX} | {i: i - 1 for i in range(1, 8)},
-        ),
-    ),
-)
-
-
 def _classes(folder: Folder, masks: list[_File]) -> ClassList:
     """The class list of the folder, or of a known convention."""
     listed = find_classes(folder)
     if listed.names or listed.values:
         return listed
     names = [file.path.relative_to(folder.root.parent).with_suffix("").as_posix() for file in masks]
-    return next((known for words, known in CONVENTIONS if all(re.search(words, name) for name in names)), listed)
+    return next(
+        (known for words, known in CONVENTIONS.items() if all(re.search(words, name) for name in names)), listed
+    )
 
 
 def _split_by_lists(folder: Folder, masks: list[_File], reading: Reading) -> None:
@@ -370,31 +314,32 @@ def _split_by_lists(folder: Folder, masks: list[_File], reading: Reading) -> Non
 
     Such as ImageSets/Segmentation/train.txt and valid.txt; only if no folder says it.
     """
-    if set(reading.splits) != {""}:
+    if reading.splits.keys() != {""}:
         return
-    pairs = reading.splits[""]
-    present = {_name_of(pair.image.name) for pair in pairs}
+    pairs = [(_name_of(pair.image.name), pair) for pair in reading.splits[""]]
+    present = {name for name, _ in pairs}
     places = {folder.root, *(file.path.parent.parent for file in masks)}
-    lists: dict[str, set[str]] = {}
+    lists: dict[str, set[str]] = defaultdict(set)
     for path in folder.with_ending(".txt"):
-        if (path.parent in places or path.parent.name == "Segmentation") and path.name.lower() not in PARSERS:
-            split = {"trainval": "", "default": ""}.get(path.stem.lower(), SPLITS.get(path.stem.lower()))
-            if split is not None:
-                names = {_name_of(line.split()[0]) for line in read_text(path).splitlines() if line.strip()}
-                if names & present:
-                    lists.setdefault(split, set()).update(names)
+        split = ({"trainval": "", "default": ""} | SPLITS).get(path.stem.lower())
+        if split is not None and (path.parent in places or path.parent.name == "Segmentation"):
+            names = {_name_of(line.split()[0]) for line in read_text(path).splitlines() if line.strip()}
+            if names & present:
+                lists[split] |= names
     listed = set().union(*(names for split, names in lists.items() if split != "test"))
     for name in sorted(listed - present):
         reading.problems.append(f"{name} is listed for training, but its picture or mask is not there: put it back")
     if lists.keys() <= {""}:
         return
-    reading.splits = {}
-    for pair in pairs:
-        name = _name_of(pair.image.name)
+    reading.splits, left_out = {}, 0
+    for name, pair in pairs:
         split = next((split for split in ("test", "val", "train") if name in lists.get(split, ())), "")
-        reading.add(split or ("" if "train" not in lists else "left out"), pair)
-    if left_out := reading.splits.pop("left out", None):
-        reading.notes.append(f"{len(left_out)} pictures are in no list and are left out")
+        if split or "train" not in lists:
+            reading.add(split, pair)
+        else:
+            left_out += 1
+    if left_out:
+        reading.notes.append(f"{left_out} pictures are in no list and are left out")
 
 
 def _name_of(word: str) -> str:

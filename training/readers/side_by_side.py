@@ -11,8 +11,9 @@ from unet.images import ImageError
 from unet.masks import palette_of_masks
 from unet.palette import Palette
 
-from .base import DataError, Folder, Pair, Reading, RightHalf, half
+from .base import DataError, Pair, Reading, RightHalf, half
 from .class_lists import find_classes
+from .folder import Folder
 
 NAME = "side-by-side"
 

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from .base import ClassList, Folder, Reading, Shape, rectangle
+from .base import ClassList, Reading, Shape, rectangle
+from .folder import Folder
 from .json_exports import Export, add_exports
 
 NAME = "supervisely"

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from .base import ClassList, DataError, Folder, Reading, Shape, ellipse, rectangle
+from .base import ClassList, DataError, Reading, Shape, ellipse, rectangle
+from .folder import Folder
 from .json_exports import Export, add_exports
 
 NAME = "via"

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from .base import ClassList, DataError, Folder, Pair, Reading, Shape, Shapes, read_text
+from .base import ClassList, DataError, Pair, Reading, Shape, Shapes
+from .folder import Folder, read_text
 
 NAME = "yolo"
 

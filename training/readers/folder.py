@@ -1,0 +1,138 @@
+"""The files under a folder, and what their names say."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections import defaultdict
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from unet.formats import PICTURE_ENDINGS
+
+from .base import DataError
+
+#: Words in the names of folders and lists that say to which split pictures belong.
+SPLITS = {
+    word: split
+    for split, words in {
+        "train": ("train", "training", "trn", "tr"),
+        "val": ("val", "valid", "validation", "dev"),
+        "test": ("test", "testing", "tst", "ts"),
+    }.items()
+    for word in words
+}
+
+
+class Folder:
+    """All files under a folder, looked up once."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.files: list[Path] = []
+        for folder, subfolders, files in os.walk(root):
+            subfolders[:] = sorted(name for name in subfolders if not name.startswith((".", "__MACOSX")))
+            # A folder named like a picture was meant to be one.
+            named = [name for name in subfolders if Path(name).suffix.lower() in PICTURE_ENDINGS]
+            self.files += [Path(folder, name) for name in sorted(files + named) if not name.startswith(".")]
+
+    @cached_property
+    def pictures(self) -> list[Path]:
+        """Files with a picture's ending."""
+        return [path for path in self.files if path.suffix.lower() in PICTURE_ENDINGS]
+
+    @cached_property
+    def picture_set(self) -> frozenset[Path]:
+        """``pictures``, to look one up."""
+        return frozenset(self.pictures)
+
+    @cached_property
+    def by_name(self) -> dict[str, list[Path]]:
+        """``pictures`` by their names without folders."""
+        found = defaultdict(list)
+        for path in self.pictures:
+            found[path.name].append(path)
+        return found
+
+    def with_ending(self, *endings: str) -> list[Path]:
+        """Files with one of these endings, such as ".json"."""
+        return [path for path in self.files if path.suffix.lower() in endings]
+
+    def named(self, name: str) -> list[Path]:
+        """Files of this name, in any folder."""
+        return [path for path in self.files if path.name.lower() == name.lower()]
+
+    def split_of(self, path: Path) -> str:
+        """The split that the folders of a file say.
+
+        The innermost first; "" if none does.
+        """
+        parts = path.relative_to(self.root).parts[:-1]
+        return next((split for part in reversed(parts) if (split := split_in(part))), "")
+
+    @cached_property
+    def json(self) -> dict[Path, Any]:
+        """The content of every JSON file, or the error."""
+        return {path: _json_or_error(path) for path in self.with_ending(".json")}
+
+    def json_where(self, fits: Callable[[dict], bool]) -> list[Path]:
+        """The JSON files that hold an object which fits."""
+        return [path for path, content in self.json.items() if isinstance(content, dict) and fits(content)]
+
+    def find(self, name: str, near: Path, split: str = "") -> Path | None:
+        """The picture that a file lists by this name, None unless one is meant.
+
+        Looked for beside that file first, then in the same split, then anywhere.
+        """
+        parts = PurePosixPath(name.replace("\\", "/")).parts
+        if (beside := Path(os.path.normpath(near.parent.joinpath(*parts)))) in self.picture_set:
+            return beside
+        for length in (len(parts), 1):
+            found = [path for path in self.by_name.get(parts[-1], ()) if path.parts[-length:] == parts[-length:]]
+            found = [path for path in found if self.split_of(path) == split] or found
+            if len(found) == 1:
+                return found[0]
+        return None
+
+    def broken_json(self) -> list[str]:
+        """A sentence about every JSON file that cannot be read."""
+        broken = [path for path, content in self.json.items() if isinstance(content, Exception)]
+        return [f"{path} is no readable JSON ({self.json[path]}): export it again" for path in broken]
+
+
+def words_in(name: str) -> list[str]:
+    """The words of a name, in lower case.
+
+    "imagesTr" gives images, tr; "trainannot" gives train, annot.
+    """
+    words = []
+    for part in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+|[^\W\d_]+", name):
+        glued = re.fullmatch(r"(train|val|test)(annots?|masks?|labels?|images?|imgs?|set)", part.lower())
+        words += glued.groups() if glued else [part.lower()]
+    return words
+
+
+def split_in(name: str) -> str:
+    """The split that a name says, or ""."""
+    return next((SPLITS[word] for word in words_in(name) if word in SPLITS), "")
+
+
+def read_text(path: Path) -> str:
+    """The text of a file, UTF-8. Raises DataError."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read as UTF-8 text ({error}): save it as UTF-8") from error
+
+
+def _json_or_error(path: Path) -> Any:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        return error
+    if isinstance(content, dict):
+        content.pop("imageData", None)  # LabelMe's copy of the photo: megabytes each
+    return content
