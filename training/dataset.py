@@ -156,15 +156,25 @@ class Dataset:
 
     def _problems_of(self, split: Pairs, name: str) -> list[str]:
         found, classes = [], set()
-        exif = _Orientations()
+        undecided, follows = [], False  # whether annotations are turned as EXIF tags say
         for pair, seen in zip(tqdm(split.pairs, "checking", leave=False, disable=None), self._seen[name], strict=True):
             try:
                 inside = split.coding.classes_in(seen)
                 classes |= set(range(len(self.class_names))) if inside is None else inside
-                exif.compare(pair, pair.read_image().shape[:2], seen.size)
+                height, width = pair.read_image().shape[:2]
+                turn = _compare_sizes(pair, (height, width), seen.size)
+                if turn >= 5 and height != width:
+                    follows = True
+                elif turn:
+                    undecided.append(pair)
             except (ImageError, DataError) as error:
                 found.append(str(error))
-        found += exif.problems()
+        found += [
+            f"{pair.image.name} is turned by its EXIF tag, and nothing says whether its annotation is: save the photo "
+            "as it was annotated, without the tag"
+            for pair in undecided
+            if not follows
+        ]
         if found or len(classes) > 1 or not len(split) or (classes and name != "train"):
             return found
         holds = f"nothing but “{self.class_names[classes.pop()]}”" if classes else "nothing but void"
@@ -177,38 +187,19 @@ class Dataset:
         ]
 
 
-class _Orientations:
-    """Compares pictures with annotations that do not follow an EXIF tag.
+def _compare_sizes(pair: Pair, size: tuple[int, int], annotated: tuple[int, int]) -> int:
+    """The EXIF turn that a photo has and its mask may lack.
 
-    Some annotation tools turn a photo as its tag says, some do not. Where turning changes the size, the size tells;
-    what the others are is known from those.
+    size, annotated: (H, W). Some annotation tools turn a photo as its tag says, some do not. Where turning changes the
+    size, the size tells; what the others are is known from those. Raises DataError for different sizes.
     """
-
-    def __init__(self) -> None:
-        self.undecided: list[Pair] = []
-        self.follows = False
-
-    def compare(self, pair: Pair, size: tuple[int, int], annotated: tuple[int, int]) -> None:
-        """size, annotated: (H, W). Raises DataError for different sizes."""
-        turned = pair.exif_turn()
-        if size != annotated:
-            why = "they must have one size"
-            if turned and size == annotated[::-1]:
-                why = "the EXIF tag turns the photo, not the annotation: save the photo upright, without the tag"
-            raise DataError(f"{pair.image.name} is {size}, its annotation {annotated}; {why}")
-        if turned and turned >= 5 and size[0] != size[1]:
-            self.follows = True
-        elif turned:
-            self.undecided.append(pair)
-
-    def problems(self) -> list[str]:
-        """Sentences about pictures of which nothing says whether their annotations are turned."""
-        return [
-            f"{pair.image.name} is turned by its EXIF tag, and nothing says whether its annotation is: save the photo "
-            "as it was annotated, without the tag"
-            for pair in self.undecided
-            if not self.follows
-        ]
+    turn = pair.exif_turn()
+    if size != annotated:
+        why = "they must have one size"
+        if turn and size == annotated[::-1]:
+            why = "the EXIF tag turns the photo, not the annotation: save the photo upright, without the tag"
+        raise DataError(f"{pair.image.name} is {size}, its annotation {annotated}; {why}")
+    return turn
 
 
 def load_dataset(
@@ -261,26 +252,21 @@ def _split(reading: Reading, seed: int) -> dict[str, list[Pair]]:
         reading.problems.append(
             f"{unsplit[0].image} and {len(unsplit) - 1} others lie in no split: put them into train/ or val/"
         )
-    splits.setdefault("train", unsplit)
-    test = splits.get("test", [])
-    if "val" not in splits:
-        pairs = splits["train"]
-        if len(pairs) < 2:
-            _raise_if_any(reading.problems)
-            raise DataError(
-                "one picture cannot be both learnt from and tested on; at least two are needed"
-                if pairs
-                else "there is no training picture: train/ needs some"
-            )
-        order = np.random.default_rng(seed).permutation(len(pairs))
-        held_out = set(order[: max(1, round(VAL_SHARE * len(pairs)))].tolist())
-        splits["train"], splits["val"] = (
-            [p for i, p in enumerate(pairs) if (i in held_out) == held] for held in (False, True)
-        )
-    if not splits["train"] or not splits["val"]:
+    train, val = splits.get("train", unsplit), splits.get("val")
+    if not train:
+        wrong = "there is no training picture: train/ needs some"
+    elif not val and len(train) < 2:
+        wrong = "one picture cannot be both learnt from and tested on; at least two are needed"
+    else:
+        wrong = ""
+    if wrong:
         _raise_if_any(reading.problems)
-        raise DataError(f"there is no picture in {'val' if splits['train'] else 'train'}: both need some")
-    return {"train": splits["train"], "val": splits["val"], "test": test}
+        raise DataError(wrong)
+    if not val:
+        order = np.random.default_rng(seed).permutation(len(train))
+        held_out = set(order[: max(1, round(VAL_SHARE * len(train)))].tolist())
+        train, val = ([pair for i, pair in enumerate(train) if (i in held_out) == held] for held in (False, True))
+    return {"train": train, "val": val, "test": splits.get("test", [])}
 
 
 def _raise_if_any(problems: list[str]) -> None:

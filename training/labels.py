@@ -19,6 +19,7 @@ from unet.palette import Palette
 
 from .datasets import TASKS, Task
 from .readers.base import Annotation, ClassList, DataError, Pair
+from .readers.class_lists import TRIMAPS
 from .readers.side_by_side import covered
 
 #: Labels as high as this are smoothed edges or object numbers rather than classes, unless the classes have names.
@@ -88,14 +89,11 @@ class Coding:
         ambiguous: see ``unet.masks.encode_mask``.
         """
         labels = annotation.colors() if self.by_table and annotation.table is not None else annotation.labels
-        if self.palette is not None:
-            if labels.ndim == 2:
-                raise DataError(f"{name} holds class indices, most hold colours: save all alike")
-            labels = encode_mask(labels, self.palette, ambiguous=ambiguous)
-        elif labels.ndim == 3:
-            if (labels != labels[..., :1]).any():
-                raise DataError(f"{name} holds colours, most hold class indices: save all alike")
+        if self.palette is None and labels.ndim == 3 and (labels == labels[..., :1]).all():
             labels = labels[..., 0]
+        self._check_kind(labels.ndim == 3, name)
+        if self.palette is not None:
+            labels = encode_mask(labels, self.palette, ambiguous=ambiguous)
         self._check(np.flatnonzero(np.bincount(labels.reshape(-1), minlength=256)), name)
         return np.array(self.values).astype(np.uint8)[labels]
 
@@ -109,9 +107,7 @@ class Coding:
         if self.by_table and seen.table:
             seen = seen.as_colors()
         seen = seen if self.palette is not None else seen.as_numbers()
-        if (seen.numbers is None) != (self.palette is not None):
-            here, most = ("colours", "class indices") if seen.numbers is None else ("class indices", "colours")
-            raise DataError(f"{seen.path.name} holds {here}, most hold {most}: save all alike")
+        self._check_kind(seen.numbers is None, seen.path.name)
         labels = seen.numbers
         if self.palette is not None:
             colors = np.array(sorted(seen.colors or ()), np.uint8).reshape(-1, 3)
@@ -137,6 +133,11 @@ class Coding:
             return self.classes_in(seen) != set()
         except DataError:
             return True
+
+    def _check_kind(self, is_colors: bool, name: str) -> None:
+        if is_colors != (self.palette is not None):
+            here, most = ("colours", "class indices") if is_colors else ("class indices", "colours")
+            raise DataError(f"{name} holds {here}, most hold {most}: save all alike")
 
     def _check(self, labels: Sequence[int], name: str) -> None:
         if unknown := [int(label) for label in labels if self.values[label] < 0]:
@@ -179,20 +180,22 @@ def decide(
 
     seen, pairs: of every split. listed: the class list of the folder. count: how many classes masks in colours have.
     """
-    every = [one for split in seen.values() for one in split if one.size]
-    by_table = _tables_count(every, listed)
-    every = [one.as_colors() if by_table and one.table else one for one in every]
+    by_table = _tables_count([one for split in seen.values() for one in split if one.size], listed)
+    viewed = {
+        name: [one.as_colors() if by_table and one.table else one for one in split if one.size]
+        for name, split in seen.items()
+    }
+    every = [one for split in viewed.values() for one in split]
     numbers = [one.as_numbers() for one in every]
     values = set().union(*(one.numbers for one, old in zip(numbers, every, strict=True) if one is not old))
-    if not (values in TWO_VALUES or _count_from_0(values - {IGNORE_INDEX})) or any(
-        one.numbers is None for one in numbers
-    ):
+    are_numbers = values in TWO_VALUES or _count_from_0(values - {IGNORE_INDEX})
+    if not are_numbers or any(one.numbers is None for one in numbers):
         numbers = every  # greys among the colours of masks
     if sum(one.numbers is None for one in numbers) * 2 > len(numbers):
         if listed.values is not None and listed.palette is None and any(one.lossy for one in every):
             raise DataError(f"{every[0].path.name} is a JPEG, which changes class numbers: export the masks as PNG")
-        train = [one.as_colors() if by_table and one.table else one for one in seen["train"] if one.size]
-        return dataclasses.replace(_of_colors(pairs["train"], train, listed, task, count), by_table=by_table), []
+        coding = _of_colors(pairs["train"], viewed["train"], listed, task, count)
+        return dataclasses.replace(coding, by_table=by_table), []
     coding, problems = _of_numbers([one for one in numbers if one.numbers is not None], listed, task)
     if not (listed.names or task) and len(coding.class_names) > 8 and _are_object_numbers(pairs["train"]):
         raise DataError(
@@ -226,8 +229,7 @@ def _of_numbers(seen: list[Seen], listed: ClassList, task: Task | None) -> tuple
     if void is None and values == {0, 1, 255} and (problems := _masks_of_two_kinds(seen)):
         binary = True
     if not names and seen and all(one.is_trimap or len(one.numbers) < 3 for one in seen) and values == {1, 2, 3}:
-        listed = ClassList(("background", "foreground"), "trimaps, the border is void", {1: 1, 2: 0, 3: IGNORE_INDEX})
-        names = listed.names
+        listed, names = TRIMAPS, TRIMAPS.names
     from_1 = sorted(values - {IGNORE_INDEX})
     if not names and void is None and len(from_1) > 1 and from_1 == list(range(1, len(from_1) + 1)):  # 0 is nowhere
         listed = ClassList(tuple(f"class {n}" for n in from_1), "", {n: n - 1 for n in from_1})
@@ -238,12 +240,8 @@ def _of_numbers(seen: list[Seen], listed: ClassList, task: Task | None) -> tuple
         highest = max(numbers, default=0)
         names = ("background", "object") if highest <= 1 else tuple(f"class {i}" for i in range(highest + 1))
     _check_two_classes(names)
-    table = [-1] * 256
-    table[IGNORE_INDEX] = IGNORE_INDEX
-    for number, value in (
-        {n: n > 0 for n in values} if binary else listed.values or {i: i for i in range(len(names))}
-    ).items():
-        table[number] = int(value)
+    meant = {n: int(n > 0) for n in values} if binary else listed.values or {i: i for i in range(len(names))}
+    table = [({IGNORE_INDEX: IGNORE_INDEX} | dict(meant)).get(number, -1) for number in range(256)]
     known = next((t.palette for t in (task, *TASKS.values()) if t and t.class_names == names), None)
     colors = (task and known) or listed.palette or known or distinct_colors(len(names))
     coding = Coding(tuple(names), np.array(colors, np.uint8), tuple(table), source=listed.source)
@@ -336,10 +334,10 @@ def _no_class_indices(seen: list[Seen], numbers: set[int], void: int | None) -> 
     gaps = set(range(MAX_NAMELESS_CLASSES)) - numbers - {void}
     first_gap = min(gaps, default=MAX_NAMELESS_CLASSES)
     return [
-        f"{one.path} has the label {max(one.numbers & numbers)}, and labels are class indices that count from 0: save "
-        "the mask without smoothing or object numbers, or name every class in classes.json"
+        f"{one.path} has the label {highest}, and labels are class indices that count from 0: save the mask without "
+        "smoothing or object numbers, or name every class in classes.json"
         for one in seen
-        if max(one.numbers & numbers, default=0) > first_gap
+        if (highest := max(one.numbers & numbers, default=0)) > first_gap
     ]
 
 

@@ -37,16 +37,14 @@ def read(folder: Folder) -> Reading:
     unlabelled = 0
     for picture in folder.pictures:
         path = labels.pop((_label_folder(picture.parent), picture.stem), None)
-        shapes = ()
-        if path is None:
-            unlabelled += 1
+        unlabelled += path is None
+        try:
+            lines = read_text(path).splitlines() if path else ()
+            shapes = tuple(_shape(line, path, len(names)) for line in lines if line.strip())
+        except DataError as error:
+            reading.problems.append(str(error))
         else:
-            try:
-                shapes = tuple(_shape(line, path, len(names)) for line in read_text(path).splitlines() if line.strip())
-            except DataError as error:
-                reading.problems.append(str(error))
-                continue
-        reading.add(folder.split_of(picture), Pair(picture, Shapes(path or picture, shapes)))
+            reading.add(folder.split_of(picture), Pair(picture, Shapes(path or picture, shapes)))
     if unlabelled:
         reading.notes.append(f"{unlabelled} pictures without a label file are all background, as YOLO has it")
     reading.problems += [f"{path} has no picture" for path in labels.values()]
@@ -85,10 +83,9 @@ def _label_folder(folder: Path) -> Path:
     The last "images" of its path becomes "labels".
     """
     parts = list(folder.parts)
-    for i in reversed(range(len(parts))):
-        if parts[i] == "images":
-            return Path(*parts[:i], "labels", *parts[i + 1 :])
-    return folder
+    if "images" in parts:
+        parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"
+    return Path(*parts)
 
 
 def _label_files(folder: Folder) -> list[Path]:
