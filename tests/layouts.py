@@ -434,6 +434,45 @@ def loveda(root):
 
 
 @layout
+def camvid_of_cvat(root):
+    found = write(root, "default/{name}.png", "defaultannot/{name}.png", {"": 5}, encode=as_colors)
+    text(root / "default.txt", *(f"/default/p0{n}.png /defaultannot/p0{n}.png" for n in range(5)))
+    text(root / "label_colors.txt", "0 0 0 background", "250 50 83 a", "0 128 192 b")
+    return Layout("label_colors.txt", unsplit=found[""])
+
+
+@layout
+def kitti(root):
+    found = write(root, "training/image_2/{name}_10.png", "training/semantic/{name}_10.png", {"": 5})
+    write(root, "training/instance/{name}_10.png", "", {"": 5})
+    return Layout("pictures in image_2/ and masks in semantic/", nameless(3), unsplit=found[""])
+
+
+@layout
+def bdd100k(root):
+    names = ("images/10k/{split}/{name}.jpg", "labels/sem_seg/masks/{split}/{name}.png")
+    return Layout("masks in masks/", nameless(3), **write(root, *names, {"train": 3, "val": 2}))
+
+
+@layout
+def lists_of_names_with_spaces(root):
+    found = write(root, "images/my {name}.jpg", "masks/my {name}.png", {"": 5})[""]
+    text(root / "splits/train.txt", *(f"my p0{n}" for n in range(3)))
+    text(root / "splits/val.txt", "my p03", "my p04")
+    val = {path: labels for path, labels in found.items() if path.stem in ("my p03", "my p04")}
+    train = {path: labels for path, labels in found.items() if path not in val}
+    return Layout("masks in masks/", nameless(3), train=train, val=val)
+
+
+@layout
+def masks_of_some_pictures(root):
+    names = ("JPEGImages/{name}.jpg", "SegmentationClassAug/{name}.png")
+    found = write(root, *names, {"": 5}, colors=voc_colors())
+    save(root / "JPEGImages/unlabelled.jpg", scene(9)[0])
+    return Layout("masks in SegmentationClassAug/", nameless(3), unsplit=found[""])
+
+
+@layout
 def mmsegmentation(root):
     found = write(root, "img_dir/{split}/{name}.jpg", "ann_dir/{split}/{name}.png", {"train": 3, "val": 2})
     return Layout("pictures in img_dir/ and masks in ann_dir/", nameless(3), **found)
@@ -611,6 +650,14 @@ def coco_labelme2coco(root):
     for n in range(5):
         save(root / f"Visualization/{n}.jpg", scene(n)[0])
     return Layout("COCO (annotations.json)", unsplit={p[2]: p[3] for p in pictures})
+
+
+@layout
+def yolo_label_studio(root):
+    found = write_yolo(root, "images/{n}.jpg", "labels/{n}.txt", {"": 5})
+    text(root / "classes.txt", "a", "b")
+    dump(root / "notes.json", {"categories": [{"id": 0, "name": "a"}, {"id": 1, "name": "b"}], "info": {}})
+    return Layout("YOLO segmentation (classes.txt)", unsplit=found[""])
 
 
 def run_lengths(box):

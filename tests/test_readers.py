@@ -131,6 +131,18 @@ def test_pictures_that_a_list_names_and_nobody_has_are_named(tmp_path):
     assert "p03 is listed for training" in refusal(tmp_path / "cvat")
 
 
+@pytest.mark.parametrize(
+    ("name", "file", "copy"),
+    [("coco_cvat", "annotations/instances_default.json", "annotations/instances_all.json"),
+     ("via", "train/via_region_data.json", "train/via_export.json"),
+     ("labelme", "data_annotated/2.json", "data_annotated/2 again.json")],
+)  # fmt: skip
+def test_pictures_that_two_files_list_are_refused(tmp_path, name, file, copy):
+    LAYOUTS[name](tmp_path)
+    shutil.copy(tmp_path / file, tmp_path / copy)
+    assert "2.jpg, which is listed in" in refusal(tmp_path)
+
+
 def test_boxes_are_no_masks(tmp_path):
     write_yolo(tmp_path / "yolo", "images/train/{n}.jpg", "labels/train/{n}.txt", {"train": 3})
     text(tmp_path / "yolo/data.yaml", "names: [a, b]")

@@ -110,7 +110,7 @@ def words_in(name: str) -> list[str]:
     """
     words = []
     for part in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+|[^\W\d_]+", name):
-        glued = re.fullmatch(r"(train|val|test)(annots?|masks?|labels?|images?|imgs?|set)", part.lower())
+        glued = re.fullmatch(r"(train|val|test|default)(annots?|masks?|labels?|images?|imgs?|set)", part.lower())
         words += glued.groups() if glued else [part.lower()]
     return words
 

@@ -33,12 +33,18 @@ def add_exports(
     shape_of: what a thing of the JSON file is; None for what has no area.
     """
     reading.problems += folder.broken_json()
+    listed_in: dict[Path, Path] = {}
     for export in exports:
         if export.picture is None:
             reading.problems.append(
                 f"{export.path} lists {export.name}, which is not there: put it back, or take it out"
             )
             continue
+        if export.picture in listed_in:  # it could be learnt from and scored
+            other = listed_in[export.picture]
+            reading.problems.append(f"{export.path} lists {export.name}, which is listed in {other.name}: leave one")
+            continue
+        listed_in[export.picture] = export.path
         try:
             shapes = tuple(shape for thing in export.things if (shape := shape_of(thing)))
         except (KeyError, TypeError, ValueError, IndexError, OSError, zlib.error) as error:

@@ -11,7 +11,7 @@ import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from PIL import Image
@@ -39,7 +39,7 @@ ROLE_WORDS = {
     ),
     "mask": _words(
         "masks mask labels label labeled labelled lab annotations annotation annots annot anns ann anno seg segs "
-        "segmentation segmentations segmented gt groundtruth truth manual targets target trimap trimaps y"
+        "segmentation segmentations segmented semantic gt groundtruth truth manual targets target trimap trimaps y"
     ),
     "image": _words(
         "images image imgs img pictures picture pics photos photo rgb input inputs raw original originals org orig sat "
@@ -62,6 +62,8 @@ OTHER_AFFIXES = re.compile(
     r"|test_mask)$",
     re.IGNORECASE,
 )
+#: Folders of lists that say to which split pictures belong. ImageSets/Main of Pascal VOC is for other tasks.
+LIST_FOLDERS = frozenset(("Segmentation", "splits", "split", "lists"))
 #: What may lie among pictures without being one of them. Anything else there was meant to be one.
 NOTE_ENDINGS = frozenset(
     (".txt", ".md", ".json", ".xml", ".csv", ".html", ".yml", ".yaml", ".log", ".ini", ".db", ".mat")
@@ -209,6 +211,8 @@ def _pair_up(folder: Folder, images: list[_File], masks: list[_File], reading: R
     def matched(pair: tuple) -> int:
         return len({file.key(pair[0]) for file in images} & {file.key(pair[1]) for file in masks})
 
+    if len({file.case for file in images}) == len({file.case for file in masks}) == 1:  # as 10k/ in images/10k/
+        images, masks = ([replace(file, case=()) for file in files] for files in (images, masks))
     best = max(tries, key=matched)
     if not matched(best) and _by_case(images, masks, reading):
         return
@@ -218,7 +222,8 @@ def _pair_up(folder: Folder, images: list[_File], masks: list[_File], reading: R
     for key in sorted(pictures.keys() & annotations.keys()):
         reading.add(key[0], Pair(pictures[key], Mask(annotations[key])))
     splits = reading.splits.keys()
-    partial = all(file.folder == "SegmentationClass" for file in masks)  # Pascal VOC has masks of some pictures
+    # Pascal VOC has masks of some pictures.
+    partial = all(file.folder.startswith("SegmentationClass") for file in masks)
     missing = sorted(pictures.keys() - annotations)
     expected = [] if partial else [key for key in missing if not splits or key[0] in splits]
     if left_out := len(missing) - len(expected):
@@ -312,7 +317,7 @@ def _classes(folder: Folder, masks: list[_File]) -> ClassList:
 def _split_by_lists(folder: Folder, masks: list[_File], reading: Reading) -> None:
     """Split pictures as lists of their names say.
 
-    Such as ImageSets/Segmentation/train.txt and valid.txt; only if no folder says it.
+    Such as ImageSets/Segmentation/train.txt, splits/val.txt and valid.txt; only if no folder says it.
     """
     if reading.splits.keys() != {""}:
         return
@@ -322,8 +327,9 @@ def _split_by_lists(folder: Folder, masks: list[_File], reading: Reading) -> Non
     lists: dict[str, set[str]] = defaultdict(set)
     for path in folder.with_ending(".txt"):
         split = ({"trainval": "", "default": ""} | SPLITS).get(path.stem.lower())
-        if split is not None and (path.parent in places or path.parent.name == "Segmentation"):
-            names = {_name_of(line.split()[0]) for line in read_text(path).splitlines() if line.strip()}
+        if split is not None and (path.parent in places or path.parent.name in LIST_FOLDERS):
+            lines = [line.strip() for line in read_text(path).splitlines() if line.strip()]
+            names = {name if (name := _name_of(line)) in present else _name_of(line.split()[0]) for line in lines}
             if names & present:
                 lists[split] |= names
     listed = set().union(*(names for split, names in lists.items() if split != "test"))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import yaml
 
 from .base import ClassList, DataError, Pair, Reading, Shape, Shapes
+from .class_lists import find_classes
 from .folder import Folder, read_text
 
 NAME = "yolo"
@@ -27,16 +29,12 @@ def read(folder: Folder) -> Reading:
 
     A picture without a label file is all background.
     """
-    yamls = _yamls(folder)
-    if len(yamls) != 1:
-        found = " and ".join(map(str, yamls[:2])) or "none is there"
-        raise DataError(f"YOLO labels need one data.yaml that names the classes ({found})")
-    names = _names(yamls[0])
-    reading = Reading(f"YOLO segmentation ({yamls[0].name})", classes=ClassList.of_shapes(names, yamls[0].name))
+    names, source = _names(folder)
+    reading = Reading(f"YOLO segmentation ({source})", classes=ClassList.of_shapes(names, source))
     labels = {(path.parent, path.stem): path for path in _label_files(folder)}
     unlabelled = 0
     for picture in folder.pictures:
-        path = labels.pop((_label_folder(picture.parent), picture.stem), None)
+        path = labels.pop((_label_folder(folder.root, picture.parent), picture.stem), None)
         unlabelled += path is None
         try:
             lines = read_text(path).splitlines() if path else ()
@@ -64,32 +62,40 @@ def _shape(line: str, path: Path, classes: int) -> Shape:
     return Shape(number + 1, (corners,), relative=True)
 
 
-def _names(path: Path) -> list[str]:
+def _names(folder: Folder) -> tuple[Sequence[str], str]:
+    """The names of the classes, and the file that lists them."""
+    yamls = _yamls(folder)
+    if not yamls and (listed := find_classes(folder)).values == dict(enumerate(range(len(listed.names)))):
+        return listed.names, listed.source  # classes.txt, as Label Studio writes it
+    if len(yamls) != 1:
+        found = " and ".join(map(str, yamls[:2])) or "none is there"
+        raise DataError(f"YOLO labels need one data.yaml that names the classes ({found})")
+    path = yamls[0]
     try:
         names = yaml.safe_load(read_text(path))["names"]
         names = [names[number] for number in sorted(names)] if isinstance(names, dict) else list(names)
     except (yaml.YAMLError, KeyError, TypeError) as error:
         raise DataError(f"{path} does not list the classes as names: [a, b]") from error
-    return [str(name) for name in names]
+    return [str(name) for name in names], path.name
 
 
 def _yamls(folder: Folder) -> list[Path]:
     return [path for path in folder.with_ending(".yaml", ".yml") if "names:" in path.read_text(errors="replace")]
 
 
-def _label_folder(folder: Path) -> Path:
+def _label_folder(root: Path, folder: Path) -> Path:
     """Where the labels of the pictures in a folder lie.
 
-    The last "images" of its path becomes "labels".
+    The last "images" of its path under root becomes "labels".
     """
-    parts = list(folder.parts)
+    parts = list(folder.relative_to(root).parts)
     if "images" in parts:
         parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"
-    return Path(*parts)
+    return root.joinpath(*parts)
 
 
 def _label_files(folder: Folder) -> list[Path]:
-    folders = {_label_folder(parent) for parent in {path.parent for path in folder.pictures}}
+    folders = {_label_folder(folder.root, parent) for parent in {path.parent for path in folder.pictures}}
     stems = {path.stem for path in folder.pictures}
     return [path for path in folder.with_ending(".txt") if path.parent in folders and path.stem in stems]
 
