@@ -222,7 +222,10 @@ def check_temporary_folder() -> None:
 
 
 def main() -> None:
-    """Serve the page until it is interrupted. Raises SystemExit with a sentence if it cannot start."""
+    """Serve the page until it is interrupted.
+
+    Raises SystemExit with a sentence if it cannot start.
+    """
     check_temporary_folder()
     page = build_demo()
     warm_up()

@@ -50,7 +50,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def watch(visitors: Sequence[Page], view: str, colors: int, seconds: float) -> list[tuple[float, list[float]]]:
-    """Answers a second and lags in seconds, for each visitor, while all have the camera on."""
+    """Answers a second and lags in seconds, for each visitor."""
     for visitor in visitors:
         visitor.locator("#colours input[type=number]").fill(str(colors))
         visitor.get_by_role("switch", name="Live").click()

@@ -226,7 +226,7 @@ class Visitor:
         raise WrongError("visit: the page ended its answer before it was complete")
 
     def number(self, handler: str, after: int | None = None) -> int:
-        """The event of the page that calls this handler, triggered by the event ``after``, if any."""
+        """The event that calls this handler, after the event ``after``, if any."""
         return next(
             event["id"]
             for event in self.events
@@ -268,7 +268,7 @@ class Answer(NamedTuple):
 
 
 def rush(page: Page, questions: Sequence[Question], seconds: float) -> list[Answer]:
-    """Let all visitors send requests for so long, each one at least; those under way are completed."""
+    """Let all visitors send requests for so long, each one at least."""
     end = time.perf_counter() + seconds
 
     def visit(number: int) -> list[Answer]:

@@ -154,7 +154,7 @@ def quality(images: dict[str, np.ndarray]) -> tuple[str, str]:
 
 
 def squared_error(image: np.ndarray, colors: np.ndarray) -> float:
-    """Mean squared error over all pixels, each in the nearest of the colours, rounded to 8 bits."""
+    """Mean squared error over all pixels, each in its nearest colour."""
     palette = Palette(np.clip(np.round(colors), 0, 255))
     return float(np.square(palette.decode(palette.encode(image)).astype(float) - image).mean())
 

@@ -87,7 +87,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def measure(changes: dict[str, Any], pictures: Dataset, args: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Train once; the scores of the last weights on the validation split. Raises as `fit`."""
+    """Train once -> the last weights' validation scores."""
     task = TASKS[args.task]
     own = {name: value for name, value in changes.items() if name in Recipe.__dataclass_fields__}
     other = {name: value for name, value in changes.items() if name not in own}

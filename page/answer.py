@@ -32,7 +32,7 @@ class Section(NamedTuple):
 
 
 def build(state: State, task: str) -> Section:
-    """Draw the section where it is called, inside gr.Blocks; task is the first that is shown."""
+    """Draw the section; ``task`` is shown first."""
     with gr.Row(elem_id="sides"):
         menus = [
             gr.Dropdown(
@@ -201,6 +201,6 @@ def objects_line(names: Sequence[str], objects: Sequence[Counted] | None, object
 
 
 def legend(names: Sequence[str], comparison: Comparison, palette: np.ndarray) -> str:
-    """Every class as a button that the viewer listens to, with its share of the picture."""
+    """A button for every class, with its share of the picture."""
     named = zip(classes(comparison.class_names, palette), comparison.shares.T, strict=True)
     return render("legend", names=names, classes=[each | {"shares": shares} for each, shares in named])

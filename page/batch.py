@@ -99,7 +99,7 @@ def begin(
 
 
 def _pixels_of(path: str) -> int:
-    """Pixels by the file's header; 0 without one, which becomes a row that says so."""
+    """Pixels by the file's header; 0 without one."""
     try:
         h, w = decoding.image_size(path)
     except ImageError:
@@ -116,7 +116,7 @@ def answers_of(run: Run, file: BinaryIO) -> Iterator[Row]:
 
 @contextlib.contextmanager
 def new_archive(run: Run) -> Iterator[tuple[Path, BinaryIO]]:
-    """A ZIP to write, and its path; Gradio deletes finished files, and this unfinished ones."""
+    """A ZIP to write, and its path; unfinished ones are deleted."""
     path = new_file(f"{run.task}-{len(run.pictures)}-pictures.zip")
     try:
         with path.open("wb") as file:
@@ -201,14 +201,14 @@ def example_files(task: str) -> tuple[list[str], list[str]]:
 
 
 def stop(run: Run | None) -> Any:
-    """Stop a run after the tile under way, keeping what is done -> the button."""
+    """Stop a run after this tile -> the button."""
     if run is not None:
         run.stopped = True
     return gr.Button(interactive=False)
 
 
 def show_progress(run: Run, done: int, said: Sequence[str]) -> str:
-    """How far a run is, as HTML; said stands on the same line, such as "about 8 s left"."""
+    """How far a run is, as HTML."""
     return render("batch_progress", done=done, total=len(run.pictures), said=said, remarks=run.remarks)
 
 

@@ -79,7 +79,9 @@ def answer(
 
 
 def read_frame(sent: Any) -> np.ndarray:
-    """Decode a frame: a JPEG in a data URL -> uint8 (h, w, 3). Raises gr.Error for anything else or larger.
+    """Decode a JPEG in a data URL -> uint8 (h, w, 3).
+
+    Raises gr.Error for anything else, or anything larger.
 
     So small a JPEG is decoded here, in milliseconds; the processes that decode files are not kept from them.
     """
@@ -95,7 +97,7 @@ def read_frame(sent: Any) -> np.ndarray:
 
 
 def fit(frame: np.ndarray, colors: int, space: str, last: Fitted | None) -> Fitted:
-    """Keep the last palette while it is fresh and what is asked for, or fit one to uint8 (h, w, 3)."""
+    """Keep the last palette while it is fresh, or fit one."""
     asked, start = (colors, space), time.monotonic()
     if last and last.asked == asked and start < last.until:
         return last
@@ -114,7 +116,7 @@ def _overlay(location: str, frame: np.ndarray) -> str:
 
 
 def _layer(label_map: np.ndarray, colors: np.ndarray, opacity: np.ndarray) -> str:
-    """An indexed PNG in a data URL, of labels uint8 (h, w), colours (k, 3) and alphas (k,)."""
+    """Labels uint8 (h, w) as an indexed PNG in a data URL."""
     picture = Image.fromarray(label_map)
     picture.putpalette(np.column_stack([colors, opacity]).astype(np.uint8).tobytes(), "RGBA")
     content = io.BytesIO()

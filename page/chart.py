@@ -16,13 +16,13 @@ COLORS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 64)  # each is one question to both net
 
 
 def measure(answer: Answer | None, space: str) -> Iterator[str]:
-    """Stream the chart; Gradio streams what a generator function yields, and a decorated function is none."""
+    """Stream the chart: Gradio wants a generator function, undecorated."""
     yield from _measure(answer, space)
 
 
 @requires_session
 def _measure(answer: Answer, space: str) -> Iterator[str]:
-    """Ask both networks in ever more colours, at the size that is shown, yielding the chart after each."""
+    """Ask both networks in ever more colours, charting each answer."""
     view, size, classes = answer.picture.view, answer.picture.view.shape[:2], len(answer.comparison.class_names)
     truth = None if answer.truth is None else sample(answer.truth.labels, size)
     full = segmentations(answer.sides, view)

@@ -33,7 +33,7 @@ _M_ARENA_MAX = -8  # of malloc.h
 
 
 def forget_sessions(blocks: gr.Blocks) -> None:
-    """Delete empty sessions, and the idlest beyond HELD_BYTES for all and CLOSED for closed pages.
+    """Delete empty sessions, and the idlest beyond the limits.
 
     Every call of an endpoint is a session of its own. To be called on the server's event loop, which makes them.
     """
@@ -109,7 +109,7 @@ def _glibc() -> ctypes.CDLL | None:
 
 @contextlib.asynccontextmanager
 async def lifespan(app: Any) -> AsyncIterator[None]:
-    """Clean up every few seconds while the page is served, as the lifespan of Gradio's app."""
+    """Clean up every few seconds: the lifespan of Gradio's app."""
     libc = _glibc()
     if libc is not None:
         # It gives threads heaps of their own, up to 8 a processor, in which what a picture took stays scattered: after

@@ -61,7 +61,7 @@ def html(name: str, value: Any = "", *, script: str | None = None, template: str
 
 
 def _template(name: str) -> str:
-    """A file of page/html on one line: a line break beside a tag is nothing, elsewhere a space."""
+    """A file of page/html on one line."""
     text = (HERE / "html" / f"{name}.html").read_text(encoding="utf-8").strip()
     return re.sub(r"\s*\n\s*", " ", re.sub(r"(?<=[>}])\s*\n\s*|\s*\n\s*(?=[<{])", "", text))
 
@@ -74,5 +74,5 @@ _TEMPLATES.globals["nan"] = math.nan
 
 
 def render(template: str, /, **values: Any) -> str:
-    """Fill a template of page/html; what comes from a bundle or a visitor is escaped."""
+    """Fill a template of page/html, escaping every value."""
     return str(_TEMPLATES.get_template(template).render(values))

@@ -37,7 +37,7 @@ _TILING_PIXELS = 250_000  # of the picture inside a drawing, at most
 
 
 def network(config: UNetConfig, size: tuple[int, int], *, name: str, without_skips: Collection[int] = ()) -> str:
-    """Draw a network for an input of ``size`` (h, w), as SVG: encoder left, decoder right, skips across.
+    """Draw a network for an input of ``size`` (h, w), as SVG.
 
     Maps are seen from the side: as wide as they have channels, as high as they are high. The rectangle on a skip is the
     encoder's map from the front, to scale; the filled part is what crop keeps. Skips of ``without_skips`` are crossed
@@ -152,7 +152,7 @@ class _NetworkDrawing:
     # ---- pieces
 
     def _map(self, x: float, y: float, shape: Shape, title: str, kind: str = "") -> float:
-        """Draw a stack of feature maps from the side, with its left middle at (x, y) -> its right edge."""
+        """Draw a stack of feature maps -> its right edge."""
         w, h = self._width(shape[0]), self._height(shape[1])
         self.parts.append(
             f'<rect class="map {kind}" x="{x:.1f}" y="{y - h / 2:.1f}" width="{w:.1f}" height="{h:.1f}" rx="1">'
@@ -161,7 +161,7 @@ class _NetworkDrawing:
         return x + w
 
     def _arrow(self, *points: Point, title: str, kind: str = "flow") -> None:
-        """Draw a line of level and upright legs through the points, with a tip at the last."""
+        """Draw an arrow of level and upright legs."""
         (x0, y0), (x, y) = points[-2:]
         dx, dy = (x > x0) - (x < x0), (y > y0) - (y < y0)
         tip = [(x, y), (x - 5 * dx - 3 * dy, y - 5 * dy - 3 * dx), (x - 5 * dx + 3 * dy, y - 5 * dy + 3 * dx)]
@@ -174,7 +174,7 @@ class _NetworkDrawing:
         self.parts.append(f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{text}</text>')
 
     def _block(self, x: float, y: float, start: Shape, width: int) -> float:
-        """Draw a block's convolutions, after a map of shape ``start`` that ends at x -> where they end."""
+        """Draw a block's convolutions -> where they end."""
         count, lost = self.config.convolutions, 0 if self.config.padded else 2
         for i in range(1, count + 1):
             shape = (width, start[1] - i * lost, start[2] - i * lost)

@@ -27,7 +27,7 @@ OUR_MISTAKE = "Something went wrong here that should not have: try it again, or 
 
 
 def refusal(sentence: str) -> gr.Error:
-    """An expected error, shown and not logged; folders of this machine are left out of it."""
+    """An expected error, shown and not logged, without this machine's folders."""
     sentence = _FOLDERS.sub("", sentence)
     begins_with_a_name = "/" in sentence.partition(" ")[0]
     return gr.Error(sentence if begins_with_a_name else sentence[:1].upper() + sentence[1:], print_exception=False)
@@ -53,7 +53,10 @@ def check_files(inputs: Any) -> None:
 
 
 def _paths(inputs: Any) -> Iterator[Any]:
-    """Every "path" but null in nested lists and dicts. Raises for too many values and for unusable text."""
+    """Every "path" in nested lists and dicts.
+
+    Raises for too many values and for unusable text.
+    """
     waiting, values = [inputs], 0
     while waiting:
         value = waiting.pop()

@@ -43,7 +43,7 @@ class SkipFeatures:
         return center_crop(self.encoder, self.decoder.shape[1:])
 
     def strongest(self, n: int) -> np.ndarray:
-        """Channels with the most to see, strongest first: int (n or fewer, 2), of the encoder and of the decoder.
+        """Channels with the most to see, strongest first: int (n, 2).
 
         Strength is a channel's standard deviation over the tile. Added maps meet channel by channel, so both columns
         name the same channel, by the sum of the two deviations; concatenated ones are ranked each by themselves.
@@ -55,7 +55,7 @@ class SkipFeatures:
 
 
 def skip_features(segmenter: Segmenter, image: np.ndarray, level: int, tile: Tile | None = None) -> SkipFeatures:
-    """Run one tile of a picture uint8 (H, W, 3) and keep the maps that meet at ``level``.
+    """Run one tile and keep the maps that meet at ``level``.
 
     tile: one of ``segmenter.layout(image.shape[:2])``; None takes the one that answers the picture's middle. Raises
     ValueError for a level without a skip and for another array.
@@ -90,7 +90,10 @@ class Ablation:
 def ablation(
     levels: Collection[int], label_map: np.ndarray, full: np.ndarray, num_classes: int, truth: np.ndarray | None = None
 ) -> Ablation:
-    """Compare the answer without ``levels`` with the full one; all are uint8 (H, W). Raises as `score`."""
+    """Compare the answer without ``levels`` with the full one.
+
+    All are uint8 (H, W). Raises as `score`.
+    """
     agreement = float(1 - disagreement(label_map, full).mean())
     scores = None
     if truth is not None:
@@ -132,12 +135,12 @@ def _sum(features: SkipFeatures, channel: int) -> tuple[Any, ...]:
 
 
 def _scale(values: np.ndarray) -> float:
-    """The magnitude that is drawn brightest; half a percent may exceed it, so that one pixel hides no other."""
+    """The magnitude drawn brightest, which half a percent may exceed."""
     return float(np.quantile(np.abs(values), 0.995))
 
 
 def _map(features: SkipFeatures, values: np.ndarray, scale: float, title: str) -> dict[str, Any]:
-    """Draw one map (h, w), to scale beside the encoder's; the rim that crop cuts away is paler."""
+    """Draw one map (h, w), to scale, what crop cuts away paler."""
     picture = signed_view(values, scale)
     h, w = features.decoder.shape[1:]
     if values.shape != (h, w):

@@ -62,7 +62,7 @@ def _stay(done: int, total: int) -> None:
 
 
 def _joins(location: str, image: np.ndarray, level: int, side: int, device: str | None = None) -> str:
-    """Draw the maps at one join, where they are computed: they may be hundreds of megabytes."""
+    """Draw the maps at one join, on the device that computes them."""
     network = networks.segmenter(location, device)
     tile = network.layout(image.shape[:2], tile=side).middle
     return draw_joins(skip_features(network, image, level, tile))
@@ -86,7 +86,7 @@ time_in_turn = functools.partial(networks.run, spaces.GPU(_time, duration=30), _
 
 @requires_session
 def show_networks(answer: Answer, cuts: Cuts, level: int) -> tuple[Cuts, gr.Radio]:
-    """Prepare an opened section -> (skips left out, choice of level), as before where they still can be."""
+    """Prepare an opened section -> (skips left out, choice of level)."""
     kept = tuple([level for level in chosen if level in _skips(answer, i)] for i, chosen in enumerate(cuts))
     depth = max(1, *(len(_skips(answer, i)) for i in (0, 1)))
     levels = [("0, full resolution", 0), *((str(i), i) for i in range(1, depth))]
@@ -112,7 +112,7 @@ def show_drawing(answer: Answer, cuts: Cuts, *, side: int) -> str:
 
 @requires_session
 def show_without(answer: Answer, view: str, cuts: Cuts, *, side: int) -> tuple[Any, ...]:
-    """Answer without the skips of one side -> (its label map as it is shown, picture, costs)."""
+    """Answer without one side's skips -> (label map, picture, costs)."""
     levels, label_map = cuts[side], answer.comparison.label_maps[side]
     if levels:
         (label_map,) = segment(answer.sides[side].location, answer.image(), [levels])
@@ -191,11 +191,7 @@ def _side(side: int, content: str, name: str = "") -> str:
 
 
 def build(state: State) -> Callable[[Any], None]:
-    """Draw the section where it is called, inside gr.Blocks.
-
-    Returns what is to be called with an event after which there is another answer to look into: an open section then
-    follows.
-    """
+    """Draw the section -> what makes it follow an event that brings another answer."""
     text = _text()
     with gr.Accordion("Inside the networks", open=False, elem_id="inside") as section:
         with gr.Tab("The skips"):
@@ -221,9 +217,7 @@ def build(state: State) -> Callable[[Any], None]:
             compare_speed = gr.Button("Compare their speed", size="sm", elem_id="compare-speed", scale=0, min_width=240)
             speed = html("speed")
         if SKIPS_FILE.exists():
-            with gr.Tab("Add versus concat"):
-                gr.Markdown(text["table"], elem_classes="explains")
-                html("skips-table", render("skips_table", rows=json.loads(SKIPS_FILE.read_text(encoding="utf-8"))))
+            _add_versus_concat(text["table"])
 
     altered = [gr.State(time_to_live=HOUR) for _ in SIDES]
     cuts = gr.State(([], []))
@@ -256,6 +250,13 @@ def build(state: State) -> Callable[[Any], None]:
     tile.input(show_tiles, [state.answer, tile], tiles, **quiet)
     compare_speed.click(show_speed, state.answer, speed, **heavy)
     return lambda event: event(None, js="() => window.unetInside?.()", **PRIVATE)
+
+
+def _add_versus_concat(text: str) -> None:
+    rows = json.loads(SKIPS_FILE.read_text(encoding="utf-8"))
+    with gr.Tab("Add versus concat"):
+        gr.Markdown(text, elem_classes="explains")
+        html("skips-table", render("skips_table", rows=rows))
 
 
 def _answer_without(side: str) -> tuple[gr.Image, gr.HTML]:

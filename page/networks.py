@@ -215,7 +215,7 @@ def segmenter(location: str, device: str | None = None) -> Segmenter:
 
 
 def run(on_gpu: Callable[..., Result], function: Callable[..., Result], *inputs: Any) -> Result:
-    """Run on the GPU, or on the CPU if no memory, or none of a visitor's time, is left there.
+    """Run on the GPU, or on the CPU if nothing is left there.
 
     on_gpu: ``spaces.GPU(function)``. On ZeroGPU inputs and result travel to another process and back.
     """
@@ -256,7 +256,7 @@ def segment(locations: Iterable[str], image: np.ndarray, device: str | None = No
 
 
 def gpu_seconds(locations: Sequence[str], image: np.ndarray) -> int:
-    """Seconds that ZeroGPU sets aside; its default empties a visitor's quota at the third question."""
+    """Seconds that ZeroGPU sets aside, far below its default."""
     megapixels = image.shape[0] * image.shape[1] / 1e6
     return min(60, math.ceil(5 + 2 * megapixels))
 
@@ -282,7 +282,7 @@ class Answers:
         image: np.ndarray,
         run: Callable[[tuple[str, ...], np.ndarray], tuple[Segmentation, ...]],
     ) -> tuple[Segmentation, ...]:
-        """The networks' answers to uint8 (H, W, 3); ``run`` computes those that are not cached."""
+        """The networks' answers; ``run`` computes those that are not cached."""
         if image.shape[0] * image.shape[1] > KNOWN_PIXELS:
             return run(locations, image)
         content = hashlib.sha256(np.ascontiguousarray(image)).digest()

@@ -81,7 +81,7 @@ def build(state: State) -> Section:
 
 @requires_session
 def show(picture: Picture, colors: int, space: str) -> dict[str, Any]:
-    """The picture in k colours, and its palette; no network runs, and no GPU is used."""
+    """The picture in k colours, and its palette."""
     ladder = picture.ladder(space)
     palette = ladder[int(colors)]
     label_map, error, shares = picture.live.quantize(palette)
@@ -102,7 +102,7 @@ def save(picture: Picture, colors: int, space: str, *, kind: str) -> str:
 
 
 def draw(colors: np.ndarray, shares: np.ndarray, distinct: int, squared_error: float) -> str:
-    """A palette as HTML: what it costs, a strip to scale, a button a colour, largest share first.
+    """A palette as HTML: its error, a strip, a button a colour.
 
     colors: uint8 (k, 3). shares: of the pixels, for each. distinct: colours of the picture. squared_error: mean over
     pixels of the squared distance, summed over the three channels, in levels of 0..255.

@@ -77,7 +77,7 @@ def opened(picture: Picture, *, quantized: bool = False) -> Opened:
 
 
 def opened_for(task: str, picture: Picture | None) -> Opened:
-    """The picture to ask another task about: a visitor's own, or the task's first example."""
+    """The visitor's own picture, or the task's first example."""
     own = picture and not any(picture.source == path for name in networks.tasks() for path, _ in examples(name))
     if own:
         return opened(replace(picture, truth=None))
@@ -86,7 +86,7 @@ def opened_for(task: str, picture: Picture | None) -> Opened:
 
 
 def offer_camera(task: str) -> None:
-    """Say where a task has no example of its own: its data set may not be redistributed."""
+    """Say why a task has no example of its own."""
     if not any(truth for _, truth in examples(task)):
         gr.Info(f"No picture of {task} comes with this page: drop one of your own, or take one with the camera.")
 

@@ -76,7 +76,7 @@ def score_table(names: Sequence[str], comparison: Comparison) -> str:
 
 
 def iou_bars(names: Sequence[str], comparison: Comparison, palette: np.ndarray) -> str:
-    """IoU of each class and network, as a table of bars; a dash for classes that do not occur."""
+    """IoU of each class and network, as a table of bars."""
     if comparison.scores is None:
         return ""
     true_pixels = comparison.scores[0].confusion.counts.sum(axis=1)

@@ -46,7 +46,7 @@ class State(NamedTuple):
 
 @functools.cache
 def examples(task: str) -> tuple[tuple[Path, Path | None], ...]:
-    """The task's example pictures, then some of other things, each with its ground truth or None."""
+    """The example pictures, each with its ground truth or None."""
     folders = (ROOT / "weights" / task / "examples", ROOT / "weights" / "examples")
     pictures = [path for folder in folders for path in sorted(folder.glob("*.jpg"))]
     return tuple((path, truth if (truth := path.with_suffix(".png")).exists() else None) for path in pictures)
@@ -97,7 +97,7 @@ class Picture:
         return LiveView(self.view)
 
     def pixels(self) -> np.ndarray:
-        """The picture at full size, uint8 (H, W, 3), from the disk: the slider and the views do without it."""
+        """The picture at full size, uint8 (H, W, 3), from the disk."""
         if self.decoded is None:
             return self.view
         try:
@@ -112,7 +112,7 @@ class Picture:
         return self.ladders[space]
 
     def in_colors(self, image: np.ndarray, colors: int | None, space: str) -> np.ndarray:
-        """What ``colors`` of its colours leave of the picture, or of its view; None leaves all."""
+        """The picture, or its view, in ``colors`` colours; None leaves all."""
         if colors is None:
             return image
         palette = self.ladder(space)[colors]
@@ -166,7 +166,7 @@ class Answer:
 
 
 def requires_session(handler: Callable[..., Any]) -> Callable[..., Any]:
-    """Refuse, in a sentence, where the picture or answer that a handler takes first has expired."""
+    """Refuse where a handler's picture or answer has expired."""
 
     @functools.wraps(handler)
     def checked(shown: Picture | Answer | None, *inputs: Any, **options: Any) -> Any:
@@ -185,7 +185,10 @@ def known(sides: Sides | None) -> Sides:
 
 
 def read_picture(source: str | Path | None, notify: Callable[[str], Any] = gr.Info) -> np.ndarray:
-    """Read a picture of at most MAX_PIXELS as uint8 (H, W, 3). Raises gr.Error without one, and ImageError."""
+    """Read a picture as uint8 (H, W, 3).
+
+    Raises gr.Error without one, ImageError for what cannot be read or is over MAX_PIXELS.
+    """
     if source is None:  # a program's question without one
         raise refusal("There is no picture: give one.")
     return decoding.read_image(source, max_pixels=MAX_PIXELS, notify=notify)
@@ -218,7 +221,7 @@ def scored(comparison: Comparison, palette: np.ndarray, path: Path | None) -> tu
 
 
 def new_file(name: str) -> Path:
-    """A path in a fresh folder of Gradio's cache, which is emptied after an hour."""
+    """A path in a fresh folder of Gradio's cache."""
     cache = Path(gr.utils.get_upload_folder())
     cache.mkdir(parents=True, exist_ok=True)
     return Path(tempfile.mkdtemp(dir=cache)) / name

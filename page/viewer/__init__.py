@@ -62,7 +62,7 @@ def answered(answer: Answer) -> dict[str, Any]:
 
 
 def numbered(counted: Counted, full_size: tuple[int, int], size: tuple[int, int]) -> list[list[float]]:
-    """[x, y, radius of a circle of its area] of each object, in pixels of the view, which is ``size`` (h, w)."""
+    """[x, y, radius] of each object, in pixels of the view."""
     scale = np.array(size[::-1]) / full_size[::-1]
     radii = np.sqrt(counted.areas / np.pi) * scale.mean()
     return np.column_stack([counted.centroids * scale, radii])[:MAX_NUMBERS].round(1).tolist()
@@ -74,7 +74,7 @@ def planes(
     confidences: Sequence[np.ndarray],
     truth: np.ndarray | None = None,
 ) -> bytes:
-    """Pack both label maps, both confidences (255 is certainty) and the truth at ``size`` (h, w).
+    """Pack label maps, confidences and truth at ``size`` (h, w).
 
     label_maps, truth: uint8 (H, W). confidences: float32 (h, w). Returns uint8 (h, w) one after the other, gzipped:
     no PNGs, because browsers that guard against fingerprinting change what a page reads back from a picture.

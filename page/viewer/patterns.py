@@ -35,7 +35,7 @@ def perceived_distances(palette: np.ndarray) -> np.ndarray:
 
 
 def pattern_numbers(palette: np.ndarray) -> list[int]:
-    """A pattern for each class of a palette uint8 (k, 3): 0 is plain, then 1, 2, ...
+    """A pattern for each class of a palette uint8 (k, 3).
 
     As few as do, and never the same for two classes that somebody's eyes take for one.
     """
