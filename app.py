@@ -84,7 +84,7 @@ def build_demo() -> gr.Blocks:
 
 
 def connect(demo: gr.Blocks, state: State, sections: Sections) -> None:
-    """Every chain of events that leads from one section to another."""
+    """The events that lead from one section to another."""
     head, source, colours, result, judged, _, pictures, texts = sections
 
     # A new picture: it is shown, then its palette and the networks set off together.

@@ -110,7 +110,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def check_folders(args: argparse.Namespace, folders: Iterable[Path]) -> None:
-    """Raise DataError where a bundle of other pictures would be overwritten."""
+    """Raise DataError before overwriting a bundle of other pictures."""
     pictures = args.known.title if args.known else args.data.name
     for folder in folders:
         with suppress(BundleError):  # nothing that could be lost
@@ -192,7 +192,7 @@ def cross_validate(args: argparse.Namespace, architecture: str, dataset: Dataset
 
 
 def decode(args: argparse.Namespace, dataset: Dataset, cache: Path) -> PixelStore:
-    """Decode the training pictures once, at their working size, into ``cache``."""
+    """Decode training pictures at working size, once, into ``cache``."""
     accelerator = make_accelerator()
     if args.fit_size:
         radius = min(ARCHITECTURES[name].receptive_radius for name in args.architectures)
@@ -284,7 +284,7 @@ def choose_recipe(args: argparse.Namespace, pictures: int) -> tuple[Recipe, str]
 
 
 def describe(dataset: Dataset, store: PixelStore) -> str:
-    """Describe the working size, and the classes with colours and shares."""
+    """Describe the working size and the classes."""
     shares = store.class_shares(len(dataset.class_names)).tolist()
     pixels = store.preprocessing.working_pixels
     size = f"{pixels:,} pixels or so are looked at" if pixels else "all pixels are looked at"

@@ -198,7 +198,7 @@ def where_the_time_goes(bundles: Sequence[Bundle], args: argparse.Namespace) -> 
 
 
 def one_picture(file: bytes, segmenters: Sequence[Segmenter]) -> Counter[str]:
-    """Seconds of every part, without those of the parts inside it."""
+    """Seconds of every part, without the parts inside it."""
     seconds: Counter[str] = Counter()
 
     @contextmanager

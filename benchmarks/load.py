@@ -259,7 +259,7 @@ KINDS: dict[str, Callable[[Visitor], None]] = {
 
 
 class Answer(NamedTuple):
-    """The outcome of a request; failure: what is wrong, or ""."""
+    """The outcome of a request; failure is "" if right."""
 
     kind: str
     seconds: float

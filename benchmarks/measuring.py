@@ -93,7 +93,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]], *, text: int 
 
 
 def markers(name: str) -> tuple[str, str]:
-    """The lines of a document between which a benchmark's tables stand."""
+    """The lines around a benchmark's tables in a document."""
     return f"<!-- {name}: python benchmarks/{name}.py --write -->", f"<!-- end of {name} -->"
 
 

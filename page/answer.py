@@ -201,6 +201,6 @@ def objects_line(names: Sequence[str], objects: Sequence[Counted] | None, object
 
 
 def legend(names: Sequence[str], comparison: Comparison, palette: np.ndarray) -> str:
-    """A button for every class, with its share of the picture."""
+    """A button for each class, with its share."""
     named = zip(classes(comparison.class_names, palette), comparison.shares.T, strict=True)
     return render("legend", names=names, classes=[each | {"shares": shares} for each, shares in named])

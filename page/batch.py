@@ -42,7 +42,7 @@ masks, overlays and a CSV. Up to {MAX_PICTURES} pictures, together {MAX_TOTAL_PI
 
 
 class Stopped(Exception):
-    """The visitor stopped the run in the middle of a picture."""
+    """The visitor stopped the run within a picture."""
 
 
 @dataclass
@@ -70,7 +70,7 @@ class Run:
 
 
 def take(task: str, sides: Sides, pictures: list[FileData] | None, truths: list[FileData] | None) -> Run:
-    """Check what was uploaded by the files' headers, before any work."""
+    """Check the files' headers before any work."""
     if not pictures:
         raise refusal("There are no pictures yet: drop some into the box, or try the examples.")
     if len(pictures) > MAX_PICTURES:
@@ -213,7 +213,7 @@ def show_progress(run: Run, done: int, said: Sequence[str]) -> str:
 
 
 def batch_table(names: Sequence[str], rows: Sequence[Row], class_names: Sequence[str], palette: np.ndarray) -> str:
-    """Rows of agreement, mIoU and class shares, as an HTML table."""
+    """Agreement, mIoU and class shares, as an HTML table."""
     totals = [total.miou() for total in pooled(rows) or ()]
     return render("batch_table", names=names, rows=rows, totals=totals, classes=classes(class_names, palette))
 

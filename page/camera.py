@@ -1,4 +1,4 @@
-"""The live camera: both networks, or k colours, on a webcam.
+"""Both networks, or k colours, on a live camera.
 
 A frame is an event of its own, not a gr.Image stream: the browser sends the next one when the answer to the last one is
 drawn, so none waits, and visitors take turns frame by frame. Nothing of a frame is kept but its k colours, in the
@@ -97,7 +97,7 @@ def read_frame(sent: Any) -> np.ndarray:
 
 
 def fit(frame: np.ndarray, colors: int, space: str, last: Fitted | None) -> Fitted:
-    """Keep the last palette while it is fresh, or fit one."""
+    """Keep a fresh palette, or fit a new one."""
     asked, start = (colors, space), time.monotonic()
     if last and last.asked == asked and start < last.until:
         return last

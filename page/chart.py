@@ -1,4 +1,4 @@
-"""A chart of both networks' answers against the number of colours."""
+"""A chart of both answers against the number of colours."""
 
 from __future__ import annotations
 

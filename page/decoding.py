@@ -1,4 +1,4 @@
-"""Decode pictures in processes of their own, which can be ended.
+"""Decode pictures in processes that can be ended.
 
 A file of a few KB can keep a decoder busy for minutes, take all memory, or crash it. Here a picture may take SECONDS of
 a processor and MEMORY, and its process is ended when the client disconnects. What is read is what unet.images reads.

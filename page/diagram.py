@@ -318,7 +318,7 @@ def _tile_words(tile: Tile) -> str:
 
 
 def tiling_facts(layout: Layout, tile: Tile, config: UNetConfig) -> str:
-    """What `tiling` shows, in two sentences; sizes are height × width."""
+    """What `tiling` shows, in two sentences."""
     rows, columns = len({t.rows.window for t in layout.tiles}), len({t.columns.window for t in layout.tiles})
     many = len(layout.tiles) > 1
     cut = f"cut into {rows} × {columns} tiles. For the framed one the network" if many else "in one tile. The network"

@@ -34,7 +34,7 @@ def refusal(sentence: str) -> gr.Error:
 
 
 def check_files(inputs: Any) -> None:
-    """Raise unless every file in a request's JSON was uploaded here.
+    """Raise unless every file of a request was uploaded here.
 
     Gradio checks only what says of itself that it is a file, and an image is read without saying so. Here every "path"
     counts, wherever it stands. It must be a regular file whose real path lies in the upload cache, where names hold a

@@ -55,7 +55,7 @@ class SkipFeatures:
 
 
 def skip_features(segmenter: Segmenter, image: np.ndarray, level: int, tile: Tile | None = None) -> SkipFeatures:
-    """Run one tile and keep the maps that meet at ``level``.
+    """Run one tile, keeping the maps joined at ``level``.
 
     tile: one of ``segmenter.layout(image.shape[:2])``; None takes the one that answers the picture's middle. Raises
     ValueError for a level without a skip and for another array.

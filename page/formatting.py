@@ -35,7 +35,7 @@ def parameters(count: int) -> str:
 
 
 def classes(names: Sequence[str], palette: np.ndarray) -> list[dict[str, Any]]:
-    """What a legend shows of each class: index, name, color, painted."""
+    """Index, name, colour and painted, for each class."""
     unpainted = unpainted_classes(names)
     return [
         {"index": i, "name": name, "color": color, "painted": i not in unpainted}

@@ -86,7 +86,7 @@ time_in_turn = functools.partial(networks.run, spaces.GPU(_time, duration=30), _
 
 @requires_session
 def show_networks(answer: Answer, cuts: Cuts, level: int) -> tuple[Cuts, gr.Radio]:
-    """Prepare an opened section -> (skips left out, choice of level)."""
+    """Prepare an opened section -> (skips left out, levels)."""
     kept = tuple([level for level in chosen if level in _skips(answer, i)] for i, chosen in enumerate(cuts))
     depth = max(1, *(len(_skips(answer, i)) for i in (0, 1)))
     levels = [("0, full resolution", 0), *((str(i), i) for i in range(1, depth))]
@@ -104,7 +104,7 @@ def toggle_skip(answer: Answer, cuts: Cuts, event: gr.EventData) -> Cuts:
 
 @requires_session
 def show_drawing(answer: Answer, cuts: Cuts, *, side: int) -> str:
-    """Draw one side's network, without the skips that are left out."""
+    """Draw one side's network, without the skips left out."""
     segmenter, name = _segmenter(answer, side), answer.names[side]
     size = segmenter.layout(answer.size).middle.input_size
     return _side(side, diagram.network(segmenter.net.config, size, name=name, without_skips=cuts[side]))
@@ -275,6 +275,6 @@ def _answer_without(side: str) -> tuple[gr.Image, gr.HTML]:
 
 
 def _text() -> dict[str, str]:
-    """The section's words by the name that heads them in inside.md."""
+    """The section's words, by their heading in inside.md."""
     parts = (HERE / "inside.md").read_text(encoding="utf-8").split("# ")[1:]
     return {name: body.strip() for name, body in (part.split("\n", 1) for part in parts)}

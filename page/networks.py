@@ -270,7 +270,7 @@ def run_networks(locations: tuple[str, ...], image: np.ndarray) -> tuple[Segment
 
 
 class Answers:
-    """A cache of answers to small pictures, by network and content."""
+    """A cache of answers, by network and small picture."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, tuple[int, ...], bytes], Segmentation] = {}  # the last used come last

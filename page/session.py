@@ -178,7 +178,7 @@ def requires_session(handler: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def known(sides: Sides | None) -> Sides:
-    """The session's networks, or a refusal where the session has expired."""
+    """The session's networks; refuses an expired session."""
     if sides is None:
         raise refusal("This page was left alone for too long, and what it showed is no longer kept: load it again.")
     return sides

@@ -1,4 +1,4 @@
-"""What only train.py needs: data sets, augmentation, and the training loop."""
+"""What only train.py needs: data sets and training."""
 
 import time
 

@@ -38,7 +38,7 @@ class Augmentation:
 
 
 class PixelStore:
-    """The pixels of a split's pictures and label maps, decoded once.
+    """A split's pictures and label maps, decoded once.
 
     All pixels lie back to back in one uint8 tensor (P, 4): red, green, blue, label. A batch is one gather from it, so
     cropping, zooming, rotating and mirroring a whole batch costs a few tensor operations on any device.
@@ -98,7 +98,7 @@ class PixelStore:
         augmentation: Augmentation,
         generator: torch.Generator,
     ) -> tuple[Tensor, Tensor]:
-        """Crops of the pictures at ``indices`` (N,), each augmented at random.
+        """Augmented crops of the pictures at ``indices`` (N,).
 
         size: (h, w) of the labels. margin: pixels by which the images are larger on each side.
         generator: on the CPU, so that all devices draw the same numbers.
@@ -245,7 +245,7 @@ def _mirror(position: Tensor, length: Tensor) -> Tensor:
 
 
 def _jitter_colors(images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
-    """Random gain, contrast, saturation and cast for (N, h, w, 3)."""
+    """Randomly change the colours of (N, h, w, 3)."""
     n = len(images)
     draw = (1 + strength * (2 * _uniform((n, 6), generator) - 1)).float().to(images.device)
     gain, contrast, saturation, cast = draw[:, 0], draw[:, 1], draw[:, 2], 1 + (draw[:, 3:] - 1) / 2

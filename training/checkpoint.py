@@ -24,7 +24,7 @@ LOCK_FILE = "running.lock"
 
 
 class TrainingError(RuntimeError):
-    """A run that cannot start or continue; the message says why."""
+    """A run cannot start or continue."""
 
 
 class Interrupted(TrainingError):
@@ -123,7 +123,7 @@ class RunFolder:
         self.accelerator.wait_for_everyone()
 
     def save(self, epochs: Sequence[dict[str, Any]]) -> None:
-        """Write a new checkpoint beside the old one, then swap them.
+        """Write a checkpoint, then swap it for the old.
 
         epochs: lines for the history. Raises TrainingError where the disk does not take them.
         """

@@ -32,7 +32,7 @@ class DownloadError(ValueError):
 
 @dataclass(frozen=True)
 class Task:
-    """A known data set: licence, classes, how to train on it.
+    """A known data set, and how to train on it.
 
     working_pixels: the size at which pictures are looked at. rotate: pictures have no up.
     redistributable: the terms allow pictures in a card.
@@ -149,7 +149,7 @@ class Download:
 
 
 def fetch_dataset(task: str) -> Path:
-    """The folder of a known set, downloaded and checked if necessary.
+    """The folder of a known set, downloaded if necessary.
 
     It lies in $UNET_DATA, or in a folder of the user's cache.
     Raises DownloadError without a network, for a set that nobody may redistribute, and for one that fails its check.
@@ -202,7 +202,7 @@ def label_digest(root: Path) -> str:
 
 
 def _download(url: str, target: Path, task: str) -> None:
-    """Fetch url into target, going on where an earlier try stopped."""
+    """Fetch url into target, resuming an earlier try."""
     if target.exists():
         return
     unfinished = target.with_name(target.name + ".partial")

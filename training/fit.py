@@ -1,4 +1,4 @@
-"""Train a U-Net with checkpoints, on CPUs, GPUs and several processes.
+"""Train a U-Net on CPUs or GPUs, with checkpoints.
 
 Everything a step does follows from the seed and the step's number: which pictures, how they are augmented, what dropout
 drops. So a resumed run continues exactly where it stopped.
@@ -112,7 +112,7 @@ def seconds_a_step(net: UNet, store: PixelStore, recipe: Recipe, accelerator: Ac
 
 
 class _Run:
-    """The network, optimizer and averages of a run, and its steps."""
+    """A run's network, optimizer, averages and steps."""
 
     def __init__(
         self,
@@ -269,7 +269,7 @@ class _Run:
 
 
 def _check_batch(net: UNet, recipe: Recipe, accelerator: Accelerator) -> None:
-    """Raise TrainingError for a batch that cannot be shared or normalised."""
+    """Refuse a batch that cannot be shared or normalised."""
     if recipe.batch_size % accelerator.num_processes:
         raise TrainingError(
             f"a batch of {recipe.batch_size} cannot be shared out evenly among {accelerator.num_processes} processes; "
@@ -289,7 +289,7 @@ def _seed(seed: int, step: int) -> int:
 
 @contextmanager
 def _stop_signals_as_a_flag() -> Iterator[Callable[[], bool]]:
-    """Let Ctrl-C and SIGTERM wait for the end of the step.
+    """Let Ctrl-C and SIGTERM wait for the step.
 
     A second one, more than a second later, stops at once.
     """

@@ -206,7 +206,7 @@ def decide(
 
 
 def _tables_count(seen: list[Seen], listed: ClassList) -> bool:
-    """Whether the colours of palette files count, and not their numbers.
+    """Whether palette files mean colours, not numbers.
 
     They do where they are those of the class list, where they are black and white, and where files number them
     differently: programs that save a palette file may put its colours into another order.

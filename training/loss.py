@@ -11,7 +11,7 @@ from unet.metrics import IGNORE_INDEX
 
 
 class SegmentationLoss(nn.Module):
-    """Cross-entropy plus weighted Dice loss over pixels that are not void.
+    """Cross-entropy plus weighted Dice, void left out.
 
     class_weights (C,): for cross-entropy with C >= 3 classes; two classes share one logit and have none.
     """

@@ -29,7 +29,7 @@ SINGLE_PICTURES = 12  # segmented for the speed and the examples of the card
 
 
 class Deadline:
-    """The end of a timed run, shared out among its networks."""
+    """The end of a timed run, shared by its networks."""
 
     def __init__(self, minutes: float, networks: int, started: float) -> None:
         self.end, self.networks = started + 60 * minutes, networks
@@ -49,7 +49,7 @@ class Pace:
     picture: float
 
     def forecast(self, recipe: Recipe, pictures: int, val_pictures: int) -> str:
-        """What the epochs of ``recipe`` over ``pictures`` will take, in words."""
+        """What ``recipe`` over ``pictures`` will take, in words."""
         steps = recipe.epochs * math.ceil(pictures / recipe.batch_size)
         validations = math.ceil(recipe.epochs / recipe.validate_every)
         validation = val_pictures * self.picture
@@ -72,7 +72,7 @@ def measure_pace(
 
 
 def time_schedule(pace: Pace, dataset: Dataset, budget: float, *, average: bool) -> TimeSchedule:
-    """Make a schedule that leaves time for last validation and report.
+    """A schedule that leaves time for the report.
 
     budget: seconds of all that together.
     average: the report scores val with test-time augmentation, too.

@@ -136,7 +136,7 @@ def _repo_name(task: str, architecture: str) -> str:
 
 
 def _writable(api: HfApi, namespace: str | None, names: list[str]) -> list[str]:
-    """Check that the token may write ``names``; returns the repositories' ids."""
+    """Check that the token may write ``names`` -> repository ids."""
     with _asking():
         account = api.whoami()
     user, organisations = account["name"], {org["name"]: org for org in account.get("orgs", [])}
@@ -185,7 +185,7 @@ def _plan(api: HfApi, repo_id: str, folder: Path, bundle: Bundle, *, private: bo
 
 
 def _is_tagged(api: HfApi, push: _Push, tag: str) -> bool:
-    """Whether the tag names these files; HubError if it names others."""
+    """Whether the tag names these files. Raises HubError."""
     if push.revision is None or tag not in {ref.name for ref in api.list_repo_refs(push.repo_id).tags}:
         return False
     if not _has_files(api, push.repo_id, tag, push.files):
@@ -197,7 +197,7 @@ def _is_tagged(api: HfApi, push: _Push, tag: str) -> bool:
 
 
 def _look(api: HfApi, repo_id: str, kind: str, *, private: bool) -> tuple[str | None, list[str]]:
-    """Revision and files of a repository; None where there is none.
+    """A repository's revision and files, or None.
 
     Raises HubError for a public one where ``private`` is asked for.
     """

@@ -10,7 +10,7 @@ from .augment import Augmentation
 
 @dataclass(frozen=True)
 class Recipe:
-    """The settings of a run, apart from its data and network.
+    """A run's settings, apart from data and network.
 
     epochs: times every picture is seen. minutes: of the whole run, instead of epochs.
     batch_size: pictures a step, over all processes.

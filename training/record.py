@@ -41,7 +41,7 @@ def duration(seconds: float) -> str:
 
 
 def command_line(given: list[str]) -> str:
-    """Make the command for the record, without paths of this machine.
+    """The command for the record, without this machine's paths.
 
     Left out is what changes nothing about the result: where it was written to, and that the run was resumed.
     """

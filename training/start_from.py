@@ -1,4 +1,4 @@
-"""The network that a training begins with, new or already trained.
+"""The network a training begins with, new or trained.
 
 Other classes and wider levels are allowed. Widening keeps the function (Chen, Goodfellow, Shlens 2016, Net2Net, arXiv
 1511.05641): new channels are noisy copies of old ones, and nothing old looks at them yet, so that the first logits are
@@ -126,7 +126,7 @@ def _copy_block(old: ConvBlock, new: ConvBlock, seen: Tensor) -> Tensor:
 
 
 def _copy_convolution(old: nn.Conv2d | nn.ConvTranspose2d, new: nn.Conv2d | nn.ConvTranspose2d, seen: Tensor) -> Tensor:
-    """Copy one layer; returns where its old output channels are now."""
+    """Copy one layer -> the new places of its channels."""
     values, weight = old.weight, new.weight
     if isinstance(new, nn.ConvTranspose2d):  # theirs are (in, out, h, w)
         values, weight = values.transpose(0, 1), weight.transpose(0, 1)

@@ -1,4 +1,4 @@
-"""Choose the working size from the sizes of the labelled regions.
+"""Choose the working size from the labelled regions.
 
 residual-add sees 33 pixels in every direction: at full size it would know the streets of CamVid by their texture. For
 streets and hands, whose regions are large, trials favour sizes about those that come out here; nuclei and blood vessels

@@ -128,7 +128,7 @@ def _pictures(sources: Sequence[str]) -> dict[str, Path]:
 
 
 def _files(source: str) -> Iterator[Path]:
-    """The file, or the pictures in a folder, sorted by name."""
+    """The file, or a folder's pictures, sorted by name."""
     path = Path(source)
     if not path.is_dir():
         if not path.suffix:
@@ -147,7 +147,7 @@ def _network_names(bundles: Sequence[Bundle]) -> list[str]:
 
 
 def _digest(bundle: Bundle) -> str:
-    """What tells a network from others: a hash of its weights."""
+    """A hash of a network's weights."""
     digest = hashlib.sha256(repr((bundle.net.config, bundle.preprocessing)).encode())
     for tensor in bundle.net.state_dict().values():
         digest.update(tensor.cpu().contiguous().numpy())

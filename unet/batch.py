@@ -171,7 +171,7 @@ def _write_pictures(archive: Archive, folder: str, name: str, image: np.ndarray,
 
 
 def _write_objects(archive: Archive, folder: str, row: Row, objects: list[Object]) -> list[dict[str, Any]]:
-    """Write a picture's LabelMe and GeoJSON files; returns its COCO annotations."""
+    """Write LabelMe and GeoJSON files -> COCO annotations."""
     archive.writestr(f"{folder}/labelme/{row.file}.json", json.dumps(labelme(objects, row.name, row.size)))
     archive.writestr(f"{folder}/geojson/{row.file}.geojson", json.dumps(geojson(objects)))
     return [coco_annotation(found, row.size) | {"measurements": measurements(found)} for found in objects]

@@ -1,4 +1,4 @@
-"""A bundle: one folder with all that a trained network needs.
+"""A bundle: one folder for one trained network.
 
 ``config.json`` (architecture, classes, palette, preprocessing, training record, scores) and ``model.safetensors``
 (float16). Reading checks everything before a weight is used: a bundle is data from a stranger.

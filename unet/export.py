@@ -75,7 +75,7 @@ def equal_labels(path: str | Path, bundle: Bundle, images: Iterable[np.ndarray])
 
 
 class _Interpolate(torch.autograd.Function):
-    """Bilinear interpolation of logits to a size known at run time."""
+    """Interpolate logits to a size known at run time."""
 
     @staticmethod
     def forward(ctx, logits: Tensor, size: Tensor) -> Tensor:
@@ -90,7 +90,7 @@ class _Interpolate(torch.autograd.Function):
 
 
 class _Exported(nn.Module):
-    """Everything from a picture to its label map, for the tracer."""
+    """From picture to label map, for the tracer."""
 
     def __init__(self, bundle: Bundle) -> None:
         super().__init__()

@@ -129,7 +129,7 @@ def name_of(source: Source) -> str:
 
 @contextmanager
 def open_picture(source: Source, name: str) -> Iterator[Image.Image]:
-    """Open the source as a Pillow image, without decoding its pixels."""
+    """Open the source as a Pillow image, not yet decoded."""
     if isinstance(source, Image.Image):
         _check_not_empty(source.size, name)
         yield source
@@ -174,7 +174,7 @@ def is_white_zero(picture: Image.Image) -> bool:
 
 
 def _kind_and_reader(head: bytes, name: str) -> tuple[str, Callable[[BinaryIO], Image.Image]]:
-    """By what the file starts with: names of files say little."""
+    """The kind, by what the file starts with."""
     if not head:
         raise ImageError(f"{name} is empty (0 bytes): save or download it again.")
     for kind, signature, reader in _READERS:

@@ -180,7 +180,7 @@ def hex_code(color: Sequence[int] | np.ndarray) -> str:
 
 
 def _picture_to_rgb(picture: Image.Image) -> np.ndarray:
-    """Convert in strips, so that no full second copy is needed."""
+    """Convert in strips, without a full second copy."""
     width, height = picture.size
     step = max(1, _STRIP_PIXELS // width)
     strips = [(top, min(top + step, height)) for top in range(0, height, step)]
@@ -262,7 +262,7 @@ def _over_white(pixels: np.ndarray) -> np.ndarray:
 
 
 def _without_alpha(pixels: np.ndarray) -> np.ndarray:
-    """Drop the last channel, alpha, and set invisible pixels to 0."""
+    """Drop alpha, and set invisible pixels to 0."""
     return np.where(pixels[..., -1:] > 0, pixels[..., :-1], np.uint8(0))
 
 

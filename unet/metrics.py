@@ -55,11 +55,11 @@ class ConfusionMatrix:
         return _ratio(2 * hits, truth + prediction)
 
     def miou(self) -> float:
-        """Mean IoU over the classes present; NaN if nothing was counted."""
+        """Mean IoU over the classes present, or NaN."""
         return _mean(self.iou())
 
     def mean_dice(self) -> float:
-        """Mean Dice over the classes present; NaN if nothing was counted."""
+        """Mean Dice over the classes present, or NaN."""
         return _mean(self.dice())
 
     def pixel_accuracy(self) -> float:

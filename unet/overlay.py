@@ -35,5 +35,5 @@ def overlay(
 
 
 def unpainted_classes(class_names: Sequence[str]) -> tuple[int, ...]:
-    """Indices of the classes that an overlay leaves as they are."""
+    """Indices of the classes that an overlay leaves unpainted."""
     return tuple(i for i, name in enumerate(class_names) if name == BACKGROUND)

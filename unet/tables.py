@@ -131,7 +131,7 @@ def _csv(lines: Iterable[list[Any]]) -> str:
 
 
 def _cell(text: str) -> str:
-    """Text on one line that no spreadsheet runs as a formula."""
+    """One line that no spreadsheet runs as a formula."""
     text = "".join(c if c.isprintable() else " " for c in text)
     return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
 

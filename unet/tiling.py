@@ -54,7 +54,7 @@ class Span:
         return cls(pixels, window, read, answer, lower - start, upper - start, weight)
 
     def part(self, start: int, stop: int) -> Span:
-        """The same run of the network, for some of its pixels."""
+        """The same run, for some of its pixels."""
         pixels = slice(self.pixels.start + start, min(self.pixels.start + stop, self.pixels.stop))
         indices = {name: getattr(self, name)[start:stop] for name in ("lower", "upper", "weight")}
         return dataclasses.replace(self, pixels=pixels, **indices)
@@ -72,7 +72,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Tile:
-    """One run of the network over a part of the picture."""
+    """One run of the network over part of the picture."""
 
     rows: Span
     columns: Span
@@ -145,7 +145,7 @@ def mirrored(image: np.ndarray, rows: range, columns: range) -> np.ndarray:
 
 
 def _cut(length: int, working_length: int, tile: int, config: UNetConfig) -> list[Span]:
-    """Cut an axis into spans of at most ``tile`` working pixels."""
+    """Cut an axis into spans of ``tile`` pixels or less."""
     lower, upper, _ = _neighbours(slice(0, length), length, working_length)
     spans, first = [], 0
     while first < length:

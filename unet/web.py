@@ -29,7 +29,7 @@ class WebError(BundleError):
 
 
 def export_page(networks: Mapping[str, Bundle], folder: str | Path, runtime: str | Path | None = None) -> Path:
-    """Write a static page that runs two networks; returns its folder.
+    """Write a static page that runs two networks.
 
     networks: by the names that the page shows, left first. runtime: an unpacked onnxruntime-web; None fetches it.
     Raises WebError before anything is written, and OSError if the folder cannot be written.
@@ -72,7 +72,7 @@ def export_page(networks: Mapping[str, Bundle], folder: str | Path, runtime: str
 
 
 def fetch_runtime(folder: str | Path) -> Path:
-    """Fetch ONNX Runtime for browsers with npm; returns the unpacked package.
+    """Fetch ONNX Runtime for browsers with npm -> its folder.
 
     Only the files that the page needs are unpacked. Raises WebError.
     """

@@ -1,4 +1,4 @@
-"""Patterns for classes whose colours are easily mistaken for each other."""
+"""Patterns for classes whose colours are easily confused."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ class Annotation:
     lossy: bool = False
 
     def colors(self) -> np.ndarray | None:
-        """uint8 (H, W, 3), or None for a file of numbers."""
+        """uint8 (H, W, 3); None for numbers."""
         if self.table is not None:
             return self.table[self.labels]
         return self.labels if self.labels.ndim == 3 else None
@@ -117,7 +117,7 @@ class Mask:
 
 @dataclass(frozen=True)
 class RightHalf:
-    """A mask in the right half of the picture's own file."""
+    """A mask in the right half of its picture's file."""
 
     path: Path
 

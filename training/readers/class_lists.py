@@ -1,4 +1,4 @@
-"""Class lists as annotation tools and well-known data sets leave them."""
+"""Class lists, as tools and known data sets leave them."""
 
 from __future__ import annotations
 

@@ -123,7 +123,7 @@ def read(folder: Folder) -> Reading:
 
 
 def _check_one_kind(folder: Folder, masks: list[_File]) -> None:
-    """Refuse masks in folders of two names, and the full ADE20K.
+    """Refuse two folders of masks, and the full ADE20K.
 
     Raises DataError.
     """
@@ -304,7 +304,7 @@ def _layout(folder: Folder, images: list[_File], masks: list[_File]) -> str:
 
 
 def _classes(folder: Folder, masks: list[_File]) -> ClassList:
-    """The class list of the folder, or of a known convention."""
+    """The class list of the folder, or a convention's."""
     listed = find_classes(folder)
     if listed.names or listed.values:
         return listed

@@ -44,7 +44,7 @@ def fits(folder: Folder) -> str:
 
 
 def read(folder: Folder) -> Reading:
-    """Read the left half as photo, the right half as mask."""
+    """Read photo left, mask right."""
     reading = Reading("photo left, colour mask right", classes=find_classes(folder))
     for path in folder.pictures:
         reading.add(folder.split_of(path), Pair(path, RightHalf(path)))

@@ -63,7 +63,7 @@ def _shape(line: str, path: Path, classes: int) -> Shape:
 
 
 def _names(folder: Folder) -> tuple[Sequence[str], str]:
-    """The names of the classes, and the file that lists them."""
+    """The classes, and the file that lists them."""
     yamls = _yamls(folder)
     if not yamls and (listed := find_classes(folder)).values == dict(enumerate(range(len(listed.names)))):
         return listed.names, listed.source  # classes.txt, as Label Studio writes it
