@@ -58,7 +58,7 @@ def held_bytes(value: Any) -> int:
         if id(value) in seen:
             continue
         seen[id(value)] = value
-        if isinstance(value, np.ndarray) and value.base is not None:
+        if isinstance(value, np.ndarray) and isinstance(value.base, np.ndarray):
             waiting.append(value.base)
         elif isinstance(value, np.ndarray):
             total += value.nbytes
