@@ -10,6 +10,7 @@ import warnings
 
 import numpy as np
 import pytest
+from bombs import jpeg_of_scans
 from corpus import CASES, PHONE_HEIC, before_turn, encoded, exif, gray3, over_white, png, scene
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -211,6 +212,14 @@ def test_bombs_are_refused_before_they_are_decoded(case) -> None:
         assert tracemalloc.get_traced_memory()[1] < 20e6
     finally:
         tracemalloc.stop()
+
+
+def test_scans_are_counted_of_a_pillow_image_too_and_not_for_a_size():
+    data = jpeg_of_scans(2000, 64)
+    assert image_size(data) == (64, 64)
+    for source in (data, Image.open(io.BytesIO(data))):
+        with pytest.raises(ImageError, match="more than 100 scans"):
+            read_image(source)
 
 
 @pytest.mark.parametrize("name", ["\ud800.png", "x" * 100_000 + ".png"])

@@ -140,15 +140,22 @@ def open_picture(source: Source, name: str) -> Iterator[Image.Image]:
         kind, reader = _kind_and_reader(head, name)
         with _broken_file_is_an_image_error(name, kind):
             file.seek(0)
-            count = _EXCESS.get(kind)
-            if count and (excess := count(file)):
-                raise ImageError(f"{name} has {excess}, far too many: open it in another program and export it as PNG.")
-            file.seek(0)
+            if kind != "JPEG":  # whose scans are counted by reading it all: its header alone costs nothing
+                _check_parts(kind, file, name)
             picture = reader(file)
             if kind == "TIFF" and (why := _unreadable_tiff(picture)):
                 raise ImageError(f"{name} {why}")
         _check_not_empty(picture.size, name)
         yield picture
+
+
+def _check_parts(kind: str, file: BinaryIO, name: str) -> None:
+    """Refuse far too many parts, leaving the file where it is."""
+    position = file.tell()
+    file.seek(0)
+    if (count := _EXCESS.get(kind)) and (excess := count(file)):
+        raise ImageError(f"{name} has {excess}, far too many: open it in another program and export it as PNG.")
+    file.seek(position)
 
 
 def _unreadable_tiff(picture: Image.Image) -> str:
@@ -273,6 +280,8 @@ def decode(
             raise ImageError(
                 f"{name} has a side of {max(width, height):,} pixels, and the limit is {MAX_SIDE:,}: cut it into parts."
             )
+    if isinstance(picture, JpegImagePlugin.JpegImageFile) and picture.fp is not None:
+        _check_parts("JPEG", picture.fp, name)
     # Before the pixels: PNG may hold a tag behind them, which image_size cannot see and this must not either.
     turn = _TURNS.get(orientation(picture))
     with _broken_file_is_an_image_error(name, picture.format or "picture"):
