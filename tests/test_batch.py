@@ -59,6 +59,8 @@ def test_the_archive_holds_the_exact_answers():
         np.testing.assert_array_equal(read_image(labels), COLORS[answer.label_map])  # looks like what it says
         np.testing.assert_array_equal(read_image(archive.read(f"{network}/masks/garden.png")), COLORS[answer.label_map])
         assert Image.open(io.BytesIO(archive.read(f"{network}/overlays/garden.jpg"))).size == (41, 30)
+    for file in archive.infolist():  # pictures are compressed already
+        assert (file.compress_type == zipfile.ZIP_DEFLATED) == file.filename.endswith((".csv", ".json"))
     first, second = (answer.label_map for answer in ask(image))
     assert row.agreement == np.mean(first == second)
     assert row.size == (30, 41)

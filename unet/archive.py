@@ -17,8 +17,15 @@ _WINDOWS_DEVICES = frozenset(
 )
 
 
+class ZipArchive(zipfile.ZipFile):
+    """A ZIP that deflates text; pictures are compressed already."""
+
+    def writestr(self, name: str, text: str) -> None:
+        super().writestr(name, text, zipfile.ZIP_DEFLATED)
+
+
 class FolderArchive:
-    """A folder with the methods of a ZipFile that are needed here."""
+    """A folder with the methods of a ZipArchive that are needed here."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -37,7 +44,7 @@ class FolderArchive:
 
 
 #: Where files are written.
-Archive = zipfile.ZipFile | FolderArchive
+Archive = ZipArchive | FolderArchive
 
 
 def match_truths(pictures: Iterable[str], truths: Mapping[str, Source]) -> tuple[dict[str, Source], list[str]]:

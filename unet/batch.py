@@ -11,7 +11,6 @@ in the archive they are plain, unique file names.
 from __future__ import annotations
 
 import json
-import zipfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from . import images
-from .archive import Archive, network_folders, picture_files
+from .archive import Archive, ZipArchive, network_folders, picture_files
 from .compare import Scores, disagreement, score
 from .ground_truth import read_truth
 from .images import MAX_PIXELS, ImageError, Source, save_png
@@ -57,7 +56,7 @@ def segment_many(
     """
     pictures, rows = list(pictures), []
     files = picture_files(name for name, _ in pictures)
-    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+    with ZipArchive(target, "w") as archive:
         work = Work(ask, network_folders(networks), archive, truths or {}, max_pixels=max_pixels, reader=reader)
         try:
             for row in work.rows((name, source, file) for (name, source), file in zip(pictures, files, strict=True)):
