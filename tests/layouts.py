@@ -183,8 +183,15 @@ def fastai_camvid(root):
     found = write(root, "images/{name}.png", "labels/{name}_P.png", {"": 5})[""]
     text(root / "codes.txt", "background", "a", "b", "Void")
     text(root / "valid.txt", "p03.png", "p04.png")
-    val = {path: labels for path, labels in found.items() if path.stem in ("p03", "p04")}
-    return Layout("codes.txt", train={path: labels for path, labels in found.items() if path not in val}, val=val)
+    return Layout("codes.txt", **parted(found, val=("p03", "p04")))
+
+
+def parted(found, val):
+    """{"train": label maps, "val": those of the pictures of these names}."""
+    return {
+        "train": {path: labels for path, labels in found.items() if path.stem not in val},
+        "val": {path: labels for path, labels in found.items() if path.stem in val},
+    }
 
 
 def voc_colors():
@@ -211,9 +218,7 @@ def pascal_voc(root):
     text(root / "ImageSets/Segmentation/train.txt", "p00", "p01", "p02")
     text(root / "ImageSets/Segmentation/val.txt", "p03", "p04")
     text(root / "ImageSets/Main/train.txt", "unlabelled0", "p00")
-    val = {path: labels for path, labels in found.items() if path.stem in ("p03", "p04")}
-    train = {path: labels for path, labels in found.items() if path not in val}
-    return Layout("Pascal VOC", nameless(3), train=train, val=val)
+    return Layout("Pascal VOC", nameless(3), **parted(found, val=("p03", "p04")))
 
 
 @layout
@@ -459,9 +464,7 @@ def lists_of_names_with_spaces(root):
     found = write(root, "images/my {name}.jpg", "masks/my {name}.png", {"": 5})[""]
     text(root / "splits/train.txt", *(f"my p0{n}" for n in range(3)))
     text(root / "splits/val.txt", "my p03", "my p04")
-    val = {path: labels for path, labels in found.items() if path.stem in ("my p03", "my p04")}
-    train = {path: labels for path, labels in found.items() if path not in val}
-    return Layout("masks in masks/", nameless(3), train=train, val=val)
+    return Layout("masks in masks/", nameless(3), **parted(found, val=("my p03", "my p04")))
 
 
 @layout
