@@ -249,6 +249,20 @@ def test_the_camera_goes_off_when_it_is_left(tab):
         says_off(tab, sentence)
 
 
+def test_an_answer_drawn_after_the_camera_went_off_says_nothing(tab):
+    tab.evaluate("""held = []; decode = HTMLImageElement.prototype.decode;
+        HTMLImageElement.prototype.decode = function () {
+            return new Promise((go) => held.push(go)).then(() => decode.call(this)); }; null""")
+    switch(tab).click()
+    tab.wait_for_function("held.length === 2", timeout=PATIENCE)
+    switch(tab).click()
+    says_off(tab, "")
+    tab.evaluate("HTMLImageElement.prototype.decode = decode; held.forEach((go) => go())")
+    tab.wait_for_timeout(300)
+    assert pace(tab).text_content() == ""
+    assert tab.evaluate("performance.getEntriesByName('live answer').length") == 0
+
+
 def test_a_camera_that_opens_after_it_was_switched_off_goes_off(tab):
     tab.evaluate("plan = { wait: 500 }")
     switch(tab).click()

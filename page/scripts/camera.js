@@ -20,7 +20,6 @@ let turn = 0; // counts how often it was switched; odd is on. A camera that come
 let stream = null; // of the camera, once it is open
 let number = 0; // of the newest frame
 let asked = 0; // when
-let seen = false; // whether the panes have been in sight
 let late, over;
 let pairs = []; // [when drawn, milliseconds since the frame was taken] of the last second
 
@@ -58,15 +57,16 @@ async function start() {
   track.addEventListener("ended", () => stop("The camera is gone: connect it, then try again."));
   live.classList.toggle("mirrored", track.getSettings().facingMode !== "environment");
   over = setTimeout(() => stop(`The camera went off after ${MINUTES} minutes.`), MINUTES * 60_000);
-  seen = false;
   show(true);
   live.scrollIntoView({ block: "nearest" });
+  sight.observe(live); // which tells at once whether they are in sight, then of every change
   ask();
 }
 
 function stop(sentence) {
   if (turn % 2 === 0) return;
   turn++;
+  sight.disconnect();
   clearTimeout(late);
   clearTimeout(over);
   stream?.getTracks().forEach((track) => track.stop());
@@ -110,12 +110,13 @@ watch("value", async () => {
       return draw(pane.querySelector("canvas"), layer);
     }),
   );
+  if (!stream || answer.number !== number) return; // switched off while it was drawn
   const now = performance.now();
   performance.measure("live answer", { start: asked, end: now });
   pairs = [...pairs.filter(([when]) => now - when < 1000), [now, now - asked]];
   const lag = pairs.reduce((sum, pair) => sum + pair[1], 0) / pairs.length;
   pace.textContent = `${pairs.length} a second, ${(lag / 1000).toFixed(2)} s behind`;
-  if (stream && answer.number === number) ask();
+  ask();
 });
 
 element.querySelector("[name=live-view]").checked = true;
@@ -132,9 +133,8 @@ document.addEventListener("input", (event) => {
 
 // The camera is off when nobody looks: in another tab, or scrolled away.
 document.addEventListener("visibilitychange", () => document.hidden && stop());
-new IntersectionObserver(([{ isIntersecting }]) => {
-  if (seen && !isIntersecting) stop("The camera went off: it was out of sight.");
-  seen = isIntersecting;
-}).observe(live);
+const sight = new IntersectionObserver((changes) => {
+  if (!changes.at(-1).isIntersecting) stop("The camera went off: it was out of sight.");
+});
 
 window.unetLive = { stop, refusal };
