@@ -717,12 +717,13 @@ def test_nothing_is_cut_off_at_any_width(open_page, width):
 
 def test_dropped_anywhere_copied_and_saved(open_page, picture):
     page = open_page(permissions=["clipboard-read", "clipboard-write"], accept_downloads=True)
-    before = answers(page)
+    chip = page.locator(".chip").first
+    before, color = answers(page), chip.get_attribute("data-hex")
     drop(page, picture, "#legend")
     wait_for_other_answer(page, before)
     assert size_of_view(page) == (61, 83)
 
-    chip = page.locator(".chip").first
+    expect(chip).not_to_have_attribute("data-hex", color, timeout=PATIENCE)  # the palette does not wait for the answer
     chip.press("Enter")
     expect(chip).to_have_class(re.compile("copied"))
     assert page.evaluate("navigator.clipboard.readText()") == chip.get_attribute("data-hex")
