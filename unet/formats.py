@@ -36,10 +36,10 @@ from PIL.ExifTags import Base as Tag
 
 #: Called with a sentence for the user.
 Notify: TypeAlias = Callable[[str], object]
-Source: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image | np.ndarray"
+Source: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image"
 
 #: Encoded pictures larger than this are refused from their header: a file of a few KB can claim any size.
-#: Up to here every format is read within 5 s and 1 GB. An array is already in memory and has no limit.
+#: Up to here every format is read within 5 s and 1 GB.
 MAX_PIXELS = 50_000_000
 #: As long may a side be, where there is a limit on pixels: indices along it take memory too.
 MAX_SIDE = 1_000_000
@@ -52,8 +52,8 @@ PICTURE_ENDINGS = frozenset((
 
 # Only formats that tell when they are cut off. Pillow's Image.open would add a global pixel limit that warns or raises;
 # ours is an argument, so the readers are called directly. JpegImageFile also reads the MPO of phones, whose further
-# pictures are previews and depth maps.
-_READERS = (
+# pictures are previews and depth maps. Without a reader: what people send instead; text starts as UTF-8 may start.
+_KINDS = (
     ("JPEG", rb"\xff\xd8\xff", JpegImagePlugin.JpegImageFile),
     ("PNG", rb"\x89PNG\r\n\x1a\n", PngImagePlugin.PngImageFile),
     ("WebP", rb"RIFF....WEBP", WebPImagePlugin.WebPImageFile),
@@ -63,13 +63,10 @@ _READERS = (
     ("BMP", rb"BM.{12}.\0\0\0", BmpImagePlugin.BmpImageFile),
     ("GIF", rb"GIF8[79]a", GifImagePlugin.GifImageFile),
     ("PPM", rb"P[456]\s+[#\d]", PpmImagePlugin.PpmImageFile),
-)
-# Text starts as UTF-8 may start.
-_NOT_PICTURES = (
-    ("a PDF document", rb"\s*%PDF"),
-    ("an SVG drawing", rb"[^\0]*<svg"),
-    ("a video", rb"....ftyp|\x1aE\xdf\xa3"),
-    ("text", rb"(?![\x80-\xc1\xf5-\xff])[\t\n\f\r\x20-\x7e\x80-\xff]+\Z"),
+    ("a PDF document", rb"(?i)\s*%PDF", None),
+    ("an SVG drawing", rb"(?i)[^\0]*<svg", None),
+    ("a video", rb"(?i)....ftyp|\x1aE\xdf\xa3", None),
+    ("text", rb"(?![\x80-\xc1\xf5-\xff])[\t\n\f\r\x20-\x7e\x80-\xff]+\Z", None),
 )
 _HEAD_BYTES = 4096
 
@@ -115,13 +112,10 @@ class ImageNotice(UserWarning):
 
 
 def name_of(source: Source) -> str:
-    """Name used in errors: base name only, so paths do not leak."""
-    if isinstance(source, Image.Image):
-        path = getattr(source, "filename", "")
-    else:
-        path = source if isinstance(source, (str, os.PathLike)) else getattr(source, "name", "")
+    """The base name for error messages: folders are private."""
+    path = getattr(source, "filename", None) or getattr(source, "name", source)
     if not isinstance(path, (str, os.PathLike)) or not path:
-        return "The picture" if isinstance(source, (Image.Image, np.ndarray)) else "The file"
+        return "The picture" if isinstance(source, Image.Image) else "The file"
     # repr() escapes newlines and characters that turn the direction of the text.
     name = repr(os.path.basename(os.fsdecode(path)))
     return name if len(name) < 300 else f"{name[:100]}…{name[-20:]}"
@@ -129,28 +123,38 @@ def name_of(source: Source) -> str:
 
 @contextmanager
 def open_picture(source: Source, name: str) -> Iterator[Image.Image]:
-    """Open the source as a Pillow image, not yet decoded."""
-    if isinstance(source, Image.Image):
-        _check_not_empty(source.size, name)
-        yield source
-        return
-    with _file(source, name) as file:
-        with _broken_file_is_an_image_error(name, "file"):
-            head = file.read(_HEAD_BYTES)
-        kind, reader = _kind_and_reader(head, name)
-        with _broken_file_is_an_image_error(name, kind):
-            file.seek(0)
-            if kind != "JPEG":  # whose scans are counted by reading it all: its header alone costs nothing
-                _check_parts(kind, file, name)
-            picture = reader(file)
-            if kind == "TIFF" and (why := _unreadable_tiff(picture)):
-                raise ImageError(f"{name} {why}")
-        _check_not_empty(picture.size, name)
+    """Open a picture, without decoding its pixels."""
+    with nullcontext() if isinstance(source, Image.Image) else _file(source, name) as file:
+        picture = source if file is None else _read_header(file, name)
+        if min(picture.size) < 1:
+            raise ImageError(f"{name} has no pixels ({picture.width} x {picture.height}): export it again.")
         yield picture
 
 
+def _read_header(file: BinaryIO, name: str) -> Image.Image:
+    with _broken_file_is_an_image_error(name, "file"):
+        head = file.read(_HEAD_BYTES)
+    if not head:
+        raise ImageError(f"{name} is empty (0 bytes): save or download it again.")
+    kind, reader = next(
+        ((kind, reader) for kind, start, reader in _KINDS if re.match(start, head, re.DOTALL)), ("", None)
+    )
+    if reader is None:
+        readable = ", ".join(kind for kind, _, reader in _KINDS if reader)
+        what = f"{kind}, which cannot be read here" if kind else f"no picture of a known kind ({readable})"
+        raise ImageError(f"{name} is {what}: export it as PNG or JPEG.")
+    with _broken_file_is_an_image_error(name, kind):
+        file.seek(0)
+        if kind != "JPEG":  # whose scans are counted by reading it all: its header alone costs nothing
+            _check_parts(kind, file, name)
+        picture = reader(file)
+        if kind == "TIFF" and (why := _unreadable_tiff(picture)):
+            raise ImageError(f"{name} {why}")
+    return picture
+
+
 def _check_parts(kind: str, file: BinaryIO, name: str) -> None:
-    """Refuse far too many parts, leaving the file where it is."""
+    """Refuse too many parts, leaving the file's position."""
     position = file.tell()
     file.seek(0)
     if (count := _EXCESS.get(kind)) and (excess := count(file)):
@@ -159,7 +163,7 @@ def _check_parts(kind: str, file: BinaryIO, name: str) -> None:
 
 
 def _unreadable_tiff(picture: Image.Image) -> str:
-    """What Pillow would misread in a TIFF, and what to do; "" if nothing."""
+    """Why Pillow would misread a TIFF; "" if it reads it."""
     tags = picture.tag_v2
     bits, sample_format = (np.max(tags.get(tag, 1)) for tag in (Tag.BitsPerSample, Tag.SampleFormat))
     if Tag.DNGVersion in tags or int(tags.get(Tag.NewSubfileType, 0)) & 1:  # bit 0: a smaller copy of another page
@@ -176,26 +180,12 @@ def _unreadable_tiff(picture: Image.Image) -> str:
 
 
 def is_white_zero(picture: Image.Image) -> bool:
-    """Whether a TIFF's smallest value is white; Pillow inverts up to 8 bits."""
+    """Whether a TIFF's smallest value is white. Pillow inverts up to 8 bits."""
     return getattr(picture, "tag_v2", {}).get(Tag.PhotometricInterpretation) == 0
 
 
-def _kind_and_reader(head: bytes, name: str) -> tuple[str, Callable[[BinaryIO], Image.Image]]:
-    """The kind, by what the file starts with."""
-    if not head:
-        raise ImageError(f"{name} is empty (0 bytes): save or download it again.")
-    for kind, signature, reader in _READERS:
-        if re.match(signature, head, re.DOTALL):
-            return kind, reader
-    for kind, signature in _NOT_PICTURES:
-        if re.match(signature, head, re.DOTALL | re.IGNORECASE):
-            raise ImageError(f"{name} is {kind}, which cannot be read here: export it as PNG or JPEG.")
-    readable = ", ".join(kind for kind, _, _ in _READERS)
-    raise ImageError(f"{name} is no picture of a known kind ({readable}): export it as PNG or JPEG.")
-
-
 def _file(source: Any, name: str) -> AbstractContextManager[BinaryIO]:
-    """The source as a seekable file; only what is opened here is closed."""
+    """A seekable file, closed if it is opened here."""
     if isinstance(source, (bytes, bytearray, memoryview)):
         return io.BytesIO(source)
     if isinstance(source, (str, os.PathLike)):
@@ -211,7 +201,7 @@ def _file(source: Any, name: str) -> AbstractContextManager[BinaryIO]:
         what = "a folder" if stat.S_ISDIR(mode) else "no regular file"
         raise ImageError(f"{os.fspath(source)!r} is {what}: give the path of a picture.")
     if not hasattr(source, "read"):
-        raise TypeError(f"A picture is a path, bytes, a binary file, a Pillow image or an array, not {type(source)}.")
+        raise TypeError(f"A picture is a path, bytes, a binary file or a Pillow image, not {type(source)}.")
     try:
         source.seek(0)
     except (AttributeError, io.UnsupportedOperation):  # a pipe
@@ -236,18 +226,13 @@ def _broken_file_is_an_image_error(name: str, kind: str) -> Iterator[None]:
         ) from error
 
 
-def _check_not_empty(size: tuple[int, int], name: str) -> None:
-    if min(size) < 1:
-        raise ImageError(f"{name} has no pixels ({size[0]} x {size[1]}): export it again.")
-
-
 def orientation(picture: Image.Image) -> int:
-    """The EXIF orientation that is still to be applied, 1 to 8."""
+    """The EXIF orientation still to be applied, 1 to 8."""
     return 1 if picture.format == "TIFF" else tagged_orientation(picture)  # Pillow turns TIFF by itself, in `size` too
 
 
 def tagged_orientation(picture: Image.Image) -> int:
-    """The EXIF orientation that a file says, 1 to 8."""
+    """The EXIF orientation of a file, 1 to 8."""
     try:
         # The base class: PNG's own getexif decodes all pixels to look for a tag behind them.
         found = Image.Image.getexif(picture).get(Tag.Orientation, 1)
@@ -257,7 +242,7 @@ def tagged_orientation(picture: Image.Image) -> int:
 
 
 def sample_scale(picture: Image.Image) -> int:
-    """The factor by which Pillow spreads grey samples of few bits."""
+    """Pillow's factor for grey samples of few bits."""
     args = picture.tile[0][3] if getattr(picture, "tile", None) else ""
     raw_mode = args if isinstance(args, str) else args[0] if args else ""
     return {"L;2": 85, "L;2I": 85, "L;4": 17, "L;4I": 17}.get(raw_mode, 1)
@@ -269,8 +254,13 @@ def sample_scale(picture: Image.Image) -> int:
 def decode(
     picture: Image.Image, source: Source, name: str, max_pixels: int | None, notify: Notify | None
 ) -> Image.Image:
-    """The pixels of the first page, turned by their EXIF tag; or a refusal."""
-    for width, height in (picture.size, *_coded_sizes(picture)) if max_pixels is not None else ():
+    """Decode the first page, turned by its EXIF tag."""
+    sizes = [picture.size]
+    if isinstance(picture, HeifImageFile) and picture.fp is not None:  # decoded before it is cropped to its size
+        picture.fp.seek(0)
+        boxes = re.findall(rb"ispe\0{4}(.{8})", picture.fp.read(), re.DOTALL)  # spatial extents, ISO/IEC 23008-12
+        sizes += [struct.unpack(">II", box) for box in boxes]
+    for width, height in sizes if max_pixels is not None else ():
         if width * height > max_pixels:
             raise ImageError(
                 f"{name} has {width * height / 1e6:,.1f} million pixels ({width} x {height}), "
@@ -302,15 +292,6 @@ def decode(
         else:
             notify(sentence)
     return turned
-
-
-def _coded_sizes(picture: Image.Image) -> list[tuple[int, int]]:
-    """(width, height) that a HEIC decodes before it crops to its own."""
-    if not isinstance(picture, HeifImageFile) or picture.fp is None:
-        return []
-    picture.fp.seek(0)
-    boxes = re.findall(rb"ispe\0{4}(.{8})", picture.fp.read(), re.DOTALL)  # image spatial extents, ISO/IEC 23008-12
-    return [struct.unpack(">II", box) for box in boxes]
 
 
 # ---- files with too many parts ---------------------------------------------------------------------------------------

@@ -39,12 +39,11 @@ _STRIP_PIXELS = 1 << 20
 
 
 def read_image(source: Source, *, max_pixels: int | None = MAX_PIXELS, notify: Notify | None = None) -> np.ndarray:
-    """Read a picture as RGB, a new array uint8 (H, W, 3).
+    """Read a picture as RGB, uint8 (H, W, 3).
 
-    source: path, bytes, binary file, Pillow image, or ndarray of shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4).
+    source: path, bytes, binary file, or Pillow image.
     max_pixels: refuse larger pictures before decoding them; None for no limit.
-    notify: told in a sentence where only the first of several pages or frames is read; by default an `ImageNotice` is
-        warned.
+    notify: told where only the first of several pages or frames is read; by default an `ImageNotice` is warned.
 
     Raises ImageError for whatever is no readable picture, TypeError for a source of another type.
 
@@ -59,8 +58,6 @@ def read_image(source: Source, *, max_pixels: int | None = MAX_PIXELS, notify: N
     Colour files of 16 bits a channel keep their upper 8 bits. The smallest value of a TIFF is white where it says so.
     """
     name = name_of(source)
-    if isinstance(source, np.ndarray):
-        return _array_to_rgb(_checked_array(source, name))
     with open_picture(source, name) as picture:
         return _picture_to_rgb(decode(picture, source, name, max_pixels, notify))
 
@@ -68,7 +65,7 @@ def read_image(source: Source, *, max_pixels: int | None = MAX_PIXELS, notify: N
 def read_annotation(
     source: Source, *, binary: bool = False, max_pixels: int | None = MAX_PIXELS, notify: Notify | None = None
 ) -> np.ndarray:
-    """Read a ground truth as class indices or as colours.
+    """Read a ground truth as class indices or colours.
 
     Returns uint8 (H, W), indices, or uint8 (H, W, 3), RGB; always (H, W) if binary.
 
@@ -85,37 +82,27 @@ def read_annotation(
     transparency hides nothing: pixels have the colour or number that the file holds, and 0 where they are invisible.
     """
     name = name_of(source)
-    if isinstance(source, np.ndarray):
-        values = _checked_array(source, name)
-        if values.ndim == 3 and values.shape[2] == 4 and values.dtype == np.uint8:
-            annotation = _without_alpha(values)
-        else:
-            annotation = _as_indices(values, name) if values.ndim == 2 else _array_to_rgb(values)
+    with open_picture(source, name) as picture:
+        is_jpeg, scale = picture.format == "JPEG", sample_scale(picture)
+        decoded = decode(picture, source, name, max_pixels, notify)
+    if decoded.mode in ("1", "L", "P", *_DEEP_MODES):
+        annotation = _as_indices(np.asarray(decoded), name)
+        if decoded.mode == "L" and is_white_zero(decoded) and np.any((annotation > 0) & (annotation < 255)):
+            annotation = 255 - annotation  # Pillow turned them; class numbers are those of the file
+        annotation //= np.uint8(scale)
+        annotation = black_or_white(annotation, name) if is_jpeg else annotation
+    elif decoded.has_transparency_data:
+        pixels = np.asarray(decoded if decoded.mode == "LA" else decoded.convert("RGBA"))
+        annotation = np.where(pixels[..., -1:] > 0, pixels[..., :-1], np.uint8(0))
+        annotation = annotation[..., 0] if decoded.mode == "LA" else annotation
     else:
-        with open_picture(source, name) as picture:
-            is_jpeg, scale = picture.format == "JPEG", sample_scale(picture)
-            decoded = decode(picture, source, name, max_pixels, notify)
-        if decoded.mode in ("1", "L", "P", *_DEEP_MODES):
-            annotation = _as_indices(np.asarray(decoded), name)
-            if decoded.mode == "L" and is_white_zero(decoded) and np.any((annotation > 0) & (annotation < 255)):
-                annotation = 255 - annotation  # Pillow turned them; class numbers are those of the file
-            annotation //= np.uint8(scale)
-            annotation = black_or_white(annotation, name) if is_jpeg else annotation
-        elif decoded.mode == "LA":
-            annotation = _without_alpha(np.asarray(decoded))[..., 0]
-        elif decoded.has_transparency_data:
-            annotation = _without_alpha(np.asarray(decoded.convert("RGBA")))
-        else:
-            annotation = _picture_to_rgb(decoded)
+        annotation = _picture_to_rgb(decoded)
     return _as_binary(annotation, name) if binary else annotation
 
 
 def image_size(source: Source) -> tuple[int, int]:
-    """(height, width) of a picture, without decoding a pixel. Raises ImageError as `read_image`."""
-    name = name_of(source)
-    if isinstance(source, np.ndarray):
-        return _checked_array(source, name).shape[:2]
-    with open_picture(source, name) as picture:
+    """(height, width) of a picture, by its header. Raises ImageError as `read_image`."""
+    with open_picture(source, name_of(source)) as picture:
         width, height = picture.size
         return (width, height) if orientation(picture) >= 5 else (height, width)
 
@@ -123,7 +110,7 @@ def image_size(source: Source) -> tuple[int, int]:
 def save_png(
     array: np.ndarray, target: str | os.PathLike[str] | BinaryIO, *, palette: np.ndarray | None = None
 ) -> None:
-    """Write an array as PNG such that reading it gives the array back.
+    """Write an array as PNG, without loss.
 
     array: uint8 (H, W) or (H, W, 3), or bool (H, W) for a 1-bit mask. target: path, or binary file open for writing.
     palette: uint8 (k, 3), the colours of an index map (H, W) in viewers; indices beyond it, such as IGNORE_INDEX, show
@@ -148,7 +135,7 @@ def save_png(
 
 
 def indexed_picture(label_map: np.ndarray, palette: np.ndarray) -> Image.Image:
-    """A label map uint8 (H, W) as a Pillow palette image.
+    """A label map, uint8 (H, W), as a palette image.
 
     palette: uint8 (k, 3). Labels beyond it, such as IGNORE_INDEX, are black.
     """
@@ -204,29 +191,13 @@ def _picture_to_rgb(picture: Image.Image) -> np.ndarray:
             )
         elif picture.mode == "La":
             part = part.convert("LA")
-        rgb[top:bottom] = _over_white(np.asarray(part.convert("RGBA" if picture.has_transparency_data else "RGB")))
+        if picture.has_transparency_data:
+            pixels = np.asarray(part.convert("RGBA")).astype(np.uint16)
+            color, alpha = pixels[..., :3], pixels[..., 3:]
+            rgb[top:bottom] = (color * alpha + 255 * (255 - alpha) + 127) // 255
+        else:
+            rgb[top:bottom] = np.asarray(part.convert("RGB"))
     return rgb
-
-
-def _array_to_rgb(array: np.ndarray) -> np.ndarray:
-    if array.dtype == np.bool_:
-        array = array * np.uint8(255)
-    elif array.dtype != np.uint8:
-        array = _scaled(array, *_black_and_white(*_extremes(array)))
-    if array.ndim == 2:
-        return np.repeat(array[..., None], 3, axis=2)
-    return np.array(_over_white(array), order="C")
-
-
-def _checked_array(array: np.ndarray, name: str) -> np.ndarray:
-    """Check that an array is a picture's; (H, W, 1) becomes (H, W)."""
-    if array.dtype.kind not in "buif":
-        raise ImageError(f"{name} is an array of {array.dtype}: give uint8, or another real number type.")
-    if not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3, 4))) or array.size == 0:
-        raise ImageError(
-            f"{name} is an array of shape {array.shape}: give (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), not empty."
-        )
-    return array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array
 
 
 def _extremes(values: np.ndarray) -> tuple[Any, Any]:
@@ -236,7 +207,7 @@ def _extremes(values: np.ndarray) -> tuple[Any, Any]:
 
 
 def _black_and_white(low: Any, high: Any) -> tuple[float, float]:
-    """The values to be shown as 0 and as 255; `read_image` states the rule."""
+    """The values shown as 0 and 255, see `read_image`."""
     if low >= 0 and isinstance(low, (float, np.floating)) and high <= 255:
         return 0.0, max(1.0, float(high)) if high <= _MAX_OF_UNIT_RANGE else 255.0
     if low >= 0 and isinstance(low, np.integer):
@@ -253,24 +224,11 @@ def _scaled(values: np.ndarray, black: float, white: float) -> np.ndarray:
     return np.rint(np.clip(levels, 0, 255)).astype(np.uint8)
 
 
-def _over_white(pixels: np.ndarray) -> np.ndarray:
-    """uint8 (H, W, 3) as it is; (H, W, 4) laid over white."""
-    if pixels.shape[2] == 3:
-        return pixels
-    color, alpha = pixels[..., :3].astype(np.uint16), pixels[..., 3:].astype(np.uint16)
-    return ((color * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
-
-
-def _without_alpha(pixels: np.ndarray) -> np.ndarray:
-    """Drop alpha, and set invisible pixels to 0."""
-    return np.where(pixels[..., -1:] > 0, pixels[..., :-1], np.uint8(0))
-
-
 # ---- to class indices ------------------------------------------------------------------------------------------------
 
 
 def _as_indices(values: np.ndarray, name: str) -> np.ndarray:
-    """Whole numbers 0..255 of any dtype as a new uint8 array."""
+    """Whole numbers 0..255 as a new uint8 array."""
     with np.errstate(invalid="ignore"):
         indices = values.astype(np.uint8)
     if not np.array_equal(indices, values):
@@ -283,7 +241,7 @@ def _as_indices(values: np.ndarray, name: str) -> np.ndarray:
 
 
 def black_or_white(gray: np.ndarray, name: str) -> np.ndarray:
-    """A black-and-white mask that JPEG blurred, uint8 (H, W), as 0 and 255.
+    """A mask uint8 (H, W) that JPEG blurred, as 0 and 255.
 
     Raises ImageError for other greys.
     """
