@@ -1,4 +1,4 @@
-"""Colours as numbers, in cells, and in the spaces where distances are measured."""
+"""Colours as numbers, in cells, in colour spaces."""
 
 from __future__ import annotations
 
@@ -6,18 +6,12 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-SPACES = ("rgb", "oklab")
 ALL_COLORS = 1 << 24
 BLOCK = 1 << 16  # pixels worked on at a time: what they need stays in the processor's cache
 
 
-def check_space(space: str) -> None:
-    if space not in SPACES:
-        raise ValueError(f"space is one of {SPACES}, got {space!r}")
-
-
 def _blocks(image: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-    """The pixels' positions and the numbers of their colours, a block at a time."""
+    """Pixels' positions and colours as numbers, in blocks."""
     pixels = image.reshape(-1, 3)
     for start in range(0, len(pixels), BLOCK):
         part = slice(start, start + BLOCK)
@@ -25,7 +19,7 @@ def _blocks(image: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
 
 
 def look_up(image: np.ndarray, table: np.ndarray) -> np.ndarray:
-    """(H, W): the entry of every pixel's colour in a table of all colours."""
+    """Every pixel's entry in a table of all colours."""
     found = np.empty(image.shape[:2], table.dtype)
     for part, codes in _blocks(image):
         found.reshape(-1)[part] = table[codes]
@@ -33,18 +27,18 @@ def look_up(image: np.ndarray, table: np.ndarray) -> np.ndarray:
 
 
 def codes_of(pixels: np.ndarray) -> np.ndarray:
-    """Numbers of colours: uint8 (n, 3) -> int (n,), 0..2**24 - 1."""
+    """uint8 (n, 3) -> int (n,), 0..2**24 - 1."""
     red, green, blue = pixels.T.astype(np.intp)
     return red << 16 | green << 8 | blue
 
 
 def colors_of(codes: np.ndarray) -> np.ndarray:
-    """The inverse of `codes_of`: int (n,) -> uint8 (n, 3)."""
+    """The inverse: int (n,) -> uint8 (n, 3)."""
     return np.stack([codes >> 16, codes >> 8 & 255, codes & 255], axis=1).astype(np.uint8)
 
 
 def histogram(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The distinct colours, as ascending numbers, and how many pixels have each."""
+    """The distinct colours, ascending, and their pixels."""
     counts = np.zeros(ALL_COLORS, np.uint32)
     for _, codes in _blocks(image):
         np.add.at(counts, codes, np.uint32(1))
@@ -76,16 +70,18 @@ def srgb_to_linear(values: np.ndarray) -> np.ndarray:
 
 
 def to_space(colors: np.ndarray, space: str) -> np.ndarray:
-    """RGB 0..255 (n, 3) to coordinates of the colour space, within -128..128."""
+    """RGB 0..255 (n, 3) to "rgb" or "oklab", within -128..128. Raises ValueError for another space."""
     if space == "rgb":
         return np.asarray(colors, np.float32) - 128
+    if space != "oklab":
+        raise ValueError(f'space is "rgb" or "oklab", got {space!r}')
     linear = srgb_to_linear(np.asarray(colors, np.float32) / 255)
     lab = np.cbrt(linear @ _LMS_FROM_RGB.T) @ _LAB_FROM_LMS.T
     return lab * 255 - _LAB_MIDDLE
 
 
 def to_rgb(points: np.ndarray, space: str) -> np.ndarray:
-    """The inverse of `to_space`, rounded to uint8 and clipped to the gamut."""
+    """The inverse, rounded to uint8, clipped to the gamut."""
     if space == "rgb":
         rgb = points + 128
     else:

@@ -1,7 +1,4 @@
-"""Read a ground truth as a label map of a bundle's classes.
-
-    truth = read_truth("frame_L.png", bundle.class_names, bundle.palette)
-    truth.labels, truth.how
+"""Read a ground truth for the classes of a bundle.
 
 Class numbers in a grey or palette file, masks of 0 and 1 or of 0 and 255, and masks in the classes' colours, exact or
 blurred by JPEG. Void is 255, the number after the last class (CamVid's 11), black, and any colour that is no class's.
@@ -25,12 +22,12 @@ from .palette import Palette
 
 
 class TruthError(ValueError):
-    """A ground truth for other classes; the message says what to do."""
+    """A ground truth for other classes, and what to do."""
 
 
 @dataclass(frozen=True)
 class Truth:
-    """A ground truth for the classes it was read for.
+    """A ground truth as a label map.
 
     labels: uint8 (H, W), class indices and IGNORE_INDEX. how: how the file was read, as the end of a sentence.
     notes: sentences about what was decided and may not have been meant.
@@ -42,7 +39,7 @@ class Truth:
 
     @property
     def void(self) -> float:
-        """The share of the picture that is left out of every score."""
+        """The share that is left out of every score."""
         return float(np.mean(self.labels == IGNORE_INDEX))
 
 
@@ -54,13 +51,13 @@ def read_truth(
     max_pixels: int | None = MAX_PIXELS,
     reader: Any = images,
 ) -> Truth:
-    """Read a ground truth for the classes of a bundle.
+    """Read a ground truth for these classes.
 
     palette: uint8 (k, 3), the colour of each class. source, max_pixels: as for `read_image`. reader: has `read_image`
     and `read_annotation`. Raises ImageError for what is no picture, TruthError for numbers or colours of other classes.
 
-    Where a file holds numbers, these count; where it holds colours, these. A palette file holds both: its numbers
-    count, unless all its colours are the classes' and stand in another order than the classes.
+    A palette file holds numbers and colours: its numbers count, unless all its colours are the classes' and stand in
+    another order than the classes.
     """
     pages: list[str] = []
     annotation = reader.read_annotation(source, max_pixels=max_pixels, notify=pages.append)
@@ -86,7 +83,7 @@ def _is_white_first(numbers: np.ndarray, colors: np.ndarray) -> bool:
 
 
 def _colors_count(numbers: np.ndarray, colors: np.ndarray, palette: np.ndarray) -> bool:
-    """Whether a file's colours are the classes' while its numbers are not."""
+    """Whether a file's colours, not its numbers, are the classes'."""
     table = np.zeros((256, 3), np.uint8)
     table[numbers] = colors
     used = np.flatnonzero(np.bincount(numbers.reshape(-1), minlength=256))
@@ -108,8 +105,7 @@ def _of_numbers(numbers: np.ndarray, class_names: Sequence[str]) -> Truth:
             f"{classes - 1}, as a grey PNG, or paint it in the colours of the legend."
         )
     labels = [value for value in values if value != IGNORE_INDEX]
-    largest = max(labels, default=0)
-    if largest > classes:
+    if (largest := max(labels, default=0)) > classes:
         shown = ", ".join(map(str, values[:6])) + (", …" if len(values) > 6 else "")
         wanted = (
             "a mask has 0 and 1, or 0 and 255, so save it without smoothing and without object numbers"
@@ -119,18 +115,20 @@ def _of_numbers(numbers: np.ndarray, class_names: Sequence[str]) -> Truth:
         raise TruthError(f"The ground truth has the numbers {shown}: {wanted}.")
     if largest < classes:
         return Truth(numbers, "class numbers")
-    note = (
-        f"The number {classes} in the ground truth is taken for void: the {classes} classes have 0 to {classes - 1}. "
-        "If yours begin with 1, subtract 1."
-    )
+    meant = f"is taken for void: the {classes} classes have 0 to {classes - 1}. If yours begin with 1, subtract 1."
     numbers = np.where(numbers == classes, np.uint8(IGNORE_INDEX), numbers)
+    note = f"The number {classes} in the ground truth {meant}"
     return Truth(numbers, f"class numbers, {classes} being void", (note,))
 
 
 def _of_colors(colors: np.ndarray, class_names: Sequence[str], palette: np.ndarray) -> Truth:
-    """A mask in the classes' colours, uint8 (H, W, 3)."""
+    """A mask in the classes' colours."""
     classes, how = len(class_names), "the classes’ colours"
-    areas, exact = _areas(colors)
+    few = Image.fromarray(colors).getcolors(256)
+    try:  # the colours that fill areas
+        areas = palette_of_masks([colors])[0].colors if few is None else np.array([color for _, color in few], np.uint8)
+    except ValueError as error:
+        raise TruthError(_other_colors("it has no areas of one colour, like a photograph")) from error
     nearest, same = _nearest_class(areas, palette)
     strange = areas[~same]
     if classes == 2 and nearest[same].tolist() == [0] and len(strange) == 1 and not _is_black(strange)[0]:
@@ -139,7 +137,7 @@ def _of_colors(colors: np.ndarray, class_names: Sequence[str], palette: np.ndarr
     if classes + len(strange) > 256:
         raise TruthError(_other_colors(f"{len(strange)} of its colours are none of theirs"))
     known = Palette(np.concatenate([palette, strange]))
-    labels = known.encode(colors) if exact else encode_mask(colors, known)
+    labels = encode_mask(colors, known) if few is None else known.encode(colors)
     shares = np.bincount(labels.reshape(-1), minlength=len(known)) / labels.size
     bright = ~_is_black(known.colors)
     of_class, of_none = shares[:classes][bright[:classes]].sum(), np.where(bright, shares, 0)[classes:]
@@ -155,23 +153,12 @@ def _of_colors(colors: np.ndarray, class_names: Sequence[str], palette: np.ndarr
     return Truth(labels, how, (note,))
 
 
-def _areas(colors: np.ndarray) -> tuple[np.ndarray, bool]:
-    """The colours that fill areas, uint8 (n, 3), and whether there are no blends."""
-    few = Image.fromarray(colors).getcolors(256)
-    if few is not None:
-        return np.array([color for _, color in few], np.uint8), True
-    try:
-        return palette_of_masks([colors])[0].colors, False
-    except ValueError as error:
-        raise TruthError(_other_colors("it has no areas of one colour, like a photograph")) from error
-
-
 def _is_black(colors: np.ndarray) -> np.ndarray:
     return colors.max(axis=1, initial=0) <= SAME_COLOR
 
 
 def _nearest_class(colors: np.ndarray, palette: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The class of the nearest colour, and whether that is the same colour."""
+    """The nearest class, and whether its colour is the same."""
     distances = np.linalg.norm(np.subtract(colors[:, None], palette, dtype=float), axis=2)
     return distances.argmin(axis=1), distances.min(axis=1) <= SAME_COLOR
 

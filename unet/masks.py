@@ -1,4 +1,4 @@
-"""Colour-coded masks: which of their colours are classes, and the class of every pixel.
+"""Colour-coded masks: find their classes, label their pixels.
 
 Masks are uint8 (H, W, 3): exact (PNG), or with compression noise and blended edges (JPEG, smooth resizing).
 """
@@ -30,21 +30,20 @@ _YCBCR = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.
 def palette_of_masks(
     masks: Iterable[np.ndarray], k: int | None = None, *, names: Mapping[str, Sequence[int]] | None = None
 ) -> tuple[Palette, str]:
-    """Find the colours that are classes, largest area first, and say why.
+    """Find the colours that are classes, and say why.
 
     masks: uint8 (H, W, 3) each, read one at a time. The training split only.
     k: how many classes, or None to find out. Of more colours than k the k largest become classes.
     names: {class name: (r, g, b)}. A class within SAME_COLOR of a named colour gets that name and exactly that colour;
         names without such a class are left out.
 
-    Returns the palette, and a sentence that says how many classes were found, and why.
+    Returns the palette, largest area first, and a sentence that says how many classes were found, and why.
     Raises ValueError without masks, without flat pixels, or for k larger than the number of colours found.
 
     A class is a colour that fills areas: only pixels whose 5x5 neighbourhood is flat (within 8 levels a channel) are
     counted, since blended edges and ringing never fill one. The most frequent colour takes in all within 14 levels,
     their mean becomes the class's colour, then the most frequent of the rest, and so on, down to 0.002 % of the flat
-    area. Of exact masks every colour is a class. A class that is nowhere 5 pixels wide is found in exact masks only.
-    The order of the masks makes no difference; classes of equal area are ordered by colour.
+    area. Of exact masks every colour is a class.
     """
     flat, everywhere = np.zeros((2, ALL_COLORS), np.uint32)
     for mask in masks:
@@ -87,8 +86,8 @@ def encode_mask(mask: np.ndarray, palette: Palette, *, ambiguous: str = "nearest
 
     mask: uint8 (H, W, 3). Returns a label map, uint8 (H, W).
     ambiguous: "nearest" labels every pixel. "ignore" gives IGNORE_INDEX to edge pixels that a second class explains
-        about as well, since a wrong label there teaches a wrong outline, and to areas farther than OTHER_COLOR from
-        every class, since they are of no class (of k = 10 colours where the masks have 19).
+        about as well, since a wrong label there teaches a wrong outline, and to areas of no class: those farther than
+        OTHER_COLOR from every one.
 
     An exact mask is looked up. In any other, flat pixels get the nearest colour. At an edge the nearest colour is often
     wrong: a blend of A and B can be the very colour of a class C, and JPEG keeps colour at half resolution. So an edge
@@ -99,7 +98,7 @@ def encode_mask(mask: np.ndarray, palette: Palette, *, ambiguous: str = "nearest
     if ambiguous not in ("nearest", "ignore"):
         raise ValueError(f'ambiguous is "nearest" or "ignore", got {ambiguous!r}')
     mask = as_rgb(mask)
-    label_map = Palette(palette.colors).encode(mask)
+    label_map = palette.encode(mask)
     distance = _distance(mask, palette, label_map)
     if not distance.any():
         return label_map
@@ -113,14 +112,14 @@ def encode_mask(mask: np.ndarray, palette: Palette, *, ambiguous: str = "nearest
 
 
 def strange_colors(mask: np.ndarray, palette: Palette) -> np.ndarray:
-    """Colours of a mask that are in no palette, largest area first.
+    """Colours of a mask outside the palette, largest first.
 
     In an exact mask, every colour farther than SAME_COLOR from all of the palette's. In one with compressed or blended
     edges, those farther than OTHER_COLOR that fill areas of 5x5 pixels, together more than a thousandth of the mask: at
     JPEG quality 50 and 4:2:0, ringing between the colours of the palette fills less than a thirtieth of that.
     """
     mask = as_rgb(mask)
-    distance = _distance(mask, palette, Palette(palette.colors).encode(mask))
+    distance = _distance(mask, palette, palette.encode(mask))
     if not (distance > SAME_COLOR).any():
         return np.empty((0, 3), np.uint8)
     spread, codes = _spread(mask, 2), codes_of(mask.reshape(-1, 3)).reshape(mask.shape[:2])
@@ -145,24 +144,24 @@ def _with_names(colors: np.ndarray, names: Mapping[str, Sequence[int]]) -> Palet
 
 
 def _are_exact(distinct: int, filling: int) -> bool:
-    """Whether masks with so many colours, of which some fill areas, are exact."""
+    """Whether masks with so many colours are exact."""
     # Blended edges have many colours that fill nothing, exact masks at most a few: classes drawn in thin lines.
     return distinct <= min(256, 2 * filling)
 
 
 def _distance(mask: np.ndarray, palette: Palette, label_map: np.ndarray) -> np.ndarray:
-    """Distance of every pixel's colour from its class's, float32 (H, W)."""
+    """Distance of every pixel from its class's colour."""
     return np.linalg.norm(np.subtract(mask, palette.colors[label_map], dtype=np.float32), axis=2)
 
 
 def _spread(mask: np.ndarray, radius: int) -> np.ndarray:
-    """Range of levels around each pixel, the largest channel's: uint8 (H, W)."""
+    """Range of levels around each pixel, uint8 (H, W)."""
     window = (2 * radius + 1, 2 * radius + 1, 1)
     return (ndimage.maximum_filter(mask, window) - ndimage.minimum_filter(mask, window)).max(axis=2)
 
 
 def _modes(colors: np.ndarray, counts: np.ndarray, radius: float) -> tuple[np.ndarray, np.ndarray]:
-    """Group colours around the most frequent ones: means and sizes, largest first."""
+    """Group colours around frequent ones: means and sizes."""
     left = counts.copy()
     means, sizes = [], []
     while left.any() and len(means) < 400:
@@ -211,7 +210,7 @@ def _explain_edges(mask: np.ndarray, colors: np.ndarray, label_map: np.ndarray, 
 
 
 def _subsampled(chroma: np.ndarray) -> np.ndarray:
-    """Blur chroma (H, W, 2) as JPEG's 4:2:0 does: means of 2x2 pixels, interpolated."""
+    """Blur chroma (H, W, 2) as JPEG's 4:2:0 does."""
     h, w = chroma.shape[:2]
     halved = F.avg_pool2d(torch.from_numpy(chroma).permute(2, 0, 1)[None], 2, ceil_mode=True)
     blurred = F.interpolate(halved, scale_factor=2, mode="bilinear")[0, :, :h, :w]

@@ -1,4 +1,4 @@
-"""Palettes: a picture in k colours, found by k-means for every k.
+"""Palettes: a picture in k colours, by k-means.
 
     ladder = PaletteLadder(image)
     palette = ladder[8]
@@ -17,13 +17,13 @@ import io
 import json
 import struct
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from .colors import ALL_COLORS, BLOCK, cells, check_space, colors_of, histogram, look_up, to_rgb, to_space
+from .colors import ALL_COLORS, BLOCK, cells, colors_of, histogram, look_up, to_rgb, to_space
 from .images import as_rgb, hex_code, indexed_picture
 from .metrics import IGNORE_INDEX
 
@@ -40,12 +40,11 @@ _RESTART_WORK = 1 << 17  # cells times colours of a run of k-means, about 10 ms
 
 @dataclass(frozen=True, eq=False)
 class Palette:
-    """k colours, and the way from a picture to label maps and back.
+    """k colours, and what turns pictures into them.
 
     colors: (k, 3), RGB, whole numbers 0..255, 1 <= k <= 256; stored as a read-only uint8 array.
     names: one a colour, or None. space: "rgb" or "oklab", where "nearest" is measured, see `PaletteLadder`.
-
-    Raises ValueError when the colours or names have another shape, or the space is unknown.
+    Raises ValueError for colours or names of another shape, and for an unknown space.
     """
 
     colors: np.ndarray
@@ -59,13 +58,11 @@ class Palette:
         colors = given.astype(np.uint8)
         if not np.array_equal(colors, given):
             raise ValueError("palette colours are whole numbers from 0 to 255; round and clip them first")
+        if self.names is not None and len(self.names) != len(colors):
+            raise ValueError(f"{len(colors)} colours need as many names, got {len(self.names)}")
+        to_space(colors, self.space)  # refuses an unknown one
         colors.flags.writeable = False
         object.__setattr__(self, "colors", colors)
-        if self.names is not None:
-            object.__setattr__(self, "names", tuple(self.names))
-            if len(self.names) != len(colors):
-                raise ValueError(f"{len(colors)} colours need as many names, got {len(self.names)}")
-        check_space(self.space)
 
     def __len__(self) -> int:
         return len(self.colors)
@@ -75,18 +72,15 @@ class Palette:
             return NotImplemented
         return (self.names, self.space) == (other.names, other.space) and np.array_equal(self.colors, other.colors)
 
-    def __hash__(self) -> int:
-        return hash((self.colors.tobytes(), self.names, self.space))
-
     @property
     def hex(self) -> list[str]:
         """The colours as "#rrggbb"."""
         return [hex_code(color) for color in self.colors]
 
     def encode(self, image: np.ndarray) -> np.ndarray:
-        """Label every pixel with its nearest colour; of ties the first.
+        """Label every pixel with its nearest colour.
 
-        uint8 (H, W, 3), or a Pillow image in mode RGB -> uint8 (H, W).
+        uint8 (H, W, 3), or a Pillow image in mode RGB -> uint8 (H, W). Of equally near colours the first.
         """
         image = as_rgb(image)
         codes, _ = histogram(image)
@@ -98,7 +92,7 @@ class Palette:
         return look_up(image, label_of)
 
     def decode(self, label_map: np.ndarray) -> np.ndarray:
-        """Paint a label map: uint8 (H, W) -> uint8 (H, W, 3).
+        """Paint a label map, uint8 (H, W) -> (H, W, 3).
 
         IGNORE_INDEX is black, unless the palette has a colour 255. Raises ValueError for other labels without a colour.
         """
@@ -107,72 +101,60 @@ class Palette:
             raise ValueError(f"decode needs a uint8 label map (H, W), got {label_map.dtype} {label_map.shape}")
         unknown = label_map[(label_map >= len(self)) & (label_map != IGNORE_INDEX)]
         if len(unknown):
-            raise ValueError(
-                f"label {unknown[0]} has no colour: this palette's labels are 0..{len(self) - 1} "
-                f"and {IGNORE_INDEX} (ignored)"
-            )
+            known = f"0..{len(self) - 1} and {IGNORE_INDEX} (ignored)"
+            raise ValueError(f"label {unknown[0]} has no colour: this palette's labels are {known}")
         # Pillow's look-up is 5 times as fast as numpy's.
         return np.array(indexed_picture(label_map, self.colors).convert("RGB"))
 
-    # Files ---------------------------------------------------------------------------------------------------------
-
     def palette_png(self, image: np.ndarray) -> bytes:
-        """The picture, uint8 (H, W, 3), in this palette's colours, as an indexed PNG."""
+        """The picture in these colours, as an indexed PNG."""
         file = io.BytesIO()
         indexed_picture(self.encode(image), self.colors).save(file, "PNG")
         return file.getvalue()
 
     def to_gpl(self, title: str = "Palette") -> str:
-        """A GIMP palette (.gpl), which Inkscape and Krita read too."""
-        rows = zip(self.colors, self._labels(), strict=True)
+        """A GIMP palette (.gpl), for Inkscape and Krita too."""
+        rows = zip(self.colors, self.hex, strict=True)
         lines = [f"{red:3} {green:3} {blue:3}\t{name}" for (red, green, blue), name in rows]
         return "\n".join(["GIMP Palette", f"Name: {title}", "Columns: 8", "#", *lines, ""])
 
     def to_ase(self) -> bytes:
         """An Adobe Swatch Exchange file (.ase), version 1.0, big-endian."""
         blocks = []
-        for color, name in zip(self.colors, self._labels(), strict=True):
+        for color, name in zip(self.colors, self.hex, strict=True):
             text = (name + "\0").encode("utf-16-be")
             body = struct.pack(">H", len(text) // 2) + text + b"RGB " + struct.pack(">3fH", *(color / 255), 0)
             blocks.append(struct.pack(">HI", 1, len(body)) + body)
         return b"ASEF" + struct.pack(">HHI", 1, 0, len(blocks)) + b"".join(blocks)
 
     def to_json(self) -> str:
-        """{"palette": [[r, g, b], ...], "hex": [...], "class_names": [...] if there are names}."""
-        content = {"palette": self.colors.tolist(), "hex": self.hex}
-        return json.dumps(content | ({"class_names": list(self.names)} if self.names else {}), indent=1)
+        """{"palette": [[r, g, b], ...], "hex": [...]}."""
+        return json.dumps({"palette": self.colors.tolist(), "hex": self.hex}, indent=1)
 
     def to_css(self) -> str:
         """The colours as custom properties: `var(--color-0)` and so on."""
         return "\n".join([":root {", *(f"  --color-{i}: {code};" for i, code in enumerate(self.hex)), "}", ""])
 
-    def _labels(self) -> Sequence[str]:
-        return self.names or self.hex
-
 
 class PaletteLadder:
-    """The k-means palettes of a picture: `ladder[8]` is its `Palette` of 8 colours.
+    """A picture's k-means palettes: `ladder[8]` has 8 colours.
 
     image: uint8 (H, W, 3), or a Pillow image in mode RGB. max_colors: the largest k, 1..256.
-    space: "rgb" or "oklab". Where distances are measured, in fitting and in `Palette.encode`. "rgb" makes the squared
-        error of the pixel values as small as it can, and spends colours on differences that nobody sees. "oklab"
-        measures differences as the eye does: shadows and pale hues keep more colours, bright areas fewer, and the error
-        of the pixel values is larger.
-    distinct_colors: how many the picture has. From there on `ladder[k]` is all of them, and encoding and decoding
-        returns the picture unchanged.
+    space: where distances are measured, in fitting and in `Palette.encode`. "rgb" makes the squared error of the pixel
+        values as small as it can. "oklab" measures differences as the eye does: shadows and pale hues keep more
+        colours, bright areas fewer.
+    distinct_colors: how many the picture has. From there on `ladder[k]` is all of them.
 
-    Palettes are computed when first asked for, each from the one below it: one of the two clusters with the largest
-    squared error is split along its widest axis, and scikit-learn's KMeans refines all centres on weighted colours. The
-    squared error is within 3 % of KMeans(n_init=4) on all pixels of photos and microscope pictures, and within 6 % on a
-    drawing of flat shapes (benchmarks/palette.py). The same picture gives the same palettes on every run, with any
-    number of threads, and whichever k is asked for first.
+    Each palette comes from the one below it: one of the two clusters with the largest squared error is split along its
+    widest axis, and scikit-learn's KMeans refines all centres on weighted colours. The squared error is within 3 % of
+    KMeans(n_init=4) on all pixels of photos and microscope pictures, and within 6 % on a drawing of flat shapes
+    (benchmarks/palette.py). A picture gives the same palettes on every run, whichever k is asked for first.
 
-    Every palette keeps the colours of the one below in their order, moved a little, and puts its new colour where its
-    lightness belongs, from dark to light. So a swatch stays where it was when k moves by one.
+    Colours keep their order from one palette to the next, and new ones stand where their lightness belongs: a swatch
+    stays where it was when k moves by one.
     """
 
     def __init__(self, image: np.ndarray, *, max_colors: int = MAX_COLORS, space: str = "rgb") -> None:
-        check_space(space)
         if not 1 <= max_colors <= 256:
             raise ValueError(f"max_colors is the largest k, from 1 to 256, got {max_colors}")
         self.max_colors, self.space = max_colors, space
@@ -187,7 +169,7 @@ class PaletteLadder:
         self._lock = threading.Lock()  # two requests may climb at once
 
     def __getitem__(self, k: int) -> Palette:
-        """The palette of k colours, or of all if there are fewer."""
+        """The palette of k colours, or all there are."""
         if not 1 <= k <= self.max_colors:
             raise ValueError(f"this ladder has palettes of 1 to {self.max_colors} colours, got k = {k}")
         with self._lock:
@@ -207,7 +189,7 @@ class PaletteLadder:
         return Palette(_in_order_of(below, colors), space=self.space)
 
     def _refined(self, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """The best run of k-means: colours, and the cluster of every cell."""
+        """The best run: colours, and every cell's cluster."""
         from sklearn.cluster import KMeans  # takes 1 to 2 s, and only fitting needs it
 
         starts = list(_splits(self._points, self._weights, self._clusters, k - 1))
@@ -219,19 +201,18 @@ class PaletteLadder:
         with _threads().limit(limits=1, user_api="openmp"):
             for run in runs:
                 run.fit(self._points, sample_weight=self._weights)
-        rounded = [to_rgb(run.cluster_centers_, self.space) for run in runs]
-        errors = [(self._errors(colors).sum(), i) for i, colors in enumerate(rounded)]
-        _, best = min(errors)
-        return self._all_distinct(rounded[best]), runs[best].labels_
+        found = [(to_rgb(run.cluster_centers_, self.space), run.labels_) for run in runs]
+        colors, clusters = min(found, key=lambda run: self._errors(run[0]).sum())
+        return self._all_distinct(colors), clusters
 
     def _errors(self, colors: np.ndarray) -> np.ndarray:
-        """The weighted squared distance of every cell from the nearest of these colours."""
+        """Every cell's weighted squared distance from these colours."""
         centers = to_space(colors, self.space)
         labels = _nearest(self._points, centers)
         return ((self._points - centers[labels]) ** 2).sum(1) * self._weights
 
     def _all_distinct(self, colors: np.ndarray) -> np.ndarray:
-        """Replace colours that rounding made equal by the worst cells' colours."""
+        """Replace equal colours by the worst cells' colours."""
         found = np.unique(colors, axis=0)
         for cell in (-self._errors(colors)).argsort(kind="stable") if len(found) < len(colors) else ():
             found = np.unique([*found, self._cell_colors[cell]], axis=0)
@@ -244,7 +225,7 @@ class Quantized(NamedTuple):
     """A picture in the colours of a palette.
 
     label_map: uint8 (H, W). error: mean over all pixels of the squared distance in RGB levels, summed over the three
-    channels. shares: float (k,), the share of the pixels that each colour covers; they sum to 1.
+    channels. shares: float (k,), of the pixels, for each colour.
     """
 
     label_map: np.ndarray
@@ -253,11 +234,10 @@ class Quantized(NamedTuple):
 
 
 class LiveView:
-    """A picture prepared for a slider: its label map in any palette within milliseconds.
+    """A picture prepared for a slider.
 
-    Colours are put into cells once; from then on cells, not pixels, are given their nearest palette colour. Exact up to
-    131,072 distinct colours; above, the mean squared error is at most 0.5 % larger than with `Palette.encode`. Holds 4
-    bytes a pixel.
+    Cells of colours, not pixels, are given their nearest palette colour, within milliseconds. Exact up to 131,072
+    distinct colours; above, the mean squared error is at most 0.5 % larger than with `Palette.encode`.
     """
 
     def __init__(self, image: np.ndarray) -> None:
@@ -292,7 +272,7 @@ def _threads() -> ThreadpoolController:
 
 
 def _splits(points: np.ndarray, weights: np.ndarray, clusters: np.ndarray, k: int) -> Iterator[np.ndarray]:
-    """Split a cluster with a large error along its widest axis: centres."""
+    """Centres with a bad cluster split along its widest axis."""
 
     def per_cluster(values: np.ndarray) -> np.ndarray:
         return np.stack([np.bincount(clusters, weights * column, k) for column in values.T], axis=1)
@@ -309,7 +289,7 @@ def _splits(points: np.ndarray, weights: np.ndarray, clusters: np.ndarray, k: in
 
 
 def _in_order_of(before: np.ndarray | None, colors: np.ndarray) -> np.ndarray:
-    """Colours in the order of the palette below, new ones where their lightness belongs."""
+    """Colours in the order of the palette below."""
     from scipy.optimize import linear_sum_assignment  # as scikit-learn, which imports it
 
     lightness = to_space(colors, "oklab")[:, 0]
@@ -317,7 +297,7 @@ def _in_order_of(before: np.ndarray | None, colors: np.ndarray) -> np.ndarray:
     if before is not None:  # each colour's heir is near it
         distances = ((before[:, None].astype(np.float32) - colors) ** 2).sum(2)
         order = linear_sum_assignment(distances)[1].tolist()
-    for i in sorted(set(range(len(colors))) - set(order), key=lightness.__getitem__):
+    for i in sorted(set(range(len(colors))) - set(order), key=lightness.__getitem__):  # new: where they belong
         lighter = lightness[order] > lightness[i]
         misplaced = np.append(0, np.cumsum(lighter)) + np.append(np.cumsum(~lighter[::-1])[::-1], 0)
         order.insert(int(misplaced.argmin()), i)
@@ -325,7 +305,7 @@ def _in_order_of(before: np.ndarray | None, colors: np.ndarray) -> np.ndarray:
 
 
 def _nearest(points: np.ndarray, centers: np.ndarray) -> np.ndarray:
-    """Index of the nearest centre of every point; of ties the first."""
+    """Every point's nearest centre; of ties the first."""
     # |p - c|^2 is smallest where p.c - |c|^2 / 2 is largest. On 8-bit levels every term is exact in float32.
     half_squares = (centers**2).sum(1) / 2
     labels = np.empty(len(points), np.uint8)
