@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import io
 import os
 import time
 from typing import Any, NamedTuple
@@ -22,6 +21,7 @@ from page import networks
 from page.components import PRIVATE, QUIET, html, render
 from page.errors import refusal
 from page.networks import Sides
+from page.overlay import data_uri
 from page.session import COLOR_SPACES, known
 from unet.images import ImageError, read_image
 from unet.overlay import OPACITY, unpainted_classes
@@ -119,6 +119,4 @@ def _layer(label_map: np.ndarray, colors: np.ndarray, opacity: np.ndarray) -> st
     """Labels uint8 (h, w) as an indexed PNG in a data URL."""
     picture = Image.fromarray(label_map)
     picture.putpalette(np.column_stack([colors, opacity]).astype(np.uint8).tobytes(), "RGBA")
-    content = io.BytesIO()
-    picture.save(content, "PNG", compress_level=1)
-    return "data:image/png;base64," + base64.b64encode(content.getvalue()).decode()
+    return data_uri(picture, "png", compress_level=1)

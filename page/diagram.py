@@ -13,6 +13,7 @@ from html import escape
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from page.components import render
 from page.overlay import data_uri
@@ -303,7 +304,7 @@ def tiling(layout: Layout, tile: Tile, working: np.ndarray) -> str:
             ([t.rows for t in layout.tiles], [t.columns for t in layout.tiles]), layout.working_size, strict=True
         )
     )
-    picture = data_uri(shrink(mirrored(working, rows, columns), _TILING_PIXELS), "webp")
+    picture = data_uri(Image.fromarray(shrink(mirrored(working, rows, columns), _TILING_PIXELS)), "webp")
     values = {"rows": rows, "columns": columns, "picture": picture, "words": _tile_words}
     return render("tiling", layout=layout, tile=tile, **values)
 

@@ -19,7 +19,7 @@ from page import diagram, networks
 from page.cleanup import HOUR
 from page.client import raise_if_disconnected
 from page.components import NEWEST, ON_NETWORKS, PRIVATE, QUIET, html, render
-from page.features import ablation, ablations, skip_features
+from page.features import ablations, skip_features
 from page.features import joins as draw_joins
 from page.overlay import disagreement_view
 from page.session import Answer, State, requires_session
@@ -57,15 +57,14 @@ def _segment(location: str, image: np.ndarray, each: Sequence[Sequence[int]], de
     return [network(image, without_skips=levels, progress=_stay).label_map for levels in each]
 
 
-def _stay(done: int, total: int) -> None:
+def _stay(*progress: int) -> None:
     raise_if_disconnected()
 
 
 def _joins(location: str, image: np.ndarray, level: int, side: int, device: str | None = None) -> str:
     """Draw the maps at one join, on the device that computes them."""
     network = networks.segmenter(location, device)
-    tile = network.layout(image.shape[:2], tile=side).middle
-    return draw_joins(skip_features(network, image, level, tile))
+    return draw_joins(skip_features(network, image, level, network.layout(image.shape[:2], tile=side).middle))
 
 
 def _time(locations: Sequence[str], image: np.ndarray, device: str | None = None) -> list[list[float]]:
@@ -179,8 +178,7 @@ def show_speed(answer: Answer) -> str:
 def _costs(answer: Answer, side: int, each: Sequence[tuple[Sequence[int], np.ndarray]]) -> str:
     full, classes = answer.comparison.label_maps[side], len(answer.comparison.class_names)
     truth = answer.truth.labels if answer.truth else None
-    rows = [ablation(levels, label_map, full, classes, truth) for levels, label_map in each]
-    return ablations(rows, len(_skips(answer, side)))
+    return ablations(each, full, truth, classes, len(_skips(answer, side)))
 
 
 def _side(side: int, content: str, name: str = "") -> str:
@@ -192,7 +190,8 @@ def _side(side: int, content: str, name: str = "") -> str:
 
 def build(state: State) -> Callable[[Any], None]:
     """Draw the section -> what makes it follow an event that brings another answer."""
-    text = _text()
+    chapters = (HERE / "inside.md").read_text(encoding="utf-8").split("# ")[1:]
+    text = dict(chapter.split("\n\n", 1) for chapter in chapters)
     with gr.Accordion("Inside the networks", open=False, elem_id="inside") as section:
         with gr.Tab("The skips"):
             gr.Markdown(text["network"], elem_classes="explains")
@@ -217,7 +216,9 @@ def build(state: State) -> Callable[[Any], None]:
             compare_speed = gr.Button("Compare their speed", size="sm", elem_id="compare-speed", scale=0, min_width=240)
             speed = html("speed")
         if SKIPS_FILE.exists():
-            _add_versus_concat(text["table"])
+            with gr.Tab("Add versus concat"):
+                gr.Markdown(text["table"], elem_classes="explains")
+                html("skips-table", render("skips_table", rows=json.loads(SKIPS_FILE.read_text(encoding="utf-8"))))
 
     altered = [gr.State(time_to_live=HOUR) for _ in SIDES]
     cuts = gr.State(([], []))
@@ -252,13 +253,6 @@ def build(state: State) -> Callable[[Any], None]:
     return lambda event: event(None, js="() => window.unetInside?.()", **PRIVATE)
 
 
-def _add_versus_concat(text: str) -> None:
-    rows = json.loads(SKIPS_FILE.read_text(encoding="utf-8"))
-    with gr.Tab("Add versus concat"):
-        gr.Markdown(text, elem_classes="explains")
-        html("skips-table", render("skips_table", rows=rows))
-
-
 def _answer_without(side: str) -> tuple[gr.Image, gr.HTML]:
     """One side's answer without its skips, and what that costs."""
     with gr.Column(min_width=300, elem_classes=f"side-{side}"):
@@ -272,9 +266,3 @@ def _answer_without(side: str) -> tuple[gr.Image, gr.HTML]:
             elem_id=f"without-{side}",
         )
         return picture, html(f"costs-{side}")
-
-
-def _text() -> dict[str, str]:
-    """The section's words, by their heading in inside.md."""
-    parts = (HERE / "inside.md").read_text(encoding="utf-8").split("# ")[1:]
-    return {name: body.strip() for name, body in (part.split("\n", 1) for part in parts)}

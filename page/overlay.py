@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Collection
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -46,8 +47,8 @@ def signed_view(values: np.ndarray, scale: float) -> np.ndarray:
     return np.rint(shade).astype(np.uint8)
 
 
-def data_uri(image: np.ndarray, kind: str) -> str:
-    """uint8 (h, w, 3) -> the picture itself as an address."""
+def data_uri(picture: Image.Image, kind: str, **options: Any) -> str:
+    """The picture itself as an address; options are those of saving it."""
     file = io.BytesIO()
-    Image.fromarray(image).save(file, kind)
+    picture.save(file, kind, **options)
     return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"

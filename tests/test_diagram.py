@@ -13,8 +13,9 @@ from PIL import Image
 
 from page import diagram
 from page.components import render
-from page.features import Ablation, SkipFeatures, ablations, joins
+from page.features import ablations, joins
 from unet import ARCHITECTURES, Segmenter, UNetConfig
+from unet.model import Join
 
 PAPER = dataclasses.replace(ARCHITECTURES["crop-concat"], num_outputs=12)
 
@@ -148,7 +149,7 @@ def features(skip):
     decoder[1], decoder[2] = [[-5, 5], [-5, 5]], [[1, 2], [3, 4]]
     cropped = maps[:, 1:3, 1:3]
     joined = cropped + decoder if skip == "add" else np.concatenate([cropped, decoder])
-    return SkipFeatures(0, skip, np.zeros((8, 8, 3), np.uint8), maps, decoder, joined)
+    return Join(0, maps, decoder, joined)
 
 
 def decoded(html):
@@ -178,14 +179,16 @@ def test_concatenated_maps_follow_the_encoder_s():
     assert "channel 4<" in html  # the decoder's channel 1 lies behind the encoder's three
 
 
-def test_losses_in_a_table():
-    found = [Ablation((0,), 0.5, (0.25, 0.75)), Ablation((0, 1), 0.0, (0.0, 0.75))]
-    html = ablations(found, 2)
+def test_ablations_are_counted_against_the_full_answer_and_the_truth():
+    full, without, truth = (np.array([row], np.uint8) for row in ([0, 0, 1, 1], [0, 0, 0, 1], [0, 1, 1, 255]))
+    html = ablations([([0], full), ([1, 0], without)], full, truth, 2, 2)
     assert '<th scope="row">0</th>' in html
     assert '<th scope="row">all</th>' in html
-    assert "width:50.0%" in html
-    assert "25.0 % <small>of 75.0 %</small>" in html
-    assert "mIoU" not in ablations([Ablation((0,), 0.5, None)], 2)
+    assert "width:75.0%" in html
+    # Without: IoU of 0 is 1/3, of 1 is 0. In full: 1/2 and 1/2.
+    assert "16.7 % <small>of 50.0 %</small>" in html
+    assert '<th scope="row">0, 1</th>' in ablations([([1, 0], without)], full, truth, 2, 3)
+    assert "mIoU" not in ablations([([0], full)], full, None, 2, 2)
 
 
 def test_the_table_of_both_skips():

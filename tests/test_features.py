@@ -6,28 +6,27 @@ import torch
 import torch.nn.functional as F
 from bundles import photo, small_bundle
 
-from page.features import SkipFeatures, ablation, skip_features
+from page.features import skip_features, strongest
 from unet import ARCHITECTURES, Segmenter
+from unet.model import Join
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 @pytest.mark.parametrize("level", [0, 1])
 def test_what_is_joined_is_the_sum_or_the_stack(name, level):
     segmenter = Segmenter(small_bundle(name, working_pixels=4_000), precision="float32")
-    config = segmenter.net.config
-    found = skip_features(segmenter, photo(90, 120), level)
-    shapes = config.level_shapes(found.picture.shape[:2])[level]
+    config, tile = segmenter.net.config, segmenter.layout((90, 120)).middle
+    found = skip_features(segmenter, photo(90, 120), level, tile)
+    shapes = config.level_shapes(tile.input_size)[level]
     assert found.encoder.shape == shapes.encoder
     assert found.decoder.shape == shapes.decoder
     assert found.joined.shape == shapes.joined
-    if config.skip == "add":
-        np.testing.assert_array_equal(found.joined, found.cropped + found.decoder)
-    else:
-        np.testing.assert_array_equal(found.joined, np.concatenate([found.cropped, found.decoder]))
     h, w = found.decoder.shape[1:]
     cut = (found.encoder.shape[1] - h) // 2, (found.encoder.shape[2] - w) // 2
     assert (min(cut) > 0) != config.padded
-    np.testing.assert_array_equal(found.cropped, found.encoder[:, cut[0] : cut[0] + h, cut[1] : cut[1] + w])
+    cropped = found.encoder[:, cut[0] : cut[0] + h, cut[1] : cut[1] + w]
+    joined = cropped + found.decoder if config.skip == "add" else np.concatenate([cropped, found.decoder])
+    np.testing.assert_array_equal(found.joined, joined)
 
 
 def test_they_are_those_of_the_tile_that_is_asked_for():
@@ -36,21 +35,16 @@ def test_they_are_those_of_the_tile_that_is_asked_for():
     image, net = photo(150, 200), segmenter.net
     tile = segmenter.layout((150, 200), tile=64).tiles[2]
     found = skip_features(segmenter, image, 0, tile)
-    np.testing.assert_array_equal(found.picture, tile.read(image))
-    x = segmenter.bundle.preprocessing.normalise(torch.from_numpy(found.picture).permute(2, 0, 1)[None])
+    x = segmenter.bundle.preprocessing.normalise(torch.from_numpy(tile.read(image)).permute(2, 0, 1)[None])
     with torch.no_grad():
         for conv in (net.encoder[0].conv1, net.encoder[0].conv2):
             x = F.conv2d(x, conv.weight, conv.bias).relu()
     np.testing.assert_allclose(found.encoder, x[0].numpy(), atol=1e-5)
 
 
-def test_the_tile_in_the_middle_is_taken_where_none_is_named():
-    segmenter = Segmenter(small_bundle("residual-add", divisor=32))
-    layout = segmenter.layout((700, 1300))
-    middle = layout.tile_at(350, 650)
+def test_the_tile_in_the_middle_labels_the_middle():
+    middle = Segmenter(small_bundle("residual-add", divisor=32)).layout((700, 1300)).middle
     assert (middle.rows.window, middle.columns.window) == (range(512), range(512, 1024))
-    image = photo(700, 1300)
-    np.testing.assert_array_equal(skip_features(segmenter, image, 1).picture, middle.read(image))
 
 
 @pytest.mark.parametrize(
@@ -63,21 +57,12 @@ def test_the_strongest_channels_are_those_that_vary_most(skip, expected):
         for deviations in ([1, 4, 3], [9, 0, 2])
     )
     joined = encoder + decoder if skip == "add" else np.concatenate([encoder, decoder])
-    found = SkipFeatures(0, skip, np.zeros((1, 2, 3), np.uint8), encoder + 100, decoder, joined)
-    assert found.strongest(9).tolist() == expected
-    assert found.strongest(1).tolist() == expected[:1]
+    join = Join(0, encoder + 100, decoder, joined)
+    assert strongest(join, 9).tolist() == expected
+    assert strongest(join, 1).tolist() == expected[:1]
 
 
 def test_a_level_without_a_skip_is_refused():
+    segmenter = Segmenter(small_bundle("residual-concat", divisor=16))
     with pytest.raises(ValueError, match="no skip at level 2"):
-        skip_features(Segmenter(small_bundle("residual-concat", divisor=16)), photo(20, 20), 2)
-
-
-def test_ablation_is_counted_against_the_full_answer_and_the_truth():
-    full, without, truth = (np.array([row], np.uint8) for row in ([0, 0, 1, 1], [0, 0, 0, 1], [0, 1, 1, 255]))
-    found = ablation([1, 0], without, full, 2, truth)
-    assert found.levels == (0, 1)
-    assert found.agreement == 0.75
-    # Without: IoU of 0 is 1/3, of 1 is 0. In full: 1/2 and 1/2.
-    assert found.miou == pytest.approx((1 / 6, 1 / 2))
-    assert ablation([0], full, full, 2).miou is None
+        skip_features(segmenter, photo(20, 20), 2, segmenter.layout((20, 20)).middle)
