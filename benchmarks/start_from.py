@@ -18,7 +18,7 @@ from training.augment import Augmentation
 from training.dataset import Dataset
 from training.datasets import TASKS
 from training.recipe import Recipe
-from training.schedule import TimeSchedule
+from training.run_length import TimeSchedule
 from unet.bundle import Bundle
 
 TASK = "nuclei"

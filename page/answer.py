@@ -14,14 +14,15 @@ from page.errors import refusal
 from page.formatting import classes, parameters
 from page.networks import Sides
 from page.session import MIN_AREA, Answer, Picture, State, known, new_file, requires_session, scored
-from unet.bundle import Bundle, read_card
+from unet.bundle import read_card
 from unet.compare import Comparison, compare
 from unet.images import save_png
-from unet.model import UNet, UNetConfig, count_parameters
+from unet.model import ARCHITECTURES, UNet, UNetConfig, count_parameters
 from unet.objects import Counted
+from unet.predict import Segmenter
 from unet.resize import sample
 
-PAPER_WIDTH = 64  # channels of the paper's network at full resolution
+PAPER_WIDTH = ARCHITECTURES["crop-concat"].widths[0]  # channels at full resolution
 SHARES = {1: "the paper’s width", 2: "half the paper’s width", 4: "a quarter of the paper’s width"}
 
 
@@ -124,16 +125,16 @@ def ask(picture: Picture, sides: Sides | None, quantized: bool, colors: int, spa
 @requires_session
 def show(answer: Answer) -> tuple[Any, ...]:
     """What the section shows of an answer -> (headings, viewer, agreement, legend)."""
-    bundles = [networks.segmenter(side.location).bundle for side in answer.sides]
+    segmenters = [networks.segmenter(side.location) for side in answer.sides]
     headings = [
         {
             "name": side.name,
             "card": side.card,  # without an address, a button opens the one on this machine
-            "facts": facts_about(bundle, answer.size),
-            "tagline": tagline(bundle.net.config),
-            "size": size_of(bundle.net),
+            "facts": facts_about(segmenter, answer.size),
+            "tagline": tagline(segmenter.net.config),
+            "size": parameter_facts(segmenter.net),
         }
-        for side, bundle in zip(answer.sides, bundles, strict=True)
+        for side, segmenter in zip(answer.sides, segmenters, strict=True)
     ]
     return (
         render("headings", sides=headings),
@@ -164,15 +165,15 @@ def tagline(config: UNetConfig) -> str:
     return f"skips are cropped and {joined} · convolutions unpadded"
 
 
-def facts_about(bundle: Bundle, size: tuple[int, int]) -> list[str]:
+def facts_about(segmenter: Segmenter, size: tuple[int, int]) -> list[str]:
     """How a network sees a picture of ``size`` (h, w), in words."""
-    h, w = bundle.preprocessing.working_size(size)
+    h, w = segmenter.layout(size).working_size
     seen = f"seen at {w} × {h}" + ("" if (h, w) == size else f" of {size[1]} × {size[0]}")
-    miou = bundle.scores.get("val", {}).get("miou")
+    miou = segmenter.bundle.scores.get("val", {}).get("miou")
     return [seen, *([] if miou is None else [f"val mIoU {miou:.2f}"])]
 
 
-def size_of(net: UNet) -> list[str]:
+def parameter_facts(net: UNet) -> list[str]:
     """How large a network is; of the paper's, how wide beside it."""
     count, config = parameters(count_parameters(net)), net.config
     if config.padded or config.skip != "concat" or len(config.widths) != 5:

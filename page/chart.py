@@ -10,9 +10,10 @@ from page.networks import segmentations
 from page.session import Answer, requires_session
 from unet.compare import disagreement
 from unet.metrics import ConfusionMatrix
+from unet.palette import MAX_COLORS
 from unet.resize import sample
 
-COLORS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 64)  # each is one question to both networks
+COLORS = (2, 3, 4, 6, 8, 12, 16, 24, 32, MAX_COLORS)  # each is one question to both networks
 
 
 def measure(answer: Answer | None, space: str) -> Iterator[str]:
@@ -50,6 +51,7 @@ def draw(lines: Sequence[Sequence[float]], names: Sequence[str], *, scored: bool
     labels = [f"{names[0]}: {what}", f"{names[1]}: {what}", "both agree"]
     return render(
         "chart",
+        ticks=(*COLORS[:-1:2], COLORS[-1]),
         lines=[
             {"label": label, "kind": kind, "points": list(zip(COLORS, line, strict=False))}
             for label, kind, line in zip(labels, ("side-a", "side-b", "both"), lines, strict=True)

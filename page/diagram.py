@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from page.components import render
-from page.overlay import data_uri
+from page.views import data_uri
 from unet.model import LevelShapes, UNetConfig
 from unet.resize import shrink
 from unet.tiling import Layout, Tile, mirrored

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from page.components import render
-from page.overlay import data_uri, signed_view
+from page.views import data_uri, signed_view
 from unet.compare import disagreement
 from unet.metrics import ConfusionMatrix
 from unet.model import Join, center_crop

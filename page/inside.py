@@ -21,8 +21,8 @@ from page.client import raise_if_disconnected
 from page.components import NEWEST, ON_NETWORKS, PRIVATE, QUIET, html, render
 from page.features import ablations, skip_features
 from page.features import joins as draw_joins
-from page.overlay import disagreement_view
 from page.session import Answer, State, requires_session
+from page.views import disagreement_view
 from unet.overlay import overlay, unpainted_classes
 from unet.predict import Segmenter
 from unet.resize import sample

@@ -4,16 +4,17 @@ import re
 
 import numpy as np
 import pytest
+from bundles import small_bundle
 
 from page import answer as answer_section
-from page import batch, formatting, overlay, palettes, scores
+from page import batch, formatting, palettes, scores, views
 from page.components import render
 from page.viewer.patterns import pattern_numbers, perceived_distances
 from training.datasets import TASKS
 from unet.compare import compare
 from unet.images import indexed_picture
 from unet.objects import Counted
-from unet.predict import Segmentation
+from unet.predict import Segmentation, Segmenter
 from unet.tables import Row
 
 PALETTE = np.array([(0, 0, 0), (200, 100, 0), (0, 100, 200)], np.uint8)
@@ -148,8 +149,8 @@ def test_every_known_palette_needs_few_patterns(task):
 def test_disagreement_shows_each_sides_class_and_fog_elsewhere():
     image = np.full((1, 3, 3), (10, 20, 30), np.uint8)
     first, second = np.array([[1, 1, 0]], np.uint8), np.array([[1, 2, 1]], np.uint8)
-    left = overlay.disagreement_view(image, first, second, PALETTE, unpainted=(0,))
-    right = overlay.disagreement_view(image, second, first, PALETTE, unpainted=(0,))
+    left = views.disagreement_view(image, first, second, PALETTE, unpainted=(0,))
+    right = views.disagreement_view(image, second, first, PALETTE, unpainted=(0,))
     fog = left[0, 0]
     assert fog[0] == fog[1] == fog[2] > 150
     np.testing.assert_array_equal(right[0, 0], fog)
@@ -173,3 +174,9 @@ def test_objects_are_counted_in_words():
     assert "b: <b>0</b> nuclei<" in line
     assert "<b>0</b> cells<" in answer_section.objects_line(("a", "b"), (one, none), "cell", "my pictures")
     assert answer_section.objects_line(("a", "b"), None, "sky", "streets") == ""
+
+
+def test_the_heading_says_at_which_size_the_network_sees_a_thin_picture():
+    segmenter = Segmenter(small_bundle("crop-concat", working_pixels=43_200))
+    h, w = segmenter.working_picture(np.zeros((40, 4000, 3), np.uint8)).shape[:2]
+    assert answer_section.facts_about(segmenter, (40, 4000))[0] == f"seen at {w} × {h} of 4000 × 40"

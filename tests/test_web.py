@@ -18,6 +18,7 @@ from playwright.sync_api import expect
 import train
 from unet import Bundle, PaletteLadder, Segmenter, read_image
 from unet.__main__ import main
+from unet.palette import MAX_COLORS
 from unet.web import ROOT, RUNTIME_FILES, WebError, export_page, fetch_runtime
 
 STREET = ROOT / "weights" / "streets" / "examples" / "0016E5_08055.jpg"
@@ -110,6 +111,7 @@ def test_the_browser_answers_as_python_does_and_sends_nothing(page, networks):
 
 def test_colours_follow_the_slider_and_keys_move_the_divider(page):
     show_street(page)
+    expect(page.locator("#k")).to_have_attribute("max", str(MAX_COLORS))
     page.locator("#k").focus()
     for _ in range(3):
         page.keyboard.press("ArrowLeft")

@@ -29,7 +29,7 @@ from .checkpoint import Interrupted, RunFolder, RunState, TrainingError
 from .distributed import GlobalBatchNorm, agree, gather
 from .loss import SegmentationLoss, class_weights
 from .recipe import Recipe
-from .schedule import EpochSchedule, Schedule
+from .run_length import EpochSchedule, Schedule
 
 RECENT = 20  # steps between two looks at the loss: each look waits for the device
 

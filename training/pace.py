@@ -19,7 +19,7 @@ from .distributed import agree
 from .fit import seconds_a_step
 from .recipe import Recipe
 from .record import duration
-from .schedule import TimeSchedule
+from .run_length import TimeSchedule
 from .working_size import sample_indices
 
 FEW_STEPS = 1500  # below this, more epochs still help: 20 nuclei pictures go on learning until about here

@@ -34,7 +34,7 @@ from .predict import Segmentation, Segmenter
 from .tables import Row, pooled, write_tables
 from .web import RUNTIME, export_page
 
-MAX_COLORS = 256  # a palette PNG has no more
+PNG_COLORS = 256  # a palette PNG has no more
 AHEAD = 2  # pictures that are read and written beside the networks
 
 
@@ -232,7 +232,7 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(command=quantize)
     add = command.add_argument
     add("picture")
-    add("-k", "--colors", type=_colors, default=8, help=f"2 to {MAX_COLORS}, default 8")
+    add("-k", "--colors", type=_colors, default=8, help=f"2 to {PNG_COLORS}, default 8")
     add("-o", "--output", required=True, metavar="FILE.png")
 
     command = commands.add_parser(
@@ -258,8 +258,8 @@ def _count(text: str) -> int:
 
 
 def _colors(text: str) -> int:
-    if (colors := _count(text)) not in range(2, MAX_COLORS + 1):
-        raise argparse.ArgumentTypeError(f"{text} is not one of 2 to {MAX_COLORS}")
+    if (colors := _count(text)) not in range(2, PNG_COLORS + 1):
+        raise argparse.ArgumentTypeError(f"{text} is not one of 2 to {PNG_COLORS}")
     return colors
 
 

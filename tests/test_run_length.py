@@ -8,7 +8,7 @@ from folders import disc
 from runs import RECIPE, Killed, train
 
 from training.augment import PixelStore
-from training.schedule import TimeSchedule
+from training.run_length import TimeSchedule
 
 
 class Clock:
