@@ -21,8 +21,8 @@ from page import networks
 from page.components import PRIVATE, QUIET, html, render
 from page.errors import refusal
 from page.networks import Sides
-from page.overlay import data_uri
 from page.session import COLOR_SPACES, known
+from page.views import data_uri
 from unet.images import ImageError, read_image
 from unet.overlay import OPACITY, unpainted_classes
 from unet.palette import Palette, PaletteLadder
