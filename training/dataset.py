@@ -54,11 +54,6 @@ class Pairs(Sequence):
         """The files of the pictures."""
         return tuple(pair.image for pair in self.pairs)
 
-    @property
-    def annotations(self) -> tuple[Path, ...]:
-        """The files of the annotations."""
-        return tuple(pair.annotation.path for pair in self.pairs)
-
     def image(self, index: int) -> np.ndarray:
         """uint8 (H, W, 3)."""
         return self.pairs[index].read_image()
@@ -75,7 +70,7 @@ class Pairs(Sequence):
         if index in self._known:
             return read_annotation(self._known[index])
         pair = self.pairs[index]
-        labels = self.coding.encode(pair.read_annotation(), pair.annotation.path.name, ambiguous=self.ambiguous)
+        labels = self.coding.encode(pair.read_annotation(), pair.annotation.name, ambiguous=self.ambiguous)
         if self.coding.palette is not None:
             # Decoding colours takes a tenth of a second, at every validation: keep the few KB of a PNG.
             packed = io.BytesIO()
@@ -140,66 +135,55 @@ class Dataset:
         Raises DataError that lists every pair that cannot be trained on.
         train: check the training pictures too; False for an evaluation.
         """
-        _raise_if_any(self.problems(train=train))
-
-    def problems(self, *, train: bool = True) -> list[str]:
-        """What ``check`` raises, one sentence a pair."""
-        return [
-            problem
-            for name, split in self._splits()
-            if train or name != "train"
-            for problem in self._problems_of(split, name)
-        ]
+        _raise_if_any(self._problems("train", "val", "test") if train else self._problems("val", "test"))
 
     def _splits(self) -> list[tuple[str, Pairs]]:
         return [("train", self.train), ("val", self.val), ("test", self.test)]
 
-    def _problems_of(self, split: Pairs, name: str) -> list[str]:
+    def _problems(self, *splits: str) -> list[str]:
+        """What is wrong, a sentence a pair."""
+        return [problem for name in splits for problem in self._problems_of(name, self._seen[name])]
+
+    def _problems_of(self, split: str, annotations: list[Seen]) -> list[str]:
         found, classes = [], set()
         undecided, follows = [], False  # whether annotations are turned as EXIF tags say
-        for pair, seen in zip(tqdm(split.pairs, "checking", leave=False, disable=None), self._seen[name], strict=True):
+        for seen in tqdm(annotations, "checking", leave=False, disable=None):
+            name = seen.pair.image.name
             try:
-                inside = split.coding.classes_in(seen)
+                inside = self.train.coding.classes_in(seen)
                 classes |= set(range(len(self.class_names))) if inside is None else inside
-                height, width = pair.read_image().shape[:2]
-                turn = _compare_sizes(pair, (height, width), seen.size)
-                if turn >= 5 and height != width:
+                size, turn = seen.pair.read_image().shape[:2], seen.pair.exif_turn()
+                if size != seen.size:
+                    why = "they must have one size"
+                    if turn > 1 and size == seen.size[::-1]:
+                        why = (
+                            "the EXIF tag turns the photo, not the annotation: save the photo upright, without the tag"
+                        )
+                    raise DataError(f"{name} is {size}, its annotation {seen.size}; {why}")
+                # Some annotation tools turn a photo as its tag says, some do not. Where turning changes the size, the
+                # size tells; what the others are is known from those.
+                if turn >= 5 and size[0] != size[1]:
                     follows = True
-                elif turn:
-                    undecided.append(pair)
+                elif turn > 1:
+                    undecided.append(name)
             except (ImageError, DataError) as error:
                 found.append(str(error))
         found += [
-            f"{pair.image.name} is turned by its EXIF tag, and nothing says whether its annotation is: save the photo "
+            f"{name} is turned by its EXIF tag, and nothing says whether its annotation is: save the photo "
             "as it was annotated, without the tag"
-            for pair in undecided
+            for name in undecided
             if not follows
         ]
-        if found or len(classes) > 1 or not len(split) or (classes and name != "train"):
+        if found or len(classes) > 1 or (classes and split != "train"):
             return found
         holds = f"nothing but “{self.class_names[classes.pop()]}”" if classes else "nothing but void"
-        lossy = all(one.lossy for one in self._seen[name])
+        lossy = all(seen.lossy for seen in annotations)
         advice = "export the masks as PNG, a JPEG keeps no class numbers" if lossy else "label other classes too"
         return [
-            f"{path.name} holds {holds}, like every annotation of {name}: there is nothing to "
-            f"{'learn from' if name == 'train' else 'score'}, so {advice}, or mend classes.json"
-            for path in split.annotations
+            f"{seen.path.name} holds {holds}, like every annotation of {split}: there is nothing to "
+            f"{'learn from' if split == 'train' else 'score'}, so {advice}, or mend classes.json"
+            for seen in annotations
         ]
-
-
-def _compare_sizes(pair: Pair, size: tuple[int, int], annotated: tuple[int, int]) -> int:
-    """The EXIF turn that a photo has and its mask may lack.
-
-    size, annotated: (H, W). Some annotation tools turn a photo as its tag says, some do not. Where turning changes the
-    size, the size tells; what the others are is known from those. Raises DataError for different sizes.
-    """
-    turn = pair.exif_turn()
-    if size != annotated:
-        why = "they must have one size"
-        if turn and size == annotated[::-1]:
-            why = "the EXIF tag turns the photo, not the annotation: save the photo upright, without the tag"
-        raise DataError(f"{pair.image.name} is {size}, its annotation {annotated}; {why}")
-    return turn
 
 
 def load_dataset(
@@ -217,12 +201,12 @@ def load_dataset(
         raise DataError(f"{root} is no folder; --data needs one with pictures and annotations")
     reading = read_folder(root, layout)
     splits = _split(reading, seed)
-    every = [(name, pair) for name in splits for pair in splits[name]]
-    seen: dict[str, list[Seen]] = {name: [] for name in splits}
-    for name, pair in tqdm(every, "reading annotations", leave=False, disable=None):
-        seen[name].append(look(pair, reading.classes))
-    coding, wrong = decide(seen, splits, reading.classes, task, classes)
-    if splits["test"] and all(one.size and not coding.is_labelled(one) for one in seen["test"]):
+    seen = {
+        name: [look(pair, reading.classes) for pair in tqdm(pairs, f"reading {name}", leave=False, disable=None)]
+        for name, pairs in splits.items()
+    }
+    coding, wrong = decide(seen, reading.classes, task, classes)
+    if splits["test"] and all(coding.is_void(one) for one in seen["test"]):
         reading.notes.append("the annotations of test are all void, so it is left out")  # as in Cityscapes
         splits["test"], seen["test"] = [], []
     record = task.record() if task else {"name": root.name, "source": f"the folder {root.name}"}
@@ -236,7 +220,7 @@ def load_dataset(
     names, palette = coding.class_names, coding.colors
     dataset = Dataset(train, val, test, names, palette, record, layout, note, task, seen)
     if reading.problems or wrong:
-        _raise_if_any(reading.problems + wrong + dataset.problems())
+        _raise_if_any(reading.problems + wrong + dataset._problems("train", "val", "test"))
     return dataset
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import dataclasses
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from unet.formats import open_picture, orientation, tagged_orientation
+from unet.formats import PICTURE_ENDINGS, open_picture, orientation, tagged_orientation
 from unet.images import black_or_white, image_size, read_annotation, read_image
 from unet.metrics import IGNORE_INDEX
 
@@ -49,14 +51,13 @@ class ClassList:
         for number, name, color in sorted((number, name.strip(), color) for number, name, color in rows):
             (void if name.strip("_ ").lower() in VOID_NAMES else kept).append((number, name, color))
         names = tuple(name.strip("_ ") if name in ("_background_", "__background__") else name for _, name, _ in kept)
-        _check_listed("number", [number for number, _, _ in (*kept, *void)], source)
-        _check_listed("name", names, source)
         values = {number: i for i, (number, _, _) in enumerate(kept)} | {number: IGNORE_INDEX for number, _, _ in void}
         colors = tuple(color for _, _, color in kept)
+        _check_listed("number", [number for number, _, _ in (*kept, *void)], source)
+        _check_listed("name", names, source)
         if None in colors:
             return cls(names, source, values)
-        if len(set(colors)) < len(colors):
-            raise DataError(f"{source} gives two classes one colour: give each its own")
+        _check_listed("colour", colors, source)
         return cls(names, source, values, colors, tuple(color for _, _, color in void if color))
 
     @classmethod
@@ -87,23 +88,54 @@ class Annotation:
     table: np.ndarray | None = None
     lossy: bool = False
 
-    def colors(self) -> np.ndarray | None:
-        """uint8 (H, W, 3); None for numbers."""
-        if self.table is not None:
-            return self.table[self.labels]
-        return self.labels if self.labels.ndim == 3 else None
+    def as_colors(self) -> Annotation:
+        """A palette file in its colours; others as they are."""
+        if self.table is None or self.labels.ndim == 3:
+            return self
+        return dataclasses.replace(self, labels=self.table[self.labels])
+
+    def as_numbers(self) -> Annotation:
+        """Three equal channels, as OpenCV writes numbers, as one; others as they are."""
+        if self.labels.ndim == 2 or not self.labels.size or (self.labels != self.labels[..., :1]).any():
+            return self
+        return dataclasses.replace(self, labels=self.labels[..., 0])
 
 
 @dataclass(frozen=True)
-class Mask:
-    """A mask in a picture file."""
+class Pair:
+    """A picture, and the file of its mask."""
 
-    path: Path
+    image: Path
+    annotation: Path
 
-    def read(self, picture_size: object) -> Annotation:
-        """Raises ImageError. A mask brings its own size."""
-        labels = read_annotation(self.path)
-        with open_picture(self.path, self.path.name) as picture:  # its header
+    def size(self) -> tuple[int, int]:
+        """(H, W) of the picture, from its header alone. Raises ImageError."""
+        return image_size(self.image)
+
+    def files(self) -> tuple[Path, ...]:
+        """Every file that it is read from."""
+        return self.image, self.annotation
+
+    def exif_turn(self) -> int:
+        """The EXIF orientation that the annotation may not follow.
+
+        1 to 8; 1 is upright, and a picture whose mask has an orientation too. Raises ImageError.
+        """
+        with open_picture(self.image, self.image.name) as picture:
+            turn = orientation(picture)
+        if turn > 1 and self.annotation.suffix.lower() in PICTURE_ENDINGS:
+            with open_picture(self.annotation, self.annotation.name) as mask:
+                return turn if tagged_orientation(mask) == 1 else 1
+        return turn
+
+    def read_image(self) -> np.ndarray:
+        """uint8 (H, W, 3). Raises ImageError."""
+        return read_image(self.image)
+
+    def read_annotation(self) -> Annotation:
+        """Raises ImageError, DataError."""
+        labels, name = read_annotation(self.annotation), self.annotation.name
+        with open_picture(self.annotation, name) as picture:  # its header
             lossy = picture.format == "JPEG"
             palette = picture.getpalette("RGB") if picture.mode == "P" else None
         if palette is not None:
@@ -111,33 +143,51 @@ class Mask:
             table[: len(palette) // 3] = np.reshape(palette, (-1, 3))
             return Annotation(labels, table)
         if lossy and labels.ndim == 3 and np.ptp(labels, axis=2).max() <= 8:
-            labels = black_or_white(labels[..., 0], self.path.name)
+            labels = black_or_white(labels[..., 0], name)
         return Annotation(labels, lossy=lossy)
 
 
+class SideBySide(Pair):
+    """Picture left and mask right, in one file."""
+
+    def size(self) -> tuple[int, int]:
+        """(H, W) of the left half."""
+        height, width = image_size(self.image)
+        return height, width // 2
+
+    def read_image(self) -> np.ndarray:
+        """The left half. Raises ImageError, DataError."""
+        return self.halves()[0]
+
+    def read_annotation(self) -> Annotation:
+        """The right half. Raises ImageError, DataError."""
+        return Annotation(self.halves()[1])
+
+    def halves(self) -> list[np.ndarray]:
+        """Picture and mask, uint8 (H, W / 2, 3). Raises ImageError, DataError."""
+        picture = read_image(self.image)
+        if (width := picture.shape[1]) % 2:
+            raise DataError(
+                f"{self.image.name} is {width} pixels wide; photo and mask side by side need an even number"
+            )
+        return [np.ascontiguousarray(half) for half in np.split(picture, 2, axis=1)]
+
+
 @dataclass(frozen=True)
-class RightHalf:
-    """A mask in the right half of its picture's file."""
+class ObjectMasks(Pair):
+    """A picture with a black-and-white mask an object; together, class 1."""
 
-    path: Path
+    masks: tuple[Path, ...]
 
-    def read(self, picture_size: object) -> Annotation:
-        """Raises ImageError, DataError."""
-        return Annotation(half(self.path, 1))
+    def files(self) -> tuple[Path, ...]:
+        """The picture and every mask."""
+        return self.image, *self.masks
 
-
-@dataclass(frozen=True)
-class ObjectMasks:
-    """One black-and-white mask an object; together, class 1."""
-
-    path: Path
-    paths: tuple[Path, ...]
-
-    def read(self, picture_size: object) -> Annotation:
+    def read_annotation(self) -> Annotation:
         """Raises ImageError, and DataError for masks of several sizes."""
-        masks = [read_annotation(path, binary=True) for path in self.paths]
-        if other := [p for p, mask in zip(self.paths, masks, strict=True) if mask.shape != masks[0].shape]:
-            raise DataError(f"{other[0]} has another size than {self.paths[0].name} beside it")
+        masks = [read_annotation(path, binary=True) for path in self.masks]
+        if other := [p for p, mask in zip(self.masks, masks, strict=True) if mask.shape != masks[0].shape]:
+            raise DataError(f"{other[0]} has another size than {self.masks[0].name} beside it")
         return Annotation(np.maximum.reduce(masks))
 
 
@@ -158,20 +208,15 @@ class Shape:
 
     def mask(self, size: tuple[int, int]) -> np.ndarray:
         """bool (H, W)."""
-        h, w = size
+        canvas = Image.new("1", size[::-1])
         if self.bitmap is not None:
-            left, top = self.corner
-            mask = np.zeros(size, bool)
-            part = self.bitmap[max(0, -top) : h - top, max(0, -left) : w - left]
-            mask[max(0, top) :, max(0, left) :][: part.shape[0], : part.shape[1]] = part
-            return mask
-        canvas = Image.new("L", (w, h))
+            canvas.paste(Image.fromarray(self.bitmap), self.corner)
         draw = ImageDraw.Draw(canvas)
         for fill, outlines in ((1, self.polygons), (0, self.holes)):
             for corners in outlines:
-                points = corners * (w, h) if self.relative else corners
+                points = corners * size[::-1] if self.relative else corners
                 draw.polygon([tuple(point) for point in points.tolist()], fill=fill, outline=fill)
-        return np.asarray(canvas) > 0
+        return np.asarray(canvas)
 
 
 def rectangle(left: float, top: float, right: float, bottom: float) -> np.ndarray:
@@ -186,74 +231,29 @@ def ellipse(x: float, y: float, across: float, down: float) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Shapes:
-    """An annotation as shapes, small ones over large ones.
+class Drawn(Pair):
+    """A picture with shapes, small ones over large ones.
 
     What none covers is class 0.
-    size: (H, W) that its file says the picture has; None where it says nothing.
+    stated_size: (H, W) that the annotation says the picture has; None where it says nothing.
     """
 
-    path: Path
     shapes: tuple[Shape, ...]
-    size: tuple[int, int] | None = None
+    stated_size: tuple[int, int] | None = None
 
-    def read(self, picture_size: Callable[[], tuple[int, int]]) -> Annotation:
+    def read_annotation(self) -> Annotation:
         """Draw the shapes. Raises ImageError, DataError."""
-        size = self.size or picture_size()
+        size = self.stated_size or self.size()
         try:
             masks = [(shape.label, shape.mask(size)) for shape in self.shapes]
             labels = np.zeros(size, np.uint8)
         except (TypeError, ValueError, IndexError, OverflowError, MemoryError) as error:
             raise DataError(
-                f"{self.path} has shapes or a size that cannot be drawn ({error}): export it again"
+                f"{self.annotation} has shapes or a size that cannot be drawn ({error}): export it again"
             ) from error
         for label, mask in sorted(masks, key=lambda drawn: -np.count_nonzero(drawn[1])):
             labels[mask] = label
         return Annotation(labels)
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A picture with its annotation."""
-
-    image: Path
-    annotation: Mask | RightHalf | ObjectMasks | Shapes
-
-    @property
-    def _is_left_half(self) -> bool:
-        return isinstance(self.annotation, RightHalf)
-
-    def size(self) -> tuple[int, int]:
-        """(H, W) of the picture, from its header alone. Raises ImageError."""
-        height, width = image_size(self.image)
-        return (height, width // 2) if self._is_left_half else (height, width)
-
-    def files(self) -> tuple[Path, ...]:
-        """Every file that it is read from."""
-        return (self.image, *getattr(self.annotation, "paths", (self.annotation.path,)))
-
-    def exif_turn(self) -> int:
-        """The EXIF orientation that the annotation may not follow.
-
-        2 to 8; 0 for a picture without one, and where the mask has one too. Raises ImageError.
-        """
-        if self._is_left_half:
-            return 0
-        with open_picture(self.image, self.image.name) as picture:
-            turn = orientation(picture)
-        if turn > 1 and isinstance(self.annotation, Mask):
-            with open_picture(self.annotation.path, self.annotation.path.name) as mask:
-                if tagged_orientation(mask) > 1:
-                    return 0
-        return turn if turn > 1 else 0
-
-    def read_annotation(self) -> Annotation:
-        """Raises ImageError, DataError."""
-        return self.annotation.read(self.size)
-
-    def read_image(self) -> np.ndarray:
-        """uint8 (H, W, 3). Raises ImageError."""
-        return half(self.image, 0) if self._is_left_half else read_image(self.image)
 
 
 @dataclass
@@ -265,25 +265,7 @@ class Reading:
     """
 
     layout: str
-    splits: dict[str, list[Pair]] = field(default_factory=dict)
+    splits: defaultdict[str, list[Pair]] = field(default_factory=lambda: defaultdict(list))
     classes: ClassList = field(default_factory=ClassList)
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-
-    def add(self, split: str, pair: Pair) -> None:
-        """Put a pair into a split."""
-        self.splits.setdefault(split, []).append(pair)
-
-
-def half(path: Path, side: int) -> np.ndarray:
-    """The left (0) or right (1) half of a picture.
-
-    Returns uint8 (H, W / 2, 3). Raises ImageError, DataError.
-    """
-    picture = read_image(path)
-    width = picture.shape[1] // 2
-    if picture.shape[1] % 2:
-        raise DataError(
-            f"{path.name} is {picture.shape[1]} pixels wide; photo and mask side by side need an even number"
-        )
-    return np.ascontiguousarray(picture[:, side * width : (side + 1) * width])

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .base import Pair, Reading, Shape, Shapes
+from .base import Drawn, Reading, Shape
 from .folder import Folder
 
 
@@ -52,4 +52,4 @@ def add_exports(
             reading.problems.append(f"{export.path}: a shape of {export.name} cannot be read ({why}): export it again")
             continue
         size = export.size if all(export.size) else None
-        reading.add(export.split, Pair(export.picture, Shapes(export.path, shapes, size)))
+        reading.splits[export.split].append(Drawn(export.picture, export.path, shapes, size))

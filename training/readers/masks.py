@@ -19,7 +19,7 @@ from PIL import Image
 from unet.formats import PICTURE_ENDINGS
 from unet.images import ImageError, read_image
 
-from .base import ClassList, DataError, Mask, ObjectMasks, Pair, Reading
+from .base import ClassList, DataError, ObjectMasks, Pair, Reading
 from .class_lists import CONVENTIONS, find_classes
 from .folder import SPLITS, Folder, read_text, words_in
 
@@ -220,7 +220,7 @@ def _pair_up(folder: Folder, images: list[_File], masks: list[_File], reading: R
         _by_key(files, affixes, reading) for files, affixes in zip((images, masks), best, strict=True)
     )
     for key in sorted(pictures.keys() & annotations.keys()):
-        reading.add(key[0], Pair(pictures[key], Mask(annotations[key])))
+        reading.splits[key[0]].append(Pair(pictures[key], annotations[key]))
     splits = reading.splits.keys()
     # Pascal VOC has masks of some pictures.
     partial = all(file.folder.startswith("SegmentationClass") for file in masks)
@@ -261,8 +261,8 @@ def _by_case(images: list[_File], masks: list[_File], reading: Reading) -> bool:
         reading.notes.append(f"{left_out} pictures have no annotation and are left out")
     for (split, _), ((picture,), found) in sorted(cases.items()):
         if found:
-            mask = ObjectMasks(found[0].parent, tuple(sorted(found))) if several else Mask(found[0])
-            reading.add(split, Pair(picture, mask))
+            masks = tuple(sorted(found))
+            reading.splits[split].append(ObjectMasks(picture, masks[0], masks) if several else Pair(picture, masks[0]))
         elif split in annotated:
             reading.problems.append(f"{picture} has no mask beside it")
     if several:
@@ -337,11 +337,11 @@ def _split_by_lists(folder: Folder, masks: list[_File], reading: Reading) -> Non
         reading.problems.append(f"{name} is listed for training, but its picture or mask is not there: put it back")
     if lists.keys() <= {""}:
         return
-    reading.splits, left_out = {}, 0
+    reading.splits, left_out = defaultdict(list), 0
     for name, pair in pairs:
         split = next((split for split in ("test", "val", "train") if name in lists.get(split, ())), "")
         if split or "train" not in lists:
-            reading.add(split, pair)
+            reading.splits[split].append(pair)
         else:
             left_out += 1
     if left_out:

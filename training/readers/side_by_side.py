@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
+import contextlib
 
 import numpy as np
 
@@ -11,7 +10,8 @@ from unet.images import ImageError
 from unet.masks import palette_of_masks
 from unet.palette import Palette
 
-from .base import DataError, Pair, Reading, RightHalf, half
+from ..working_size import sample_indices
+from .base import DataError, Reading, SideBySide
 from .class_lists import find_classes
 from .folder import Folder
 
@@ -27,9 +27,11 @@ CONTRAST = 0.3
 
 def fits(folder: Folder) -> str:
     """Why the right halves of these pictures are masks, or ""."""
-    pictures = folder.pictures
-    chosen = [pictures[i] for i in np.linspace(0, len(pictures) - 1, min(SAMPLED, len(pictures))).round().astype(int)]
-    pairs = list(_halves(chosen))
+    chosen = [folder.pictures[i] for i in sample_indices(len(folder.pictures), SAMPLED)]
+    pairs = []
+    for path in chosen:
+        with contextlib.suppress(ImageError, DataError):  # the scan of all pictures names it
+            pairs.append(SideBySide(path, path).halves())
     if len(pairs) < max(1, len(chosen) / 2):
         return ""
     try:
@@ -47,16 +49,8 @@ def read(folder: Folder) -> Reading:
     """Read photo left, mask right."""
     reading = Reading("photo left, colour mask right", classes=find_classes(folder))
     for path in folder.pictures:
-        reading.add(folder.split_of(path), Pair(path, RightHalf(path)))
+        reading.splits[folder.split_of(path)].append(SideBySide(path, path))
     return reading
-
-
-def _halves(paths: list[Path]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    for path in paths:
-        try:
-            yield half(path, 0), half(path, 1)
-        except (ImageError, DataError):
-            continue  # the scan of all pictures names it
 
 
 def covered(palette: Palette, image: np.ndarray) -> float:

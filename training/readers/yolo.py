@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from .base import ClassList, DataError, Pair, Reading, Shape, Shapes
+from .base import ClassList, DataError, Drawn, Reading, Shape
 from .class_lists import find_classes
 from .folder import Folder, read_text
 
@@ -42,7 +42,7 @@ def read(folder: Folder) -> Reading:
         except DataError as error:
             reading.problems.append(str(error))
         else:
-            reading.add(folder.split_of(picture), Pair(picture, Shapes(path or picture, shapes)))
+            reading.splits[folder.split_of(picture)].append(Drawn(picture, path or picture, shapes))
     if unlabelled:
         reading.notes.append(f"{unlabelled} pictures without a label file are all background, as YOLO has it")
     reading.problems += [f"{path} has no picture" for path in labels.values()]
