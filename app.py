@@ -84,7 +84,11 @@ def build_demo() -> gr.Blocks:
 
 
 def connect(demo: gr.Blocks, state: State, sections: Sections) -> None:
-    """The events that lead from one section to another."""
+    """The events that lead from one section to another.
+
+    A picture's way: dropped, pasted or chosen (scripts/picture.js), it is put into ``source.box``; picture.take_upload
+    reads it, answer.ask has both networks answer, and answer.show, scores.show and page/inside.py say what they found.
+    """
     head, source, colours, result, judged, _, pictures, texts = sections
 
     # A new picture: it is shown, then its palette and the networks set off together.
