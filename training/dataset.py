@@ -63,10 +63,7 @@ class Pairs(Sequence):
         return self.pairs[index].size()
 
     def label_map(self, index: int) -> np.ndarray:
-        """The label map of a picture.
-
-        uint8 (H, W), class indices and IGNORE_INDEX. Raises DataError for a label that is no class.
-        """
+        """uint8 (H, W), class indices and IGNORE_INDEX. Raises DataError."""
         if index in self._known:
             return read_annotation(self._known[index])
         pair = self.pairs[index]
@@ -79,11 +76,9 @@ class Pairs(Sequence):
         return labels
 
     def class_shares(self) -> np.ndarray:
-        """Each class's share of the pixels that are not void.
-
-        float (k,). Of masks in colours, which take long to decode, a sample is counted.
-        """
+        """Each class's share of the pixels that are not void, float (k,)."""
         counts = np.zeros(256, np.int64)
+        # Masks in colours take long to decode: a sample is counted.
         indices = range(len(self)) if self.coding.palette is None else sample_indices(len(self))
         for i in tqdm(indices, "counting", leave=False, disable=None):
             counts += np.bincount(self.label_map(i).reshape(-1), minlength=256)
@@ -118,7 +113,7 @@ class Dataset:
 
     def summary(self) -> str:
         """One line: layout, pictures and classes."""
-        counts = ", ".join(f"{name} {len(split)}" for name, split in self._splits())
+        counts = f"train {len(self.train)}, val {len(self.val)}, test {len(self.test)}"
         return f"read as: {self.layout}; {counts}; {len(self.class_names)} classes: {', '.join(self.class_names)}"
 
     def table(self, shares: Sequence[float]) -> str:
@@ -135,12 +130,9 @@ class Dataset:
         Raises DataError that lists every pair that cannot be trained on.
         train: check the training pictures too; False for an evaluation.
         """
-        _raise_if_any(self._problems("train", "val", "test") if train else self._problems("val", "test"))
+        _raise_if_any(self._problems() if train else self._problems(("val", "test")))
 
-    def _splits(self) -> list[tuple[str, Pairs]]:
-        return [("train", self.train), ("val", self.val), ("test", self.test)]
-
-    def _problems(self, *splits: str) -> list[str]:
+    def _problems(self, splits: Sequence[str] = ("train", "val", "test")) -> list[str]:
         """What is wrong, a sentence a pair."""
         return [problem for name in splits for problem in self._problems_of(name, self._seen[name])]
 
@@ -189,7 +181,7 @@ class Dataset:
 def load_dataset(
     root: str | Path, *, task: Task | None = None, seed: int = 0, classes: int | None = None, layout: str | None = None
 ) -> Dataset:
-    """Find pictures, annotations and classes under ``root``, and read every annotation once.
+    """Find pictures and classes under ``root``; read every annotation once.
 
     task: a known set. classes: how many classes masks in colours have; None to find out.
     layout: the name of a reader, where several fit.
@@ -215,20 +207,19 @@ def load_dataset(
         layout += f" ({coding.source})"
     note = "; ".join(filter(None, (coding.note, *reading.notes)))
     # A wrong label on a blurred edge teaches a wrong outline; in a score every pixel counts.
-    ambiguous = {"train": "ignore", "val": "nearest", "test": "nearest"}
-    train, val, test = (Pairs(tuple(splits[name]), coding, how) for name, how in ambiguous.items())
-    names, palette = coding.class_names, coding.colors
-    dataset = Dataset(train, val, test, names, palette, record, layout, note, task, seen)
+    train, val, test = (
+        Pairs(tuple(pairs), coding, "ignore" if name == "train" else "nearest") for name, pairs in splits.items()
+    )
+    dataset = Dataset(train, val, test, coding.class_names, coding.colors, record, layout, note, task, seen)
     if reading.problems or wrong:
-        _raise_if_any(reading.problems + wrong + dataset._problems("train", "val", "test"))
+        _raise_if_any(reading.problems + wrong + dataset._problems())
     return dataset
 
 
 def _split(reading: Reading, seed: int) -> dict[str, list[Pair]]:
-    """The pairs of train, val and test.
+    """The pairs of train, val and test, in this order.
 
-    Without a val split, a fifth of the training pictures is held out.
-    Sorted, then seeded, then split: the same pictures are held out on every machine.
+    Without a val split, a fifth of the training pictures is held out, the same on every machine.
     """
     splits = {name: sorted(pairs, key=lambda pair: pair.image) for name, pairs in reading.splits.items()}
     unsplit = splits.pop("", [])
@@ -237,15 +228,13 @@ def _split(reading: Reading, seed: int) -> dict[str, list[Pair]]:
             f"{unsplit[0].image} and {len(unsplit) - 1} others lie in no split: put them into train/ or val/"
         )
     train, val = splits.get("train", unsplit), splits.get("val")
-    if not train:
-        wrong = "there is no training picture: train/ needs some"
-    elif not val and len(train) < 2:
-        wrong = "one picture cannot be both learnt from and tested on; at least two are needed"
-    else:
-        wrong = ""
-    if wrong:
+    if not train or (not val and len(train) < 2):
         _raise_if_any(reading.problems)
-        raise DataError(wrong)
+        raise DataError(
+            "one picture cannot be both learnt from and tested on; at least two are needed"
+            if train
+            else "there is no training picture: train/ needs some"
+        )
     if not val:
         order = np.random.default_rng(seed).permutation(len(train))
         held_out = set(order[: max(1, round(VAL_SHARE * len(train)))].tolist())

@@ -1,4 +1,4 @@
-"""The known data sets: what each is, and where it comes from.
+"""The known data sets, and where they come from.
 
 A set is fetched once into a cache folder, in a layout that ``load_dataset`` reads. A SHA-256 over every decoded label
 map and its name is compared: it survives a repacked archive, and detects a lost, changed or misplaced annotation.
@@ -10,13 +10,14 @@ import hashlib
 import os
 import shutil
 import tarfile
+import tempfile
 import urllib.request
 import zipfile
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ from unet.images import ImageError, read_annotation, save_png
 
 
 class DownloadError(ValueError):
-    """A set that cannot be fetched; the message says what to do."""
+    """A set cannot be fetched; the message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -151,8 +152,7 @@ class Download:
 def fetch_dataset(task: str) -> Path:
     """The folder of a known set, downloaded if necessary.
 
-    It lies in $UNET_DATA, or in a folder of the user's cache.
-    Raises DownloadError without a network, for a set that nobody may redistribute, and for one that fails its check.
+    It lies in $UNET_DATA or the user's cache. Raises DownloadError.
     """
     user_cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = Path(os.environ.get("UNET_DATA") or user_cache / "add-or-concat") / task
@@ -163,18 +163,16 @@ def fetch_dataset(task: str) -> Path:
         raise DownloadError(f"the {task} pictures may not be downloaded from here; ask for them, then {by_hand}")
     source = DOWNLOADS[task]
     folder.parent.mkdir(parents=True, exist_ok=True)
-    archive = folder.with_name(f"{task}-{PurePosixPath(source.url).name}")
-    unpacked, arranged = folder.with_name(f"{task}.unpacked"), folder.with_name(f"{task}.partial")
+    archive, arranged = folder.with_name(f"{task}-{Path(source.url).name}"), folder.with_name(f"{task}.partial")
+    shutil.rmtree(arranged, ignore_errors=True)
     try:
         _download(source.url, archive, task)
-        for leftover in (unpacked, arranged):
-            shutil.rmtree(leftover, ignore_errors=True)
         print(f"unpacking {task}", flush=True)
-        # Paths that lead elsewhere are left out of a .zip anyway.
-        shutil.unpack_archive(archive, unpacked, **({} if archive.suffix == ".zip" else {"filter": "data"}))
-        arranged.mkdir()
-        source.arrange(unpacked, arranged)
-        shutil.rmtree(unpacked)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as unpacked:
+            # Paths that lead elsewhere are left out of a .zip anyway.
+            shutil.unpack_archive(archive, unpacked, **({} if archive.suffix == ".zip" else {"filter": "data"}))
+            arranged.mkdir()
+            source.arrange(Path(unpacked), arranged)
     except (OSError, zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, ImageError) as error:
         raise DownloadError(f"{source.url} cannot be fetched ({error}); try again, or {by_hand}") from error
     if source.digest is not None and label_digest(arranged) != source.digest:
@@ -188,10 +186,7 @@ def fetch_dataset(task: str) -> Path:
 
 
 def label_digest(root: Path) -> str:
-    """SHA-256 over the label maps of root/{train,val}/labels.
-
-    Hexadecimal; over names, sizes and every decoded value.
-    """
+    """SHA-256 over root/{train,val}/labels: names, sizes and decoded values."""
     digest = hashlib.sha256()
     for split in ("train", "val"):
         for path in sorted((root / split / "labels").glob("*.png")):
@@ -208,18 +203,15 @@ def _download(url: str, target: Path, task: str) -> None:
     unfinished = target.with_name(target.name + ".partial")
     have = unfinished.stat().st_size if unfinished.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
-    with urllib.request.urlopen(request, timeout=60) as response:
+    with urllib.request.urlopen(request, timeout=60) as response, unfinished.open("ab") as file:
         if response.status != 206:  # the server starts anew
-            have = 0
+            have = file.seek(file.truncate(0))
         length = response.headers.get("Content-Length")
         total = have + int(length) if length else None
-        with (
-            unfinished.open("ab" if have else "wb") as file,
-            tqdm.wrapattr(file, "write", total, initial=have, desc=f"downloading {task}") as counted,
-        ):
+        with tqdm.wrapattr(file, "write", total, initial=have, desc=f"downloading {task}") as counted:
             shutil.copyfileobj(response, counted)
-            if total is not None and file.tell() != total:
-                raise OSError(f"the connection broke at {file.tell()} of {total} bytes")
+        if total is not None and file.tell() != total:
+            raise OSError(f"the connection broke at {file.tell()} of {total} bytes")
     unfinished.rename(target)
 
 

@@ -1,9 +1,8 @@
-"""Decide what the labels in annotation files mean, from all files together."""
+"""Decide what labels mean, from all annotation files together."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,10 +89,7 @@ class Coding:
         return self._classes(labels, name)
 
     def classes_in(self, seen: Seen) -> set[int] | None:
-        """The classes in an annotation that was seen.
-
-        None if only its pixels tell. Raises DataError for labels that are no classes.
-        """
+        """The classes in an annotation; None if only its pixels tell. Raises DataError."""
         if seen.problem:
             raise DataError(seen.problem)
         labels = self._labels(seen, seen.path.name)[0]
@@ -180,21 +176,25 @@ def decide(
     if sum(one.is_colors for one in numbers) * 2 > len(numbers):
         if listed.values is not None and listed.palette is None and any(one.lossy for one in every):
             raise DataError(f"{every[0].path.name} is a JPEG, which changes class numbers: export the masks as PNG")
-        return dataclasses.replace(_of_colors(train, listed, task, count), by_table=by_table), []
-    coding, problems = _of_numbers([one for one in numbers if not one.is_colors], listed, task)
-    if not (listed.names or task) and len(coding.class_names) > 8 and _are_object_numbers(train[:5]):
-        raise DataError(
-            f"{every[0].path.name} and the others number objects one by one, and are no masks of classes: save each as "
-            "a mask of 0 and 255, or name every class in classes.json"
-        )
+        coding, problems = _of_colors(train, listed, task, count), []
+    else:
+        coding, problems = _of_numbers([one for one in numbers if not one.is_colors], listed, task)
+        if not (listed.names or task) and len(coding.class_names) > 8 and _are_object_numbers(every[:5]):
+            raise DataError(
+                f"{every[0].path.name} and the others number objects one by one, and are no masks of classes: save "
+                "each as a mask of 0 and 255, or name every class in classes.json"
+            )
+    if len(coding.class_names) < 2:
+        names = ", ".join(coding.class_names)
+        raise DataError(f"there is nothing to tell apart: only one class was found or listed, {names}")
     return dataclasses.replace(coding, by_table=by_table), problems
 
 
 def _tables_count(seen: list[Seen], listed: ClassList) -> bool:
     """Whether palette files mean colours, not numbers.
 
-    They do where they are those of the class list, where they are black and white, and where files number them
-    differently: programs that save a palette file may put its colours into another order.
+    They do where the class list has them, where they are black and white, and where files number them differently:
+    programs that save a palette file may put its colours into another order.
     """
     used = {(n, tuple(one.table[n].tolist())) for one in seen if one.table is not None for n in one.values()}
     colors = {color for _, color in used}
@@ -222,17 +222,15 @@ def _of_numbers(seen: list[Seen], listed: ClassList, task: Task | None) -> tuple
         problems += _no_class_indices(seen, numbers, void)
         highest = max(numbers, default=0)
         names = ("background", "object") if highest <= 1 else tuple(f"class {i}" for i in range(highest + 1))
-    _check_two_classes(names)
     meant = {n: int(n > 0) for n in values} if binary else listed.values or {i: i for i in range(len(names))}
     table = [({IGNORE_INDEX: IGNORE_INDEX} | dict(meant)).get(number, -1) for number in range(256)]
     known = next((t.palette for t in (task, *TASKS.values()) if t and t.class_names == names), None)
     colors = (task and known) or listed.palette or known or distinct_colors(len(names))
-    coding = Coding(tuple(names), np.array(colors, np.uint8), tuple(table), source=listed.source)
-    return coding, problems
+    return Coding(tuple(names), np.array(colors, np.uint8), tuple(table), source=listed.source), problems
 
 
 def _of_colors(train: list[Seen], listed: ClassList, task: Task | None, count: int | None) -> Coding:
-    """The colours of the class list, of the known set, or those in the masks."""
+    """The colours of the class list, the known set, or the masks."""
     exact = False
     if listed.palette:
         colors, names = (*listed.palette, *listed.void_colors), listed.names
@@ -247,10 +245,8 @@ def _of_colors(train: list[Seen], listed: ClassList, task: Task | None, count: i
         note = f"the colours of {task.title}; those of no class are void"
     else:
         known = dict(zip(task.class_names, task.palette, strict=True)) if task else None
-        masks = (
-            one.pair.read_annotation().as_colors().labels
-            for one in tqdm(train, "finding classes", leave=False, disable=None)
-        )
+        listing = tqdm(train, "finding classes", leave=False, disable=None)
+        masks = (one.pair.read_annotation().as_colors().labels for one in listing)
         try:
             palette, note = palette_of_masks((mask for mask in masks if mask.ndim == 3), count, names=known)
         except ValueError as error:
@@ -261,11 +257,9 @@ def _of_colors(train: list[Seen], listed: ClassList, task: Task | None, count: i
                 "say how many classes they have with --classes"
             )
         colors = palette.colors
-        exact = count is None and all(
-            one.labels.size and one.values() <= {*map(tuple, colors.tolist())} for one in train
-        )
+        known = set(map(tuple, colors.tolist()))
+        exact = count is None and all(one.labels.size and one.values() <= known for one in train)
         names = palette.names or tuple(f"class {i}" for i in range(len(palette)))
-    _check_two_classes(names)
     void = listed.values if listed.source == "classes.json" else None  # its void class keeps its index and colour
     values = [(void or {}).get(i, i) for i in range(len(names))]
     values += [IGNORE_INDEX] * (256 - len(values))
@@ -276,7 +270,7 @@ def _of_colors(train: list[Seen], listed: ClassList, task: Task | None, count: i
 
 
 def _are_photos(train: list[Seen], palette: Palette) -> bool:
-    """Whether the colours that fill the masks fill the pictures as well."""
+    """Whether the masks' colours fill the pictures as well."""
     alike = 0
     for one in train:
         mask, picture = one.pair.read_annotation().as_colors().labels, one.pair.read_image()
@@ -285,12 +279,9 @@ def _are_photos(train: list[Seen], palette: Palette) -> bool:
 
 
 def _masks_of_two_kinds(seen: list[Seen]) -> list[str]:
-    """Problems: masks of 0 and 1 among masks of 0 and 255.
-
-    None where 255 stands beside a 1, and so is void.
-    """
+    """Problems: masks of 0 and 1 among masks of 0 and 255."""
     of_one, of_white = ([one for one in seen if value in one.labels] for value in (1, 255))
-    if any(1 in one.labels for one in of_white):
+    if any(1 in one.labels for one in of_white):  # then 255 is void
         return []
     here, most = (1, 255) if len(of_one) < len(of_white) else (255, 1)
     return [
@@ -328,11 +319,6 @@ def _are_object_numbers(seen: list[Seen]) -> bool:
         if len(regions) < 6 or any(ndimage.label(labels[part] == number)[1] > 1 for number, part in regions):
             return False
     return True
-
-
-def _check_two_classes(names: Sequence[str]) -> None:
-    if len(names) < 2:
-        raise DataError(f"there is nothing to tell apart: only one class was found or listed, {', '.join(names)}")
 
 
 def distinct_colors(count: int) -> np.ndarray:

@@ -20,10 +20,7 @@ VOID_NAMES = frozenset(("void", "ignore", "ignored", "unlabeled", "unlabelled", 
 
 
 class DataError(ValueError):
-    """A data set that cannot be trained on.
-
-    The message lists every offending file and what to do.
-    """
+    """A data set cannot be trained on: every offending file, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +40,7 @@ class ClassList:
 
     @classmethod
     def of_rows(cls, rows: Iterable[tuple[int, str, tuple[int, int, int] | None]], source: str) -> ClassList:
-        """Build it from (number, name, colour) of each class.
-
-        Names such as "void" are no classes.
-        """
+        """Of (number, name, colour) each; those named "void" are no classes."""
         kept, void = [], []
         for number, name, color in sorted((number, name.strip(), color) for number, name, color in rows):
             (void if name.strip("_ ").lower() in VOID_NAMES else kept).append((number, name, color))
@@ -95,7 +89,7 @@ class Annotation:
         return dataclasses.replace(self, labels=self.table[self.labels])
 
     def as_numbers(self) -> Annotation:
-        """Three equal channels, as OpenCV writes numbers, as one; others as they are."""
+        """Three equal channels, as OpenCV writes, as numbers; others as they are."""
         if self.labels.ndim == 2 or not self.labels.size or (self.labels != self.labels[..., :1]).any():
             return self
         return dataclasses.replace(self, labels=self.labels[..., 0])
@@ -175,7 +169,7 @@ class SideBySide(Pair):
 
 @dataclass(frozen=True)
 class ObjectMasks(Pair):
-    """A picture with a black-and-white mask an object; together, class 1."""
+    """A picture with a black-and-white mask an object: class 1."""
 
     masks: tuple[Path, ...]
 

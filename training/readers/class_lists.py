@@ -20,18 +20,12 @@ Row = tuple[int, str, "tuple[int, int, int] | None"]
 
 
 def find_classes(folder: Folder) -> ClassList:
-    """The class list of a folder, or an empty one.
-
-    Of several kinds the first of ``PARSERS`` counts. Raises DataError for one that cannot be read, and for lists of one
-    kind that differ.
-    """
+    """The class list of a folder, or an empty one. Raises DataError."""
     own = folder.root / "classes.json"
     if os.path.lexists(own):
         return _own_classes(own)
     for name, parse in PARSERS.items():
         paths = folder.named(name)
-        if not paths:
-            continue
         try:
             lists = [list(parse(path)) for path in paths]
         except DataError:
@@ -40,7 +34,7 @@ def find_classes(folder: Folder) -> ClassList:
             raise DataError(f"{paths[0]} is not a class list as {name} should be ({error}); correct it") from error
         if different := [path for path, rows in zip(paths, lists, strict=True) if rows != lists[0]]:
             raise DataError(f"{paths[0]} and {different[0]} list different classes: make them alike")
-        if lists[0]:
+        if lists and lists[0]:
             return ClassList.of_rows(lists[0], name)
     return ClassList()
 
@@ -75,22 +69,20 @@ def _label_colors(path: Path) -> Iterator[Row]:
         yield number, name, _color(color)
 
 
-def _class_dict(path: Path) -> Iterator[Row]:
-    """A table with the columns name, r, g, b."""
-    rows = csv.DictReader(_lines(path), skipinitialspace=True)
+def _table(path: Path) -> Iterator[Row]:
+    """Columns name, r, g, b, or Roboflow's "Pixel Value" and "Class"."""
+    rows = csv.DictReader(_lines(path), skipinitialspace=True, restkey="")
     for number, row in enumerate({key.strip().lower(): value for key, value in row.items()} for row in rows):
-        yield number, row["name"], _color((row["r"], row["g"], row["b"]))
+        if "pixel value" in row:
+            yield int(row["pixel value"]), row["class"], None
+        else:
+            yield number, row["name"], _color((row["r"], row["g"], row["b"]))
 
 
-def _roboflow(path: Path) -> Iterator[Row]:
-    """Roboflow's table with the columns "Pixel Value" and "Class"."""
-    for row in csv.reader(_lines(path)[1:], skipinitialspace=True):
-        yield int(row[0]), row[1], None
-
-
-def _nnunet(path: Path) -> Iterator[Row]:
-    """nnU-Net's "labels", {name: number} (version 2) or {"number": name} (version 1)."""
-    for key, value in json.loads(read_text(path)).get("labels", {}).items():
+def _numbers(path: Path) -> Iterator[Row]:
+    """{"number": name} of Hugging Face; nnU-Net's "labels", or {name: number}."""
+    content = json.loads(read_text(path))
+    for key, value in (content.get("labels", {}) if path.name.lower() == "dataset.json" else content).items():
         if isinstance(value, list):
             raise DataError(f"{path} has regions of several labels ({key}), which cannot be read here")
         yield (int(key), value, None) if str(key).isdigit() else (int(value), key, None)
@@ -105,12 +97,6 @@ def _datumaro(path: Path) -> Iterator[Row]:
         yield int(number), name, None if color is None else _color(color)
 
 
-def _id2label(path: Path) -> Iterator[Row]:
-    """Hugging Face's {"number": name}."""
-    for number, name in json.loads(read_text(path)).items():
-        yield int(number), name, None
-
-
 def _ade20k(path: Path) -> Iterator[Row]:
     """ADE20K's table with the columns Idx and Name; number 0 is void."""
     yield 0, "void", None
@@ -122,15 +108,15 @@ def _ade20k(path: Path) -> Iterator[Row]:
 #: How each class list is read, by its file's name; the first that is found counts.
 PARSERS: dict[str, Callable[[Path], Iterable[Row]]] = {
     "labelmap.txt": _labelmap,
-    "_classes.csv": _roboflow,
-    "class_dict.csv": _class_dict,
+    "_classes.csv": _table,
+    "class_dict.csv": _table,
     "label_colors.txt": _label_colors,
     "class_names.txt": _names,
     "label_names.txt": _names,
     "codes.txt": _names,
     "dataset_meta.json": _datumaro,
-    "dataset.json": _nnunet,
-    "id2label.json": _id2label,
+    "dataset.json": _numbers,
+    "id2label.json": _numbers,
     "objectInfo150.txt": _ade20k,
     "labels.txt": _names,
     "classes.txt": _names,
@@ -159,56 +145,44 @@ CONVENTIONS = {
 
 
 def _own_classes(path: Path) -> ClassList:
-    """Read classes.json, the project's own form.
-
-    Raises DataError with what is wrong in it.
-    """
+    """Read classes.json, the project's own form. Raises DataError."""
     try:
         listed = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_without_repeats)
-        names, palette, void = _checked(listed)
+        _require(isinstance(listed, dict), "it has to begin with { and end with }")
+        unknown = sorted(listed.keys() - {"class_names", "palette", "ignore_index"})
+        _require(not unknown, f"unknown key {', '.join(map(repr, unknown))}")
+        names, palette, void = (listed.get(key) for key in ("class_names", "palette", "ignore_index"))
+        if names is not None:
+            words = isinstance(names, list) and all(isinstance(name, str) and name.strip() for name in names)
+            _require(words, "class_names is a list of words")
+            few = 1 <= len(names) == len(set(names)) <= IGNORE_INDEX
+            _require(few, f"class_names are different words, at most {IGNORE_INDEX}")
+        if palette is not None:
+            lists = isinstance(palette, list) and all(isinstance(color, list) and len(color) == 3 for color in palette)
+            colors = lists and len(palette) == len(names or ()) and all(_is_byte(v) for color in palette for v in color)
+            _require(colors, "palette needs one [r, g, b] of 0 to 255 a class name")
+            palette = tuple(map(tuple, palette))
+            _require(len(set(palette)) == len(palette), "two classes have one colour in palette")
+        _require(void is None or _is_byte(void), "ignore_index is a whole number from 0 to 255")
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} is not a class list ({error}); see docs/training.md for its form") from error
     values = None
     if void is not None:
-        values = {i: i for i in range(len(names) or IGNORE_INDEX)} | {void: IGNORE_INDEX}
-    return ClassList(names, path.name, values, palette)
+        values = {i: i for i in range(len(names or ()) or IGNORE_INDEX)} | {void: IGNORE_INDEX}
+    return ClassList(tuple(names or ()), path.name, values, palette)
+
+
+def _require(holds: bool, sentence: str) -> None:
+    if not holds:
+        raise ValueError(sentence)
+
+
+def _is_byte(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= 255
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object without repeated keys.
-
-    Python would keep the last of them. Raises ValueError.
-    """
     keys = [key for key, _ in pairs]
-    if repeated := [key for key in keys if keys.count(key) > 1]:
-        raise ValueError(f"{repeated[0]!r} is there twice")
+    repeated = [key for key in keys if keys.count(key) > 1]  # Python would keep the last
+    _require(not repeated, f"{', '.join(map(repr, dict.fromkeys(repeated)))} is there twice")
     return dict(pairs)
-
-
-def _checked(listed: Any) -> tuple[tuple[str, ...], tuple[tuple[int, int, int], ...] | None, int | None]:
-    """Names, palette and ignore_index of a class list. Raises ValueError."""
-
-    def is_byte(value: Any) -> bool:
-        return type(value) is int and 0 <= value <= 255
-
-    def check(holds: bool, sentence: str) -> None:
-        if not holds:
-            raise ValueError(sentence)
-
-    check(isinstance(listed, dict), "it has to begin with { and end with }")
-    unknown = sorted(listed.keys() - {"class_names", "palette", "ignore_index"})
-    check(not unknown, f"unknown key {', '.join(map(repr, unknown))}")
-    names, palette, void = (listed.get(key) for key in ("class_names", "palette", "ignore_index"))
-    if names is not None:
-        words = isinstance(names, list) and all(isinstance(name, str) and name.strip() for name in names)
-        check(words, "class_names is a list of words")
-        few = 1 <= len(names) <= IGNORE_INDEX and len(set(names)) == len(names)
-        check(few, f"class_names are different words, at most {IGNORE_INDEX}")
-    if palette is not None:
-        lists = isinstance(palette, list) and all(isinstance(color, list) and len(color) == 3 for color in palette)
-        colors = lists and len(palette) == len(names or ()) and all(is_byte(v) for color in palette for v in color)
-        check(colors, "palette needs one [r, g, b] of 0 to 255 a class name")
-        palette = tuple(map(tuple, palette))
-        check(len(set(palette)) == len(palette), "two classes have one colour in palette")
-    check(void is None or is_byte(void), "ignore_index is a whole number from 0 to 255")
-    return tuple(names or ()), palette, void

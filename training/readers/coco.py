@@ -1,10 +1,8 @@
-"""COCO JSON: polygons and run-length masks.
-
-As CVAT, Label Studio, Roboflow and labelme2coco export them.
-"""
+"""COCO JSON: polygons and run-length masks."""
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,13 +24,10 @@ def fits(folder: Folder) -> str:
 
 
 def read(folder: Folder) -> Reading:
-    """Read every annotation file.
-
-    Categories become classes 1, 2, ... in the order of their ids.
-    """
+    """Read every annotation file; classes are in the order of their ids."""
     files = _annotation_files(folder)
-    categories = _categories([folder.json[path] for path in files], files)
-    names = [name for name in categories.values() if name is not None]
+    categories = _categories(folder, files)
+    names = [name for name in categories.values() if name]
     label_of = {number: names.index(name) + 1 if name else 0 for number, name in categories.items()}
     reading = Reading(f"COCO ({files[0].name})", classes=ClassList.of_shapes(names, files[0].name))
     exports = [export for path in files for export in _exports(folder, path)]
@@ -76,47 +71,34 @@ def _decompressed(text: str) -> list[int]:
     As rleFrString in github.com/cocodataset/cocoapi, common/maskApi.c.
     """
     counts: list[int] = []
-    value = shift = 0
-    for character in text:
-        bits = ord(character) - 48
-        value |= (bits & 31) << shift
-        shift += 5
-        if not bits & 32:
-            if bits & 16:
-                value -= 1 << shift
-            counts.append(value + (counts[-2] if len(counts) > 2 else 0))
-            value = shift = 0
+    for number in re.findall("[P-o]*[0-O]", text):  # from P on, another character follows
+        value = sum((ord(character) - 48 & 31) << 5 * i for i, character in enumerate(number))
+        if ord(number[-1]) - 48 & 16:
+            value -= 1 << 5 * len(number)
+        counts.append(value + (counts[-2] if len(counts) > 2 else 0))
     return counts
 
 
-def _categories(contents: list[dict], files: list[Path]) -> dict[int, str | None]:
-    """{id: name} of all files, None for a background.
-
-    Raises DataError where files differ.
-    """
+def _categories(folder: Folder, files: list[Path]) -> dict[int, str]:
+    """{id: name}, "" for a background. Raises DataError where files differ."""
     categories = {}
-    for content, path in zip(contents, files, strict=True):
+    for path in files:
+        content = folder.json[path]
         used = {annotation.get("category_id") for annotation in content["annotations"]}
         groups = {category.get("supercategory") for category in content["categories"]}
-        for category in sorted(content["categories"], key=lambda category: category["id"]):
+        for category in content["categories"]:
             number, name = category["id"], str(category["name"]).strip()
             if category.get("supercategory") == "none" and name in groups and number not in used:
                 continue  # Roboflow lists the whole data set as a category of its own
-            name = None if name.strip("_").lower() == "background" else name
+            name = "" if name.strip("_").lower() == "background" else name
             if categories.setdefault(number, name) != name:
                 raise DataError(f"{path} and {files[0]} give category {number} different names: export them together")
-    named = [name for name in categories.values() if name]
-    if repeated := [name for i, name in enumerate(named) if name in named[:i]]:
-        raise DataError(f"{files[0]} lists the category {repeated[0]!r} twice: give each its own name")
     return dict(sorted(categories.items()))
 
 
 def _annotation_files(folder: Folder) -> list[Path]:
-    """The files with outlines.
-
-    Of COCO's own families (instances, stuff, captions) only the instances.
-    """
     files = folder.json_where(_is_coco)
+    # Of COCO's own families: instances, stuff, captions.
     return [path for path in files if path.stem.startswith("instances")] or files
 
 

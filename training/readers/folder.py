@@ -17,18 +17,18 @@ from .base import DataError
 
 #: Words in the names of folders and lists that say to which split pictures belong.
 SPLITS = {
-    word: split
-    for split, words in {
-        "train": ("train", "training", "trn", "tr"),
-        "val": ("val", "valid", "validation", "dev"),
-        "test": ("test", "testing", "tst", "ts"),
-    }.items()
-    for word in words
+    **dict.fromkeys(("train", "training", "trn", "tr"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing", "tst", "ts"), "test"),
 }
 
 
 class Folder:
-    """All files under a folder, looked up once."""
+    """All files under a folder, looked up once.
+
+    pictures: those with a picture's ending. by_path: they by their paths, with and without ending. by_name: they by
+    their names without folders.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -38,24 +38,12 @@ class Folder:
             # A folder named like a picture was meant to be one.
             named = [name for name in subfolders if Path(name).suffix.lower() in PICTURE_ENDINGS]
             self.files += [Path(folder, name) for name in sorted(files + named) if not name.startswith(".")]
-
-    @cached_property
-    def pictures(self) -> list[Path]:
-        """Files with a picture's ending."""
-        return [path for path in self.files if path.suffix.lower() in PICTURE_ENDINGS]
-
-    @cached_property
-    def picture_set(self) -> frozenset[Path]:
-        """``pictures``, to look one up."""
-        return frozenset(self.pictures)
-
-    @cached_property
-    def by_name(self) -> dict[str, list[Path]]:
-        """``pictures`` by their names without folders."""
-        found = defaultdict(list)
+        self.pictures = self.with_ending(*PICTURE_ENDINGS)
+        self.by_path = {path.with_suffix(""): path for path in reversed(self.pictures)}
+        self.by_name = defaultdict(list)
         for path in self.pictures:
-            found[path.name].append(path)
-        return found
+            self.by_path[path] = path
+            self.by_name[path.name].append(path)
 
     def with_ending(self, *endings: str) -> list[Path]:
         """Files with one of these endings, such as ".json"."""
@@ -66,10 +54,7 @@ class Folder:
         return [path for path in self.files if path.name.lower() == name.lower()]
 
     def split_of(self, path: Path) -> str:
-        """The split that the folders of a file say.
-
-        The innermost first; "" if none does.
-        """
+        """The split that its innermost folder says, or ""."""
         parts = path.relative_to(self.root).parts[:-1]
         return next((split for part in reversed(parts) if (split := split_in(part))), "")
 
@@ -83,12 +68,10 @@ class Folder:
         return [path for path, content in self.json.items() if isinstance(content, dict) and fits(content)]
 
     def find(self, name: str, near: Path, split: str = "") -> Path | None:
-        """The picture that a file lists by this name, None unless one is meant.
-
-        Looked for beside that file first, then in the same split, then anywhere.
-        """
+        """The one picture that a file lists: beside it, in its split, or anywhere."""
         parts = PurePosixPath(name.replace("\\", "/")).parts
-        if (beside := Path(os.path.normpath(near.parent.joinpath(*parts)))) in self.picture_set:
+        beside = Path(os.path.normpath(near.parent.joinpath(*parts)))
+        if self.by_path.get(beside) == beside:
             return beside
         for length in (len(parts), 1):
             found = [path for path in self.by_name.get(parts[-1], ()) if path.parts[-length:] == parts[-length:]]
@@ -104,12 +87,10 @@ class Folder:
 
 
 def words_in(name: str) -> list[str]:
-    """The words of a name, in lower case.
-
-    "imagesTr" gives images, tr; "trainannot" gives train, annot.
-    """
+    """The words of a name: images, tr of "imagesTr"."""
     words = []
     for part in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+|[^\W\d_]+", name):
+        # As in CamVid's "trainannot".
         glued = re.fullmatch(r"(train|val|test|default)(annots?|masks?|labels?|images?|imgs?|set)", part.lower())
         words += glued.groups() if glued else [part.lower()]
     return words

@@ -1,4 +1,4 @@
-"""What the readers of JSON exports share: from listed shapes to pairs."""
+"""What the readers of JSON exports share."""
 
 from __future__ import annotations
 
@@ -28,28 +28,20 @@ class Export(NamedTuple):
 def add_exports(
     folder: Folder, reading: Reading, exports: Iterable[Export], shape_of: Callable[[Any], Shape | None]
 ) -> None:
-    """Add every picture with its shapes, or a problem.
-
-    shape_of: what a thing of the JSON file is; None for what has no area.
-    """
+    """Add every picture with its shapes, None where it has no area, or a problem."""
     reading.problems += folder.broken_json()
     listed_in: dict[Path, Path] = {}
-    for export in exports:
-        if export.picture is None:
-            reading.problems.append(
-                f"{export.path} lists {export.name}, which is not there: put it back, or take it out"
-            )
-            continue
-        if export.picture in listed_in:  # it could be learnt from and scored
-            other = listed_in[export.picture]
-            reading.problems.append(f"{export.path} lists {export.name}, which is listed in {other.name}: leave one")
-            continue
-        listed_in[export.picture] = export.path
-        try:
-            shapes = tuple(shape for thing in export.things if (shape := shape_of(thing)))
-        except (KeyError, TypeError, ValueError, IndexError, OSError, zlib.error) as error:
-            why = error if isinstance(error, ValueError) else repr(error)
-            reading.problems.append(f"{export.path}: a shape of {export.name} cannot be read ({why}): export it again")
-            continue
-        size = export.size if all(export.size) else None
-        reading.splits[export.split].append(Drawn(export.picture, export.path, shapes, size))
+    for path, name, picture, things, split, size in exports:
+        if picture is None:
+            reading.problems.append(f"{path} lists {name}, which is not there: put it back, or take it out")
+        elif picture in listed_in:  # it could be learnt from and scored
+            reading.problems.append(f"{path} lists {name}, which is listed in {listed_in[picture].name}: leave one")
+        else:
+            listed_in[picture] = path
+            try:
+                shapes = tuple(shape for thing in things if (shape := shape_of(thing)))
+            except (LookupError, TypeError, ValueError, OSError, zlib.error) as error:
+                why = error if isinstance(error, ValueError) else repr(error)
+                reading.problems.append(f"{path}: a shape of {name} cannot be read ({why}): export it again")
+            else:
+                reading.splits[split].append(Drawn(picture, path, shapes, size if all(size) else None))

@@ -30,10 +30,7 @@ def fits(folder: Folder) -> str:
 
 
 def read(folder: Folder) -> Reading:
-    """Read the shapes of every JSON file.
-
-    Classes are those of labels.txt, or the labels in alphabetical order.
-    """
+    """Read every JSON file; labels.txt may list the classes."""
     files = folder.json_where(_is_labelme)
     labels = {shape["label"] for path in files for shape in folder.json[path]["shapes"]}
     listed = find_classes(folder)
@@ -48,13 +45,12 @@ def read(folder: Folder) -> Reading:
 
 
 def _exports(folder: Folder, files: list[Path]) -> Iterator[Export]:
-    namesakes = {(picture.parent, picture.stem): picture for picture in reversed(folder.pictures)}
     for path in files:
         content, split = folder.json[path], folder.split_of(path)
         name = content["imagePath"].replace("\\", "/")
         picture = path.with_name(PurePosixPath(name).name)
-        if picture not in folder.picture_set:
-            picture = namesakes.get((path.parent, path.stem)) or folder.find(name, path, split)
+        if folder.by_path.get(picture) != picture:
+            picture = folder.by_path.get(path.with_suffix("")) or folder.find(name, path, split)
         size = (content.get("imageHeight"), content.get("imageWidth"))
         yield Export(path, name, picture, content["shapes"], split, size)
 

@@ -1,6 +1,5 @@
 """Pictures and masks as separate files.
 
-In folders, beside each other, a folder a case, or a mask an object.
 Words in the names say which is which: "images" and "masks" as folders, "_mask" at the end of a name.
 """
 
@@ -19,29 +18,25 @@ from PIL import Image
 from unet.formats import PICTURE_ENDINGS
 from unet.images import ImageError, read_image
 
-from .base import ClassList, DataError, ObjectMasks, Pair, Reading
+from .base import DataError, ObjectMasks, Pair, Reading
 from .class_lists import CONVENTIONS, find_classes
 from .folder import SPLITS, Folder, read_text, words_in
 
 NAME = "masks"
 
 
-def _words(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
 #: What the words in the names of folders say; the first that fits counts. Others are neither pictures nor masks of
 #: classes: previews, object numbers, a second person's masks.
 ROLE_WORDS = {
-    "other": _words(
+    "other": (
         "object objects segmentationobject instance instances inst visualization visualisation visualizations vis viz "
         "overlay overlays preview parts panoptic edges npy depth disparity"
     ),
-    "mask": _words(
+    "mask": (
         "masks mask labels label labeled labelled lab annotations annotation annots annot anns ann anno seg segs "
         "segmentation segmentations segmented semantic gt groundtruth truth manual targets target trimap trimaps y"
     ),
-    "image": _words(
+    "image": (
         "images image imgs img pictures picture pics photos photo rgb input inputs raw original originals org orig sat "
         "stills frames tissue x"
     ),
@@ -62,6 +57,8 @@ OTHER_AFFIXES = re.compile(
     r"|test_mask)$",
     re.IGNORECASE,
 )
+#: Of a folder a case, names say nothing.
+ANY_NAME = re.compile(".*", re.DOTALL)
 #: Folders of lists that say to which split pictures belong. ImageSets/Main of Pascal VOC is for other tasks.
 LIST_FOLDERS = frozenset(("Segmentation", "splits", "split", "lists"))
 #: What may lie among pictures without being one of them. Anything else there was meant to be one.
@@ -85,25 +82,21 @@ class _File:
     case: tuple[str, ...]
 
     def key(self, affixes: re.Pattern | None) -> tuple:
-        """What a picture and its mask have in common.
-
-        affixes: to be left out of the name.
-        """
+        """What a picture and its mask share; their affixes are left out."""
         stem = unicodedata.normalize("NFC", self.path.stem)  # macOS spells é as two characters, others as one
         if Path(stem).suffix.lower() in PICTURE_ENDINGS:  # a.jpg.png is the mask of a.jpg
             stem = Path(stem).stem
         if affixes is not None:
             role = "image" if affixes is IMAGE_AFFIXES else "mask"
-            stem = "" if stem.lower() in ROLE_WORDS[role] else affixes.sub("", stem, count=1)
+            stem = "" if stem.lower() in ROLE_WORDS[role].split() else affixes.sub("", stem, count=1)
         return self.split, self.case, stem
 
 
 def fits(folder: Folder) -> str:
     """Why this folder has pictures with masks, or ""."""
     images, masks = _roles(folder)
-    if not masks:
-        return ""
-    return f"pictures such as {images[0].path.name} with masks such as {masks[0].path.name}" if images else ""
+    found = images and masks
+    return f"pictures such as {images[0].path.name} with masks such as {masks[0].path.name}" if found else ""
 
 
 def read(folder: Folder) -> Reading:
@@ -115,7 +108,11 @@ def read(folder: Folder) -> Reading:
     reading.problems += _strangers(folder, images, masks)
     if others := sorted(set(folder.pictures) - {file.path for file in (*images, *masks)}):
         reading.notes.append(f"{len(others)} other pictures are left out, such as {others[0].relative_to(folder.root)}")
-    reading.classes = _classes(folder, masks)
+    reading.classes = find_classes(folder)
+    if not (reading.classes.names or reading.classes.values):
+        names = [file.path.relative_to(folder.root.parent).with_suffix("").as_posix() for file in masks]
+        known = (known for words, known in CONVENTIONS.items() if all(re.search(words, name) for name in names))
+        reading.classes = next(known, reading.classes)
     if reading.classes.source:
         reading.layout += f" ({reading.classes.source})"
     _split_by_lists(folder, masks, reading)
@@ -123,10 +120,7 @@ def read(folder: Folder) -> Reading:
 
 
 def _check_one_kind(folder: Folder, masks: list[_File]) -> None:
-    """Refuse two folders of masks, and the full ADE20K.
-
-    Raises DataError.
-    """
+    """Refuse two folders of masks, and the full ADE20K. Raises DataError."""
     if any(re.search(r"_parts_\d+$", path.stem) for path in folder.pictures):
         raise DataError(
             f"{folder.root} is the full ADE20K, whose _seg.png hold coded classes and objects: take its release for "
@@ -157,17 +151,13 @@ def _roles(folder: Folder) -> tuple[list[_File], list[_File]]:
 
 
 def _beside(files: list[_File]) -> tuple[list[_File], list[_File]]:
-    """Tell pictures from masks that lie in the same folders.
-
-    Masks have an affix in their names, or they are PNG files named like JPEG photos.
-    """
+    """Tell pictures from masks that lie in the same folders."""
     masks = [file for file in files if file.key(MASK_AFFIXES) != file.key(None)]
-    if masks:
-        chosen = set(masks)
-        images = [file for file in files if file not in chosen]
-        names = {file.key(affixes) for file in images for affixes in (None, IMAGE_AFFIXES)}
-        if sum(mask.key(MASK_AFFIXES) in names for mask in masks) * 2 > len(masks):
-            return images, masks
+    images = [file for file in files if file.key(MASK_AFFIXES) == file.key(None)]
+    names = {file.key(affixes) for file in images for affixes in (None, IMAGE_AFFIXES)}
+    if sum(mask.key(MASK_AFFIXES) in names for mask in masks) * 2 > len(masks):
+        return images, masks
+    # Masks without an affix are such as a.png of a.jpg.
     photos = [file for file in files if file.path.suffix.lower() in (".jpg", ".jpeg")]
     rest = [file for file in files if file.path.suffix.lower() in (".png", ".gif", ".bmp", ".tif")]
     same = photos and {file.key(None) for file in photos} == {file.key(None) for file in rest}
@@ -185,7 +175,7 @@ def _has_few_colors(path: Path) -> bool:
 
 
 def _files(folder: Folder) -> Iterator[_File]:
-    """Every picture file with what its folders say, those that all share left out."""
+    """Every picture file with what its own folders say."""
     parents = [path.parent for path in folder.pictures]
     common = len(Path(os.path.commonpath(parents)).parts) if parents else 0
     for path in folder.pictures:
@@ -193,7 +183,8 @@ def _files(folder: Folder) -> Iterator[_File]:
         for part in path.parts[common:-1]:
             words = set(words_in(part))
             second = part.lower() in ("2nd_manual", "manual2")
-            here = "other" if second else next((role for role, known in ROLE_WORDS.items() if known & words), "")
+            roles = (role for role, known in ROLE_WORDS.items() if words & set(known.split()))
+            here = "other" if second else next(roles, "")
             if here:
                 role, role_folder = here, part
             elif not words <= SPLITS.keys():
@@ -202,25 +193,22 @@ def _files(folder: Folder) -> Iterator[_File]:
 
 
 def _pair_up(folder: Folder, images: list[_File], masks: list[_File], reading: Reading) -> None:
-    """Pair pictures with masks of the same names.
-
-    What has no partner, or two, becomes a problem.
-    """
-    tries = [(None, None), (None, MASK_AFFIXES), (IMAGE_AFFIXES, None), (IMAGE_AFFIXES, MASK_AFFIXES)]
-
-    def matched(pair: tuple) -> int:
-        return len({file.key(pair[0]) for file in images} & {file.key(pair[1]) for file in masks})
-
+    """Pair files of one name or case; others are problems."""
     if len({file.case for file in images}) == len({file.case for file in masks}) == 1:  # as 10k/ in images/10k/
         images, masks = ([replace(file, case=()) for file in files] for files in (images, masks))
-    best = max(tries, key=matched)
-    if not matched(best) and _by_case(images, masks, reading):
-        return
-    pictures, annotations = (
-        _by_key(files, affixes, reading) for files, affixes in zip((images, masks), best, strict=True)
-    )
+
+    ways = [(_by_key(images, a), _by_key(masks, b)) for a in (None, IMAGE_AFFIXES) for b in (None, MASK_AFFIXES)]
+    pictures, annotations = max(ways, key=lambda way: len(way[0].keys() & way[1].keys()))
+    cases, objects = _by_key(images, ANY_NAME), False
+    if not pictures.keys() & annotations.keys() and len(cases) == len(images):
+        pictures, annotations = cases, _by_key(masks, ANY_NAME)
+        if objects := any(len(found) > 1 for found in annotations.values()):
+            reading.layout = "a folder a picture, a mask an object"
+    for found in (*pictures.values(), *(() if objects else annotations.values())):
+        reading.problems += [f"{path} and {found[0].name} have one name" for path in found[1:]]
     for key in sorted(pictures.keys() & annotations.keys()):
-        reading.splits[key[0]].append(Pair(pictures[key], annotations[key]))
+        picture, found = pictures[key][0], tuple(annotations[key])
+        reading.splits[key[0]].append(ObjectMasks(picture, found[0], found) if objects else Pair(picture, found[0]))
     splits = reading.splits.keys()
     # Pascal VOC has masks of some pictures.
     partial = all(file.folder.startswith("SegmentationClass") for file in masks)
@@ -228,59 +216,29 @@ def _pair_up(folder: Folder, images: list[_File], masks: list[_File], reading: R
     expected = [] if partial else [key for key in missing if not splits or key[0] in splits]
     if left_out := len(missing) - len(expected):
         reading.notes.append(f"{left_out} pictures have no annotation and are left out")
-    reading.problems += [f"{pictures[key]} has no annotation{_place(masks)}" for key in expected]
-    for path in (annotations[key] for key in sorted(annotations.keys() - pictures)):
+    reading.problems += [f"{pictures[key][0]} has no annotation{_place(masks)}" for key in expected]
+    for path in (annotations[key][0] for key in sorted(annotations.keys() - pictures)):
         if path.parent == folder.root and splits != {""}:
             reading.notes.append(f"{path.name} lies in no split and is left out")  # a preview beside the splits
         else:
             reading.problems.append(f"{path} has no picture{_place(images)}")
 
 
-def _by_key(files: list[_File], affixes: re.Pattern | None, reading: Reading) -> dict[tuple, Path]:
-    found: dict[tuple, Path] = {}
+def _by_key(files: list[_File], affixes: re.Pattern | None) -> dict[tuple, list[Path]]:
+    found = defaultdict(list)
     for file in files:
-        if (first := found.setdefault(file.key(affixes), file.path)) != file.path:
-            reading.problems.append(f"{file.path} and {first.name} have one name")
+        found[file.key(affixes)].append(file.path)
     return found
 
 
-def _by_case(images: list[_File], masks: list[_File], reading: Reading) -> bool:
-    """Pair the one picture of each case with its masks.
-
-    Returns False where a case has several pictures.
-    """
-    cases: dict[tuple, tuple[list, list]] = defaultdict(lambda: ([], []))
-    for kind, files in enumerate((images, masks)):
-        for file in files:
-            cases[file.split, file.case][kind].append(file.path)
-    if not all(len(pictures) == 1 for pictures, _ in cases.values()):
-        return False
-    several = any(len(found) > 1 for _, found in cases.values())
-    annotated = {split for (split, _), (_, found) in cases.items() if found}
-    if left_out := sum(split not in annotated for split, _ in cases):
-        reading.notes.append(f"{left_out} pictures have no annotation and are left out")
-    for (split, _), ((picture,), found) in sorted(cases.items()):
-        if found:
-            masks = tuple(sorted(found))
-            reading.splits[split].append(ObjectMasks(picture, masks[0], masks) if several else Pair(picture, masks[0]))
-        elif split in annotated:
-            reading.problems.append(f"{picture} has no mask beside it")
-    if several:
-        reading.layout = "a folder a picture, a mask an object"
-    return True
-
-
 def _place(files: list[_File]) -> str:
-    """ " in labels/": the folders that say the role.
-
-    Empty for more than three.
-    """
+    """ " in labels/": up to three folders that say the role."""
     names = sorted({file.folder for file in files if file.folder})
     return " in " + ", ".join(f"{name}/" for name in names) if 0 < len(names) < 4 else ""
 
 
 def _strangers(folder: Folder, images: list[_File], masks: list[_File]) -> list[str]:
-    """Problems: files among pictures and masks that were meant to be pictures."""
+    """Problems: other files that were meant to be pictures."""
     folders = {file.path.parent for file in (*images, *masks)} - {folder.root}
     return [
         f"{path} is no picture that can be read here: export it as PNG, or take it out of the folder"
@@ -303,26 +261,12 @@ def _layout(folder: Folder, images: list[_File], masks: list[_File]) -> str:
     return f"pictures{_place(images)} and masks{_place(masks)}" if _place(images) else f"masks{_place(masks)}"
 
 
-def _classes(folder: Folder, masks: list[_File]) -> ClassList:
-    """The class list of the folder, or a convention's."""
-    listed = find_classes(folder)
-    if listed.names or listed.values:
-        return listed
-    names = [file.path.relative_to(folder.root.parent).with_suffix("").as_posix() for file in masks]
-    return next(
-        (known for words, known in CONVENTIONS.items() if all(re.search(words, name) for name in names)), listed
-    )
-
-
 def _split_by_lists(folder: Folder, masks: list[_File], reading: Reading) -> None:
-    """Split pictures as lists of their names say.
-
-    Such as ImageSets/Segmentation/train.txt, splits/val.txt and valid.txt; only if no folder says it.
-    """
+    """Split pictures by lists such as splits/val.txt, if no folder does it."""
     if reading.splits.keys() != {""}:
         return
-    pairs = [(_name_of(pair.image.name), pair) for pair in reading.splits[""]]
-    present = {name for name, _ in pairs}
+    pairs = {pair: _name_of(pair.image.name) for pair in reading.splits[""]}
+    present = set(pairs.values())
     places = {folder.root, *(file.path.parent.parent for file in masks)}
     lists: dict[str, set[str]] = defaultdict(set)
     for path in folder.with_ending(".txt"):
@@ -337,14 +281,12 @@ def _split_by_lists(folder: Folder, masks: list[_File], reading: Reading) -> Non
         reading.problems.append(f"{name} is listed for training, but its picture or mask is not there: put it back")
     if lists.keys() <= {""}:
         return
-    reading.splits, left_out = defaultdict(list), 0
-    for name, pair in pairs:
-        split = next((split for split in ("test", "val", "train") if name in lists.get(split, ())), "")
-        if split or "train" not in lists:
-            reading.splits[split].append(pair)
-        else:
-            left_out += 1
-    if left_out:
+    split_of = {name: split for split in ("train", "val", "test") for name in lists.get(split, ())}
+    reading.splits = defaultdict(list)
+    for pair, name in pairs.items():
+        if name in split_of or "train" not in lists:
+            reading.splits[split_of.get(name, "")].append(pair)
+    if left_out := len(pairs) - sum(map(len, reading.splits.values())):
         reading.notes.append(f"{left_out} pictures are in no list and are left out")
 
 

@@ -25,10 +25,7 @@ def fits(folder: Folder) -> str:
 
 
 def read(folder: Folder) -> Reading:
-    """Read the objects of every picture.
-
-    Classes and their colours are those of meta.json.
-    """
+    """Read every picture; meta.json lists classes and colours."""
     classes = folder.json[_metas(folder)[0]]["classes"]
     names = [entry["title"] for entry in classes]
     colors = [tuple(bytes.fromhex(entry["color"].lstrip("#"))) for entry in classes if entry.get("color")]
@@ -36,23 +33,15 @@ def read(folder: Folder) -> Reading:
     reading = Reading("Supervisely (meta.json)", classes=ClassList.of_shapes(names, "meta.json", palette))
     exports = list(_exports(folder))
     add_exports(folder, reading, exports, lambda thing: _shape(thing, names))
-    annotated = {export.picture for export in exports}
-    reading.problems += [
-        f"{path} has no annotation in ann/"
-        for path in folder.pictures
-        if path.parent.name == "img" and path not in annotated
-    ]
+    missing = set(folder.pictures) - {export.picture for export in exports}
+    reading.problems += [f"{path} has no annotation in ann/" for path in sorted(missing) if path.parent.name == "img"]
     return reading
 
 
 def _exports(folder: Folder) -> Iterator[Export]:
-    pictures = {}
-    for path in folder.pictures:
-        if path.parent.name == "img":
-            pictures[path.with_suffix("")] = pictures[path] = path
     for path in _annotation_files(folder):
         content = folder.json[path]
-        picture = pictures.get(path.parent.with_name("img") / path.stem)
+        picture = folder.by_path.get(path.parent.with_name("img") / path.stem)
         size = (content["size"]["height"], content["size"]["width"])
         yield Export(path, f"img/{path.stem}", picture, content["objects"], folder.split_of(path), size)
 
@@ -60,22 +49,16 @@ def _exports(folder: Folder) -> Iterator[Export]:
 def _shape(thing: dict[str, Any], names: list[str]) -> Shape:
     label, kind = names.index(thing["classTitle"]) + 1, thing["geometryType"]
     if kind == "bitmap":
-        packed = zlib.decompress(base64.b64decode(thing["bitmap"]["data"]))
-        return Shape(label, bitmap=_drawn(packed), corner=tuple(thing["bitmap"]["origin"]))
+        packed = io.BytesIO(zlib.decompress(base64.b64decode(thing["bitmap"]["data"])))
+        with Image.open(packed) as png:
+            drawn = np.asarray(png.getchannel("A") if "A" in png.getbands() else png.convert("L")) > 0
+        return Shape(label, bitmap=drawn, corner=tuple(thing["bitmap"]["origin"]))
     exterior = np.array(thing["points"]["exterior"], float)
     if kind == "rectangle":
         exterior = rectangle(*exterior.ravel())
     elif kind != "polygon":
         raise ValueError(f"a {kind} has no area")
     return Shape(label, (exterior,), tuple(np.array(hole, float) for hole in thing["points"].get("interior", ())))
-
-
-def _drawn(png: bytes) -> np.ndarray:
-    """bool (H, W): the pixels of a bitmap that are drawn."""
-    with Image.open(io.BytesIO(png)) as picture:
-        picture.load()
-        alpha = picture.getchannel("A") if "A" in picture.getbands() else picture.convert("L")
-        return np.asarray(alpha) > 0
 
 
 def _metas(folder: Folder) -> list[Path]:

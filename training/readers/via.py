@@ -1,4 +1,4 @@
-"""VGG Image Annotator JSON: regions of all photos in one file."""
+"""VGG Image Annotator JSON: the regions of all photos."""
 
 from __future__ import annotations
 
@@ -22,10 +22,7 @@ def fits(folder: Folder) -> str:
 
 
 def read(folder: Folder) -> Reading:
-    """Read the regions of every JSON file.
-
-    The values of their attribute are the classes.
-    """
+    """Read every JSON file; classes are the values of the attribute."""
     files = folder.json_where(_is_via)
     exports = [export for path in files for export in _exports(folder, path)]
     found = {_class_name(region) for export in exports for region in export.things}
@@ -60,10 +57,7 @@ def _shape(region: dict[str, Any], names: list[str]) -> Shape:
 
 
 def _class_name(region: dict[str, Any]) -> str:
-    """The one value of a region's attributes, or "".
-
-    Raises DataError for several.
-    """
+    """The one value of a region's attributes, or "". Raises DataError for several."""
     values = set()
     for value in region.get("region_attributes", {}).values():
         chosen = [key for key, checked in value.items() if checked] if isinstance(value, dict) else [value]

@@ -1,4 +1,4 @@
-"""YOLO segmentation labels: a text file of polygons a picture, and data.yaml."""
+"""YOLO segmentation: a text file of polygons a picture, and data.yaml."""
 
 from __future__ import annotations
 
@@ -17,18 +17,14 @@ NAME = "yolo"
 
 def fits(folder: Folder) -> str:
     """Why this is a YOLO folder, or ""."""
-    yamls = _yamls(folder)
-    labels = _label_files(folder)
+    yamls, labels = _yamls(folder), _label_files(folder)
     if yamls and labels:
         return f"{yamls[0].name} and text files of labels"
     return "text files that begin with a class number and coordinates" if labels and _is_label(labels[0]) else ""
 
 
 def read(folder: Folder) -> Reading:
-    """Read the polygons of every picture.
-
-    A picture without a label file is all background.
-    """
+    """Read every picture; one without a label file is all background."""
     names, source = _names(folder)
     reading = Reading(f"YOLO segmentation ({source})", classes=ClassList.of_shapes(names, source))
     labels = {(path.parent, path.stem): path for path in _label_files(folder)}
@@ -84,10 +80,7 @@ def _yamls(folder: Folder) -> list[Path]:
 
 
 def _label_folder(root: Path, folder: Path) -> Path:
-    """Where the labels of the pictures in a folder lie.
-
-    The last "images" of its path under root becomes "labels".
-    """
+    """Where the labels lie: the last "images" under root becomes "labels"."""
     parts = list(folder.relative_to(root).parts)
     if "images" in parts:
         parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"
@@ -101,8 +94,8 @@ def _label_files(folder: Folder) -> list[Path]:
 
 
 def _is_label(path: Path) -> bool:
-    number, *coordinates = (read_text(path).split("\n") or [""])[0].split() or [""]
+    words = read_text(path).partition("\n")[0].split()
     try:
-        return number.isdigit() and len(coordinates) >= 4 and bool(np.array(coordinates, float).max() <= 1)
+        return len(words) > 4 and words[0].isdigit() and max(map(float, words[1:])) <= 1
     except ValueError:
         return False
