@@ -30,11 +30,10 @@ from page.session import VIEW_PIXELS
 from training.datasets import DownloadError
 from unet.bundle import Bundle
 from unet.compare import compare
-from unet.images import read_image
+from unet.images import read_image, sample, shrink
 from unet.metrics import ConfusionMatrix
 from unet.model import count_parameters
 from unet.predict import Segmenter, has_native_bfloat16
-from unet.resize import sample, shrink
 
 try:
     import segmentation_models_pytorch

@@ -16,11 +16,10 @@ from page.networks import Sides
 from page.session import MIN_AREA, Answer, Picture, State, known, new_file, requires_session, scored
 from unet.bundle import read_card
 from unet.compare import Comparison, compare
-from unet.images import save_png
+from unet.images import sample, save_png
 from unet.model import ARCHITECTURES, UNet, UNetConfig, count_parameters
 from unet.objects import Counted
 from unet.predict import Segmenter
-from unet.resize import sample
 
 PAPER_WIDTH = ARCHITECTURES["crop-concat"].widths[0]  # channels at full resolution
 SHARES = {1: "the paper’s width", 2: "half the paper’s width", 4: "a quarter of the paper’s width"}

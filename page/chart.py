@@ -9,9 +9,9 @@ from page.components import render
 from page.networks import segmentations
 from page.session import Answer, requires_session
 from unet.compare import disagreement
+from unet.images import sample
 from unet.metrics import ConfusionMatrix
 from unet.palette import MAX_COLORS
-from unet.resize import sample
 
 COLORS = (2, 3, 4, 6, 8, 12, 16, 24, 32, MAX_COLORS)  # each is one question to both networks
 

@@ -17,8 +17,8 @@ from PIL import Image
 
 from page.components import render
 from page.views import data_uri
+from unet.images import shrink
 from unet.model import LevelShapes, UNetConfig
-from unet.resize import shrink
 from unet.tiling import Layout, Tile, mirrored
 
 Shape = tuple[int, int, int]

@@ -11,10 +11,10 @@ from PIL import Image
 from page.components import render
 from page.views import data_uri, signed_view
 from unet.compare import disagreement
+from unet.images import shrink
 from unet.metrics import ConfusionMatrix
 from unet.model import Join, center_crop
 from unet.predict import Segmenter
-from unet.resize import shrink
 from unet.tiling import Tile
 
 _MAP_PIXELS = 18_000  # of a feature map's picture, at most

@@ -23,9 +23,9 @@ from page.features import ablations, skip_features
 from page.features import joins as draw_joins
 from page.session import Answer, State, requires_session
 from page.views import disagreement_view
+from unet.images import sample
 from unet.overlay import overlay, unpainted_classes
 from unet.predict import Segmenter
-from unet.resize import sample
 from unet.tiling import TILE
 
 HERE = Path(__file__).parent

@@ -23,9 +23,9 @@ from page.errors import refusal
 from page.networks import Sides
 from unet.compare import Comparison
 from unet.ground_truth import Truth, read_truth
+from unet.images import shrink
 from unet.objects import Counted, count_objects
 from unet.palette import LiveView, PaletteLadder
-from unet.resize import shrink
 
 ROOT = Path(__file__).parents[1]
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from unet.resize import sample, shrink, view_size
+from unet.images import sample, shrink, view_size
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ from collections.abc import Iterable
 import numpy as np
 from scipy import ndimage
 
+from unet.images import sample, view_size
 from unet.metrics import IGNORE_INDEX
-from unet.resize import sample, view_size
 
 MAP_PIXELS = 512 * 512  # to which a label map is sampled
 MAX_REGION_SHARE = 0.5  # a class that covers a larger share of all pixels is the background of the others

@@ -6,8 +6,6 @@ into 100 KB, and each goes over all its pixels; millions of PNG chunks or TIFF s
 megabytes for one pixel.
 """
 
-from __future__ import annotations
-
 import io
 import os
 import re
@@ -36,7 +34,7 @@ from PIL.ExifTags import Base as Tag
 
 #: Called with a sentence for the user.
 Notify: TypeAlias = Callable[[str], object]
-Source: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image"
+Source: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image
 
 #: Encoded pictures larger than this are refused from their header: a file of a few KB can claim any size.
 #: Up to here every format is read within 5 s and 1 GB.
@@ -63,11 +61,12 @@ _KINDS = (
     ("BMP", rb"BM.{12}.\0\0\0", BmpImagePlugin.BmpImageFile),
     ("GIF", rb"GIF8[79]a", GifImagePlugin.GifImageFile),
     ("PPM", rb"P[456]\s+[#\d]", PpmImagePlugin.PpmImageFile),
-    ("a PDF document", rb"(?i)\s*%PDF", None),
-    ("an SVG drawing", rb"(?i)[^\0]*<svg", None),
-    ("a video", rb"(?i)....ftyp|\x1aE\xdf\xa3", None),
-    ("text", rb"(?![\x80-\xc1\xf5-\xff])[\t\n\f\r\x20-\x7e\x80-\xff]+\Z", None),
+    ("a PDF document, which cannot be read here", rb"(?i)\s*%PDF", None),
+    ("an SVG drawing, which cannot be read here", rb"(?i)[^\0]*<svg", None),
+    ("a video, which cannot be read here", rb"(?i)....ftyp|\x1aE\xdf\xa3", None),
+    ("text, which cannot be read here", rb"(?![\x80-\xc1\xf5-\xff])[\t\n\f\r\x20-\x7e\x80-\xff]+\Z", None),
 )
+_READABLE = [kind for kind, _, reader in _KINDS if reader]
 _HEAD_BYTES = 4096
 
 # What Pillow's readers raise on files that are broken, cut off or hostile. UserWarning: its remarks on bad tags, where
@@ -98,10 +97,7 @@ _START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
 
 
 class ImageError(ValueError):
-    """A picture that cannot be read.
-
-    The message is one sentence: which file, what is wrong, what to do.
-    """
+    """A picture that cannot be read, and what to do."""
 
 
 class ImageNotice(UserWarning):
@@ -136,13 +132,10 @@ def _read_header(file: BinaryIO, name: str) -> Image.Image:
         head = file.read(_HEAD_BYTES)
     if not head:
         raise ImageError(f"{name} is empty (0 bytes): save or download it again.")
-    kind, reader = next(
-        ((kind, reader) for kind, start, reader in _KINDS if re.match(start, head, re.DOTALL)), ("", None)
-    )
+    known = (row for row in _KINDS if re.match(row[1], head, re.DOTALL))
+    kind, _, reader = next(known, (f"no picture of a known kind ({', '.join(_READABLE)})", "", None))
     if reader is None:
-        readable = ", ".join(kind for kind, _, reader in _KINDS if reader)
-        what = f"{kind}, which cannot be read here" if kind else f"no picture of a known kind ({readable})"
-        raise ImageError(f"{name} is {what}: export it as PNG or JPEG.")
+        raise ImageError(f"{name} is {kind}: export it as PNG or JPEG.")
     with _broken_file_is_an_image_error(name, kind):
         file.seek(0)
         if kind != "JPEG":  # whose scans are counted by reading it all: its header alone costs nothing
@@ -177,11 +170,6 @@ def _unreadable_tiff(picture: Image.Image) -> str:
     if sample_format == 2 and bits == 8:
         return "holds signed numbers of 8 bits: export it as PNG, or with unsigned numbers."
     return ""
-
-
-def is_white_zero(picture: Image.Image) -> bool:
-    """Whether a TIFF's smallest value is white. Pillow inverts up to 8 bits."""
-    return getattr(picture, "tag_v2", {}).get(Tag.PhotometricInterpretation) == 0
 
 
 def _file(source: Any, name: str) -> AbstractContextManager[BinaryIO]:
@@ -239,13 +227,6 @@ def tagged_orientation(picture: Image.Image) -> int:
     except _DECODING_ERRORS:
         return 1  # pixels can be fine where the camera's notes are not
     return found if found in _TURNS else 1
-
-
-def sample_scale(picture: Image.Image) -> int:
-    """Pillow's factor for grey samples of few bits."""
-    args = picture.tile[0][3] if getattr(picture, "tile", None) else ""
-    raw_mode = args if isinstance(args, str) else args[0] if args else ""
-    return {"L;2": 85, "L;2I": 85, "L;4": 17, "L;4I": 17}.get(raw_mode, 1)
 
 
 # ---- decoding --------------------------------------------------------------------------------------------------------

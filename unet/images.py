@@ -1,15 +1,8 @@
-"""Read any picture file as uint8 RGB, or say why not.
-
-    read_image(source)        a photo          -> uint8 (H, W, 3), RGB
-    read_annotation(source)   its ground truth -> uint8 (H, W) class indices, or uint8 (H, W, 3) colours
-    image_size(source)        the header alone -> (H, W)
-    save_png(array, target)   the way back, exact
+"""Read any picture file, or say why not.
 
 Photos and annotations are turned by their EXIF tag, so the two halves of a pair stay aligned. ICC profiles are ignored:
 values are taken as sRGB, as they are in the data sets the networks learn from.
 """
-
-from __future__ import annotations
 
 import math
 import os
@@ -18,19 +11,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image, ImageCms
+from PIL.ExifTags import Base as Tag
 
-from .formats import (
-    MAX_PIXELS,
-    ImageError,
-    Notify,
-    Source,
-    decode,
-    is_white_zero,
-    name_of,
-    open_picture,
-    orientation,
-    sample_scale,
-)
+from .formats import MAX_PIXELS, ImageError, Notify, Source, decode, name_of, open_picture, orientation
 
 _DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
 _SENSOR_BITS = (8, 10, 12, 14, 16)
@@ -41,10 +24,8 @@ _STRIP_PIXELS = 1 << 20
 def read_image(source: Source, *, max_pixels: int | None = MAX_PIXELS, notify: Notify | None = None) -> np.ndarray:
     """Read a picture as RGB, uint8 (H, W, 3).
 
-    source: path, bytes, binary file, or Pillow image.
-    max_pixels: refuse larger pictures before decoding them; None for no limit.
+    source: path, bytes, binary file, or Pillow image. max_pixels: refuse larger pictures before decoding them.
     notify: told where only the first of several pages or frames is read; by default an `ImageNotice` is warned.
-
     Raises ImageError for whatever is no readable picture, TypeError for a source of another type.
 
     Alpha is laid over white. Values deeper than 8 bits are brought to 0..255 by one factor for the whole picture:
@@ -67,14 +48,10 @@ def read_annotation(
 ) -> np.ndarray:
     """Read a ground truth as class indices or colours.
 
-    Returns uint8 (H, W), indices, or uint8 (H, W, 3), RGB; always (H, W) if binary.
-
-    source, max_pixels, notify: as for `read_image`.
-    binary: a mask of 0 and 1, or of 0 and 255 (grey, or colour with equal channels), is wanted as 0 and 1: whether 255
-        is white or IGNORE_INDEX, only the whole folder tells.
-
-    Raises ImageError for whatever `read_image` refuses, for fractions or values over 255, for in-between values if
-    binary.
+    Returns uint8 (H, W), indices, or uint8 (H, W, 3), RGB; always (H, W) if binary. Options as for `read_image`.
+    binary: a mask of 0 and 1, or of 0 and 255, is wanted as 0 and 1: whether 255 is white or IGNORE_INDEX, only the
+        whole folder tells.
+    Raises ImageError as `read_image`, for fractions or values over 255, and for in-between values if binary.
 
     Grey files of 1 to 16 bits give their sample values (a 1-bit mask gives 0 and 1, a 4-bit one 0 to 15). Palette
     files give their indices, as Pascal VOC's do; `read_image` gives their colours. A grey JPEG cannot hold indices: it
@@ -83,11 +60,11 @@ def read_annotation(
     """
     name = name_of(source)
     with open_picture(source, name) as picture:
-        is_jpeg, scale = picture.format == "JPEG", sample_scale(picture)
+        is_jpeg, scale = picture.format == "JPEG", _sample_scale(picture)
         decoded = decode(picture, source, name, max_pixels, notify)
     if decoded.mode in ("1", "L", "P", *_DEEP_MODES):
         annotation = _as_indices(np.asarray(decoded), name)
-        if decoded.mode == "L" and is_white_zero(decoded) and np.any((annotation > 0) & (annotation < 255)):
+        if decoded.mode == "L" and _is_white_zero(decoded) and np.any((annotation > 0) & (annotation < 255)):
             annotation = 255 - annotation  # Pillow turned them; class numbers are those of the file
         annotation //= np.uint8(scale)
         annotation = black_or_white(annotation, name) if is_jpeg else annotation
@@ -113,24 +90,18 @@ def save_png(
     """Write an array as PNG, without loss.
 
     array: uint8 (H, W) or (H, W, 3), or bool (H, W) for a 1-bit mask. target: path, or binary file open for writing.
-    palette: uint8 (k, 3), the colours of an index map (H, W) in viewers; indices beyond it, such as IGNORE_INDEX, show
-        as black.
-
-    Raises ValueError for other shapes and dtypes.
+    palette: of an index map, see `indexed_picture`. Raises ValueError for other shapes and dtypes.
     """
-    is_map = array.ndim == 2 and array.dtype in (np.uint8, np.bool_)
+    got, is_map = f"got {array.dtype} {array.shape}", array.ndim == 2 and array.dtype in (np.uint8, np.bool_)
     is_rgb = array.ndim == 3 and array.shape[2] == 3 and array.dtype == np.uint8
     if not (is_map or is_rgb) or array.size == 0:
-        raise ValueError(f"A PNG needs uint8 (H, W) or (H, W, 3), or bool (H, W); got {array.dtype} {array.shape}.")
+        raise ValueError(f"A PNG needs uint8 (H, W) or (H, W, 3), or bool (H, W); {got}.")
     if palette is None:
         picture = Image.fromarray(np.ascontiguousarray(array))
-    elif is_map and array.dtype == np.uint8 and palette.shape[1:] == (3,) and 1 <= len(palette) <= 256:
-        picture = indexed_picture(array, palette)
+    elif is_rgb or array.dtype != np.uint8 or palette.shape[1:] != (3,) or not 1 <= len(palette) <= 256:
+        raise ValueError(f"A palette is (k, 3), 1 <= k <= 256, of a uint8 map (H, W); {got} and {palette.shape}.")
     else:
-        raise ValueError(
-            "A palette is (k, 3) with 1 <= k <= 256 and goes with a uint8 index map (H, W); "
-            f"got a palette of shape {palette.shape} for {array.dtype} {array.shape}."
-        )
+        picture = indexed_picture(array, palette)
     picture.save(target, format="PNG")
 
 
@@ -151,16 +122,42 @@ def as_rgb(image: np.ndarray | Image.Image) -> np.ndarray:
     """The picture as contiguous uint8 (H, W, 3). Raises ValueError for another."""
     array = np.asarray(image)
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
-        raise ValueError(
-            f"need a uint8 RGB picture of shape (H, W, 3), got {array.dtype} {array.shape}; "
-            "unet.images.read_image makes one of any file"
-        )
+        need = "need a uint8 RGB picture of shape (H, W, 3)"
+        raise ValueError(f"{need}, got {array.dtype} {array.shape}; unet.images.read_image makes one of any file")
     return np.ascontiguousarray(array)
 
 
 def hex_code(color: Sequence[int] | np.ndarray) -> str:
     """(r, g, b) in 0..255 -> "#rrggbb"."""
     return "#" + bytes(int(value) for value in color).hex()
+
+
+def view_size(size: tuple[int, int], max_pixels: int) -> tuple[int, int]:
+    """``size`` (h, w) scaled down to at most ``max_pixels``."""
+    h, w = size
+    if h * w <= max_pixels:
+        return h, w
+    scale = (max_pixels / (h * w)) ** 0.5
+    shorter = max(1, int(min(size) * scale))
+    # The longer side gives way, so that a strip of one pixel's height stays within the limit too.
+    longer = min(int(max(size) * scale) if shorter > 1 else max(size), max_pixels // shorter)
+    return (shorter, longer) if h <= w else (longer, shorter)
+
+
+def shrink(image: np.ndarray, max_pixels: int) -> np.ndarray:
+    """Shrink uint8 (H, W, 3) to ``max_pixels``, averaging areas."""
+    h, w = view_size(image.shape[:2], max_pixels)
+    if (h, w) == image.shape[:2]:
+        return image
+    return np.asarray(Image.fromarray(image).resize((w, h), Image.Resampling.BOX))
+
+
+def sample(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resize (H, W, ...) to the nearest pixels."""
+    rows, columns = (
+        ((np.arange(n) + 0.5) * (length / n)).astype(np.intp) for n, length in zip(size, array.shape[:2], strict=True)
+    )
+    return array[rows[:, None], columns]
 
 
 # ---- to 8 bits and RGB -----------------------------------------------------------------------------------------------
@@ -181,14 +178,13 @@ def _picture_to_rgb(picture: Image.Image) -> np.ndarray:
         black, white = _black_and_white(min(lows), max(highs))
         for top, bottom in strips:
             levels = _scaled(np.asarray(crop(top, bottom)), black, white)
-            rgb[top:bottom] = (255 - levels if is_white_zero(picture) else levels)[..., None]
+            rgb[top:bottom] = (255 - levels if _is_white_zero(picture) else levels)[..., None]
         return rgb
     for top, bottom in strips:
         part = crop(top, bottom)
         if picture.mode == "LAB":
-            part = ImageCms.profileToProfile(
-                part, ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), outputMode="RGB"
-            )
+            profiles = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+            part = ImageCms.profileToProfile(part, *profiles, outputMode="RGB")
         elif picture.mode == "La":
             part = part.convert("LA")
         if picture.has_transparency_data:
@@ -198,6 +194,11 @@ def _picture_to_rgb(picture: Image.Image) -> np.ndarray:
         else:
             rgb[top:bottom] = np.asarray(part.convert("RGB"))
     return rgb
+
+
+def _is_white_zero(picture: Image.Image) -> bool:
+    """Whether a TIFF's smallest value is white. Pillow inverts up to 8 bits."""
+    return getattr(picture, "tag_v2", {}).get(Tag.PhotometricInterpretation) == 0
 
 
 def _extremes(values: np.ndarray) -> tuple[Any, Any]:
@@ -227,16 +228,21 @@ def _scaled(values: np.ndarray, black: float, white: float) -> np.ndarray:
 # ---- to class indices ------------------------------------------------------------------------------------------------
 
 
+def _sample_scale(picture: Image.Image) -> int:
+    """Pillow's factor for grey samples of few bits."""
+    args = picture.tile[0][3] if getattr(picture, "tile", None) else ""
+    raw_mode = args if isinstance(args, str) else args[0] if args else ""
+    return {"L;2": 85, "L;2I": 85, "L;4": 17, "L;4I": 17}.get(raw_mode, 1)
+
+
 def _as_indices(values: np.ndarray, name: str) -> np.ndarray:
     """Whole numbers 0..255 as a new uint8 array."""
     with np.errstate(invalid="ignore"):
         indices = values.astype(np.uint8)
     if not np.array_equal(indices, values):
         low, high = _extremes(values)
-        raise ImageError(
-            f"{name} has values from {low} to {high}: class indices are whole numbers from 0 to 255, "
-            "so export the annotation as an 8-bit index map or as colours."
-        )
+        wanted = "class indices are whole numbers from 0 to 255, so export an 8-bit index map or colours"
+        raise ImageError(f"{name} has values from {low} to {high}: {wanted}.")
     return indices
 
 

@@ -13,9 +13,9 @@ import numpy as np
 from page.formatting import classes, percent
 from page.session import Answer, Picture, hand_over, new_file
 from page.viewer.patterns import pattern_numbers
+from unet.images import sample
 from unet.objects import Counted
 from unet.overlay import OPACITY
-from unet.resize import sample
 
 HERE = Path(__file__).parent
 MAX_NUMBERS = 5000  # objects that are numbered in one picture
