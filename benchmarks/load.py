@@ -110,7 +110,7 @@ def different_questions(weights: Path, folder: Path, count: int) -> list[Questio
         picture, mask = folder / f"picture-{i}.png", folder / f"truth-{i}.png"
         save_png(image, picture)
         save_png(truth, mask, palette=segmenters[0].bundle.palette)
-        found = compare(*(segmenter(image) for segmenter in segmenters), truth)
+        found = compare(*(segmenter(image) for segmenter in segmenters)).with_truth(truth)
         labels = dict(zip(names, found.label_maps, strict=True))
         miou = {name: scores.miou for name, scores in zip(names, found.scores, strict=True)}
         colors = 2 + i % 60

@@ -40,7 +40,7 @@ def test_disagreement_is_where_they_differ():
 
 def test_scores_against_a_truth():
     truth = np.array([[0, 0, 1, 1], [0, 0, 1, 1]], np.uint8)
-    first, second = compare(FIRST, SECOND, truth).scores
+    first, second = compare(FIRST, SECOND).with_truth(truth).scores
     assert first.pixel_accuracy == pytest.approx(7 / 8)
     np.testing.assert_allclose(first.iou, [1, 3 / 4, 0])
     assert first.miou == pytest.approx(7 / 12)
@@ -68,7 +68,7 @@ def test_two_classes_have_the_dice_of_the_second():
 
 
 def test_truth_can_be_taken_away_again():
-    comparison = compare(FIRST, SECOND, FIRST.label_map)
+    comparison = compare(FIRST, SECOND).with_truth(FIRST.label_map)
     assert isinstance(comparison, Comparison)
     assert comparison.scores[0].miou == 1
     assert comparison.with_truth(None).scores is None
@@ -85,7 +85,7 @@ def test_truth_can_be_taken_away_again():
 )
 def test_a_truth_that_does_not_fit_is_refused(truth, message):
     with pytest.raises(ValueError, match=message):
-        compare(FIRST, SECOND, truth)
+        compare(FIRST, SECOND).with_truth(truth)
 
 
 def test_other_classes_and_sizes_are_refused():

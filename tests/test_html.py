@@ -22,13 +22,11 @@ PALETTE = np.array([(0, 0, 0), (200, 100, 0), (0, 100, 200)], np.uint8)
 
 def comparison(first, second, names, truth=None):
     palette = PALETTE[: len(names)]
-    return compare(
-        *(
-            Segmentation(np.array(labels, np.uint8), np.ones(np.shape(labels), np.float32), names, palette, 0.1, "cpu")
-            for labels in (first, second)
-        ),
-        truth,
+    answers = (
+        Segmentation(np.array(labels, np.uint8), np.ones(np.shape(labels), np.float32), names, palette, 0.1, "cpu")
+        for labels in (first, second)
     )
+    return compare(*answers).with_truth(truth)
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,7 @@
-"""Segment pictures, reduce their colours, or export a network, from the command line.
+"""Segment pictures, reduce colours, export networks: the command line.
 
-python -m unet segment photos --bundle weights/streets/residual-add -o answers
-accelerate launch -m unet segment photos --bundle weights/streets/residual-add -o answers
-python -m unet quantize photo.jpg -k 8 -o photo.png
-python -m unet export weights/streets/residual-add -o model.onnx
-python -m unet export weights/streets/residual-add weights/streets/crop-concat --web page_without_server
+`accelerate launch -m unet segment ...` shares the pictures among processes.
 """
-
-from __future__ import annotations
 
 import argparse
 import hashlib
@@ -43,7 +37,10 @@ class CommandError(ValueError):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; 0, 1 if a picture or check failed, 2 for misuse."""
+    """Run one command -> exit status.
+
+    1 if a picture or check failed, 2 for misuse.
+    """
     args = _parser().parse_args(arguments)
     try:
         return args.command(args)
@@ -59,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def segment(args: argparse.Namespace) -> int:
-    """Segment pictures into a folder, each process its share; what is finished is kept."""
+    """Segment pictures into a folder; finished ones are kept."""
     pictures = _pictures(args.pictures)
     truths, remarks = match_truths(pictures, {path.name: path for path in _files(args.truths)} if args.truths else {})
     state = PartialState()
@@ -71,9 +68,8 @@ def segment(args: argparse.Namespace) -> int:
         raise CommandError(f"--bundle {' '.join(args.bundle)}: give one network, or two with the same classes")
     if unknown := [name for name in args.objects or () if name not in class_names]:
         raise CommandError(f"--objects: there is no class {unknown[0]!r}; the classes are {', '.join(class_names)}")
-    objects = None
-    if args.objects is not None:
-        objects = {"classes": args.objects, "min_area": args.min_area, "split": args.split}
+    options = {"classes": args.objects, "min_area": args.min_area, "split": args.split}
+    objects = None if args.objects is None else options
     networks = _network_names(bundles)
     archive = FolderArchive(Path(args.output))
 
@@ -94,7 +90,7 @@ def segment(args: argparse.Namespace) -> int:
             failed.append((row.name, row.note))
         else:
             archive.writestr(f"records/{row.file}.json", json.dumps({"key": keys[row.name], "row": row.to_json()}))
-    notes = dict(gather_object(failed) if state.num_processes > 1 else failed)
+    notes = dict(gather_object(failed))
     if not state.is_main_process:
         return 0  # the main process speaks for all
     rows = [
@@ -102,13 +98,9 @@ def segment(args: argparse.Namespace) -> int:
         for name, _, file in every
     ]
     write_tables(archive, rows, networks, (class_names, palette))
-    return _report(rows, networks, remarks, archive.folder)
 
-
-def _report(rows: list[Row], networks: Sequence[str], remarks: list[str], folder: Path) -> int:
-    """Say what was done and what was left out; returns the exit status."""
     left_out = [row for row in rows if row.size is None]
-    print(f"{len(rows) - len(left_out)} of {len(rows)} pictures are segmented: {folder / 'scores.csv'}")
+    print(f"{len(rows) - len(left_out)} of {len(rows)} pictures are segmented: {archive.folder / 'scores.csv'}")
     for network, scores in zip(networks, pooled(rows) or (), strict=False):
         print(f"{network}: mIoU {scores.miou():.4f}, pixel accuracy {scores.pixel_accuracy():.4f}")
     for line in [*remarks, *(f"{row.name}: {row.note}" for row in rows if row.size and row.note)]:
@@ -119,7 +111,7 @@ def _report(rows: list[Row], networks: Sequence[str], remarks: list[str], folder
 
 
 def _pictures(sources: Sequence[str]) -> dict[str, Path]:
-    """Pictures by their names in the tables; CommandError if there are none."""
+    """Pictures by their names in the tables."""
     paths = list(dict.fromkeys(path for source in sources for path in _files(source)))
     if not paths:
         raise CommandError(f"{', '.join(sources)}: there are no pictures here")
@@ -135,9 +127,8 @@ def _files(source: str) -> Iterator[Path]:
             raise CommandError(f"{path} is no folder and no picture: check the path")
         yield path
         return
-    for file in sorted(path.iterdir()):
-        if file.suffix.lower() in PICTURE_ENDINGS and not file.name.startswith("."):
-            yield file
+    files = sorted(path.glob("[!.]*"))
+    yield from (file for file in files if file.suffix.lower() in PICTURE_ENDINGS)
 
 
 def _network_names(bundles: Sequence[Bundle]) -> list[str]:
@@ -155,13 +146,13 @@ def _digest(bundle: Bundle) -> str:
 
 
 def _key(settings: list[object], *paths: Path | None) -> str:
-    """What a record is valid for: networks, options, and the files as they are."""
+    """A hash of networks, options and files as they are."""
     stats = [(path.stat().st_size, path.stat().st_mtime_ns) for path in paths if path and path.exists()]
     return hashlib.sha256(json.dumps([settings, stats]).encode()).hexdigest()
 
 
 def _record(archive: FolderArchive, name: str, file: str, key: str) -> Row | None:
-    """The row of a picture that is finished under the same key."""
+    """The row of a picture finished under this key."""
     try:
         record = json.loads((archive.folder / "records" / f"{file}.json").read_bytes())
     except (FileNotFoundError, ValueError):
@@ -173,7 +164,7 @@ def _record(archive: FolderArchive, name: str, file: str, key: str) -> Row | Non
 
 
 def quantize(args: argparse.Namespace) -> int:
-    """Show a picture in k colours, as a palette PNG."""
+    """Write a picture in k colours."""
     image = read_image(args.picture)
     palette = PaletteLadder(image, max_colors=args.colors)[args.colors]
     save_png(palette.encode(image), args.output, palette=palette.colors)
@@ -182,10 +173,7 @@ def quantize(args: argparse.Namespace) -> int:
 
 
 def export_bundle(args: argparse.Namespace) -> int:
-    """Write an ONNX file, or a page for browsers.
-
-    The file is checked against Segmenter where onnxruntime is installed.
-    """
+    """Write an ONNX file and check it, or a page."""
     if not args.web and len(args.bundle) > 1:
         raise CommandError("one network becomes one ONNX file; two become a page, with --web DIR")
     bundles = [Segmenter.load(source, device="cpu").bundle for source in args.bundle]
@@ -225,7 +213,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--truths", metavar="DIR", help="ground truths with the names of the pictures: scores them")
     kinds = "objects.csv, COCO, LabelMe and GeoJSON"
     add("--objects", nargs="*", metavar="CLASS", help=f"write single objects of these classes, or of all: {kinds}")
-    add("--min-area", type=_count, default=1, metavar="PIXELS", help="leave smaller objects out")
+    add("--min-area", type=int, default=1, metavar="PIXELS", help="leave smaller objects out")
     add("--split", action="store_true", help="part touching objects where they narrow")
 
     command = commands.add_parser("quantize", help="a picture in k colours, by k-means")
@@ -251,16 +239,10 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is no whole number of at least 1")
-    return int(text)
-
-
 def _colors(text: str) -> int:
-    if (colors := _count(text)) not in range(2, PNG_COLORS + 1):
+    if not text.isdecimal() or int(text) not in range(2, PNG_COLORS + 1):
         raise argparse.ArgumentTypeError(f"{text} is not one of 2 to {PNG_COLORS}")
-    return colors
+    return int(text)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,4 @@
-"""A ZIP or a folder for many pictures, by names every system can store."""
-
-from __future__ import annotations
+"""A ZIP or a folder for many pictures."""
 
 import unicodedata
 import zipfile
@@ -25,7 +23,7 @@ class ZipArchive(zipfile.ZipFile):
 
 
 class FolderArchive:
-    """A folder with the methods of a ZipArchive that are needed here."""
+    """A folder that is written as a ZipArchive is."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -37,7 +35,7 @@ class FolderArchive:
         return path.open(f"{mode}b")
 
     def writestr(self, name: str, text: str) -> None:
-        """Write a whole file; one that is interrupted leaves the old one."""
+        """Write a whole file, or leave the old one."""
         with self.open(partial := name + ".partial") as file:
             file.write(text.encode())
         (self.folder / partial).replace(self.folder / name)
@@ -48,9 +46,9 @@ Archive = ZipArchive | FolderArchive
 
 
 def match_truths(pictures: Iterable[str], truths: Mapping[str, Source]) -> tuple[dict[str, Source], list[str]]:
-    """Match ground truths to pictures by name; ending and capitals may differ.
+    """Match ground truths to pictures by name.
 
-    Returns those of these pictures, by the picture's name, and sentences about the others.
+    Ending and capitals may differ. Returns truths by the picture's name, and sentences about the others.
     """
     keys, called = {name: _stem(name).casefold() for name in pictures}, {}
     for name in sorted(truths):
@@ -65,7 +63,7 @@ def match_truths(pictures: Iterable[str], truths: Mapping[str, Source]) -> tuple
 
 
 def picture_files(names: Iterable[str]) -> list[str]:
-    """File names, without ending, for pictures of these names."""
+    """File names without ending that every system can store."""
     files: dict[str, str] = {}  # by their small letters: some systems do not tell capitals apart
     for name in names:
         plain = "".join(c if c.isprintable() and c not in _NOT_IN_NAMES else "_" for c in _stem(name))
@@ -85,6 +83,6 @@ def network_folders(names: Iterable[str]) -> list[str]:
 
 
 def _stem(name: str) -> str:
-    """A file's name without its folders, of whatever system, and its ending."""
+    """A file's name without folders and ending."""
     base = PurePosixPath(name.replace("\\", "/")).name
     return unicodedata.normalize("NFC", base.rpartition(".")[0] or base)  # macOS spells é as two characters

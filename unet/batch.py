@@ -1,20 +1,14 @@
 """Segment many pictures into a table and files.
 
-    with open("answers.zip", "wb") as file:
-        for row in segment_many(pictures, ask, ("residual-add", "crop-concat"), file):
-            print(row.name, row.note or row.agreement)
-
 A picture that cannot be read becomes a row that says why; the others are not affected. Names may come from strangers:
 in the archive they are plain, unique file names.
 """
-
-from __future__ import annotations
 
 import json
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
@@ -22,7 +16,7 @@ from PIL import Image
 
 from . import images
 from .archive import Archive, ZipArchive, network_folders, picture_files
-from .compare import Scores, disagreement, score
+from .compare import Scores, compare, score
 from .ground_truth import read_truth
 from .images import MAX_PIXELS, ImageError, Source, save_png
 from .objects import Counted, Object, coco_annotation, count_objects, find_objects, geojson, labelme, measurements
@@ -37,19 +31,11 @@ Result = TypeVar("Result")
 
 
 def segment_many(
-    pictures: Iterable[tuple[str, Source]],
-    ask: Ask,
-    networks: Sequence[str],
-    target: BinaryIO,
-    *,
-    truths: Mapping[str, Source] | None = None,
-    max_pixels: int | None = MAX_PIXELS,
-    reader: Any = images,
+    pictures: Iterable[tuple[str, Source]], ask: Ask, networks: Sequence[str], target: BinaryIO, **options: Any
 ) -> Iterator[Row]:
-    """Segment ``pictures``, (name, source) each, into a ZIP; yields a row each.
+    """Segment pictures, (name, source), into a ZIP, row by row.
 
-    networks: names for folders and columns. truths: ground truths by the name of their picture, see `match_truths`.
-    max_pixels: larger pictures become rows with a note. reader: has `read_image` and `read_annotation`.
+    networks: names for folders and columns. options: as for `Work`.
 
     The archive holds, for each network, labels/ (palette PNG of class numbers), masks/ (RGB PNG) and overlays/ (JPEG);
     scores.csv and classes.json. It is complete when the iterator is exhausted, or closed early.
@@ -57,9 +43,9 @@ def segment_many(
     pictures, rows = list(pictures), []
     files = picture_files(name for name, _ in pictures)
     with ZipArchive(target, "w") as archive:
-        work = Work(ask, network_folders(networks), archive, truths or {}, max_pixels=max_pixels, reader=reader)
+        work = Work(ask, network_folders(networks), archive, **options)
         try:
-            for row in work.rows((name, source, file) for (name, source), file in zip(pictures, files, strict=True)):
+            for row in work.rows((*picture, file) for picture, file in zip(pictures, files, strict=True)):
                 rows.append(row)
                 yield row
         finally:
@@ -70,14 +56,16 @@ def segment_many(
 class Work:
     """How pictures become rows and files.
 
-    objects: options of `find_objects`, or None where no objects are written. ahead: pictures that are read and written
-    beside the networks. classes: (names, palette) of the networks, once a picture was segmented.
+    truths: ground truths by the name of their picture, see `match_truths`. objects: options of `find_objects`, or None
+    where no objects are written. max_pixels: larger pictures become rows with a note. reader: has `read_image` and
+    `read_annotation`. ahead: pictures that are read and written beside the networks. classes: (names, palette) of the
+    networks, once a picture was segmented.
     """
 
     ask: Ask
     networks: Sequence[str]
     archive: Archive
-    truths: Mapping[str, Source]
+    truths: Mapping[str, Source] = field(default_factory=dict)
     objects: Mapping[str, Any] | None = None
     max_pixels: int | None = MAX_PIXELS
     reader: Any = images
@@ -85,7 +73,7 @@ class Work:
     classes: tuple[tuple[str, ...], np.ndarray] | None = None
 
     def rows(self, pictures: Iterable[tuple[str, Source, str]]) -> Iterator[Row]:
-        """Segment pictures, (name, source, file name) each, in order; a row each."""
+        """Segment pictures, (name, source, file name), in order."""
         return _beside(self._finish, self._answered(pictures), self.ahead)
 
     def _answered(self, pictures: Iterable[tuple[str, Source, str]]) -> Iterator[tuple[Any, ...]]:
@@ -110,13 +98,12 @@ class Work:
             return Row(name, note=" ".join(notes))
         notes = [*notes, *dict.fromkeys(answer.note for answer in answers if answer.note)]
         scores = self._scores(name, answers, notes)
-        agreement = None
-        if len(answers) == 2:
-            agreement = float(1 - disagreement(answers[0].label_map, answers[1].label_map).mean())
+        agreement = compare(*answers).agreement if len(answers) == 2 else None
         found = [] if self.objects is None else [find_objects(answer, **self.objects) for answer in answers]
-        counted = [Counted.of(objects) for objects in found] or [
-            count_objects(answer.label_map, answer.class_names) for answer in answers
-        ]
+        if self.objects is None:
+            counted = [count_objects(answer.label_map, answer.class_names) for answer in answers]
+        else:
+            counted = [Counted.of(objects) for objects in found]
         objects = tuple((len(some.areas), some.median_area) for some in counted) if all(counted) else None
         shares, seconds = np.stack([answer.shares() for answer in answers]), tuple(answer.seconds for answer in answers)
         row = Row(name, file, image.shape[:2], agreement, shares, seconds, scores, objects, " ".join(notes))
@@ -141,7 +128,7 @@ class Work:
 
 
 def _beside(function: Callable[[Item], Result], items: Iterable[Item], ahead: int) -> Iterator[Result]:
-    """``map`` in its own thread, ``ahead`` results ahead of the caller."""
+    """``map`` in a thread, ``ahead`` results ahead."""
     if not ahead:  # in the caller's context
         yield from map(function, items)
         return
@@ -153,9 +140,6 @@ def _beside(function: Callable[[Item], Result], items: Iterable[Item], ahead: in
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
-
-
-# ---- the archive -----------------------------------------------------------------------------------------------------
 
 
 def _write_pictures(archive: Archive, folder: str, name: str, image: np.ndarray, segmentation: Segmentation) -> None:

@@ -1,4 +1,4 @@
-"""Compare two segmentations of one picture, and score them against its truth."""
+"""Compare two segmentations, and score them against the truth."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from .predict import Segmentation
 class Scores:
     """One label map against the truth, void left out.
 
-    confusion: its counts, rows truth and columns prediction; add those of many pictures to score them as one.
-    boundary: see `boundary_score`, at ``tolerance`` pixels.
+    confusion: its counts; add those of many pictures to score them as one. iou: float64 (k,), NaN for a class in
+    neither. dice: of class 1 of two, else the mean. boundary: see `boundary_score`, at ``tolerance`` pixels.
     """
 
     confusion: ConfusionMatrix
@@ -25,29 +25,25 @@ class Scores:
 
     @property
     def iou(self) -> np.ndarray:
-        """float64 (k,), NaN for a class in neither."""
         return self.confusion.iou()
 
     @property
     def miou(self) -> float:
-        """The mean IoU over the classes present."""
         return self.confusion.miou()
 
     @property
     def dice(self) -> float:
-        """Dice of class 1 of two, else the mean over present classes."""
         dice = self.confusion.dice()
         return float(dice[1]) if len(dice) == 2 else self.confusion.mean_dice()
 
     @property
     def pixel_accuracy(self) -> float:
-        """The share of right pixels."""
         return self.confusion.pixel_accuracy()
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two answers to one picture; of each pair, the first network's comes first.
+    """Two networks' answers to one picture.
 
     label_maps: two uint8 (H, W). shares: float64 (2, k), the part of the picture each gives to each class.
     agreement: the share of pixels to which both give the same class. scores: where a truth was given.
@@ -67,10 +63,10 @@ class Comparison:
         return dataclasses.replace(self, scores=(first, second))
 
 
-def compare(first: Segmentation, second: Segmentation, truth: np.ndarray | None = None) -> Comparison:
+def compare(first: Segmentation, second: Segmentation) -> Comparison:
     """Compare two segmentations of one picture.
 
-    truth: as for `score`, or None. Raises ValueError for two sizes or two sets of classes, and as `score`.
+    Raises ValueError for two sizes and for two sets of classes.
     """
     if first.class_names != second.class_names:
         raise ValueError(
@@ -79,7 +75,7 @@ def compare(first: Segmentation, second: Segmentation, truth: np.ndarray | None 
         )
     agreement = float(1 - disagreement(first.label_map, second.label_map).mean())
     label_maps, shares = (first.label_map, second.label_map), np.stack([first.shares(), second.shares()])
-    return Comparison(first.class_names, label_maps, shares, agreement).with_truth(truth)
+    return Comparison(first.class_names, label_maps, shares, agreement)
 
 
 def disagreement(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -90,22 +86,21 @@ def disagreement(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def score(label_map: np.ndarray, truth: np.ndarray, num_classes: int) -> Scores:
-    """Score a label map against ``truth``, both uint8 (H, W).
+    """Score a label map against a truth, uint8 (H, W).
 
     Raises ValueError for a truth of another size, with a label that is no class, or with nothing but void.
     """
     if truth.shape != label_map.shape:
         (truth_h, truth_w), (h, w) = truth.shape[:2], label_map.shape
-        raise ValueError(
-            f"The ground truth is {truth_w} x {truth_h} pixels and the picture {w} x {h}: they must have one size."
-        )
+        sizes = f"{truth_w} x {truth_h} pixels and the picture {w} x {h}"
+        raise ValueError(f"The ground truth is {sizes}: they must have one size.")
     labels = truth[truth != IGNORE_INDEX]
     if labels.size == 0:
         raise ValueError("The ground truth is void everywhere: there is nothing to score.")
     if labels.max() >= num_classes:
+        known = f"labels are 0 to {num_classes - 1}, and {IGNORE_INDEX} for pixels to leave out"
         raise ValueError(
-            f"The ground truth has the label {labels.max()}, but there are {num_classes} classes: labels are 0 to "
-            f"{num_classes - 1}, and {IGNORE_INDEX} for pixels to leave out."
+            f"The ground truth has the label {labels.max()}, but there are {num_classes} classes: {known}."
         )
     matrix = ConfusionMatrix(num_classes)
     matrix.update(truth, label_map)

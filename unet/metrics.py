@@ -21,9 +21,9 @@ class ConfusionMatrix:
         self.counts = np.zeros((num_classes, num_classes), np.int64)
 
     def update(self, truth: np.ndarray, prediction: np.ndarray) -> None:
-        """Count label maps of equal shape; pixels whose truth is IGNORE_INDEX are left out.
+        """Count two label maps, except where the truth is IGNORE_INDEX.
 
-        Raises ValueError for other shapes and for a label that is no class.
+        Raises ValueError for two shapes and for a label that is no class.
         """
         if truth.shape != prediction.shape:
             raise ValueError(f"truth is {truth.shape} and prediction {prediction.shape}; they must have one shape")
@@ -45,14 +45,13 @@ class ConfusionMatrix:
         return both
 
     def iou(self) -> np.ndarray:
-        """IoU of each class, float64 (C,); NaN for one that is nowhere."""
-        hits, truth, prediction = self._totals()
-        return _ratio(hits, truth + prediction - hits)
+        """IoU by class, float64 (C,), NaN without pixels."""
+        hits = np.diag(self.counts)
+        return _ratio(hits, self.counts.sum(axis=1) + self.counts.sum(axis=0) - hits)
 
     def dice(self) -> np.ndarray:
-        """Dice of each class, float64 (C,); NaN for one that is nowhere."""
-        hits, truth, prediction = self._totals()
-        return _ratio(2 * hits, truth + prediction)
+        """Dice by class, float64 (C,), NaN without pixels."""
+        return 2 * self.iou() / (1 + self.iou())
 
     def miou(self) -> float:
         """Mean IoU over the classes present, or NaN."""
@@ -63,22 +62,17 @@ class ConfusionMatrix:
         return _mean(self.dice())
 
     def pixel_accuracy(self) -> float:
-        """Share of the counted pixels that are right; NaN if nothing was counted."""
+        """Share of right pixels, NaN if nothing was counted."""
         return float(_ratio(np.trace(self.counts), self.counts.sum()))
-
-    def _totals(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        return np.diag(self.counts), self.counts.sum(axis=1), self.counts.sum(axis=0)
 
 
 def boundary_score(truth: np.ndarray, prediction: np.ndarray, *, tolerance: int = 2) -> float:
-    """Boundary F1 of two label maps (H, W), as Csurka et al. 2013.
+    """Boundary F1 of label maps (H, W) (Csurka et al. 2013).
 
     tolerance: pixels (chessboard distance) that a boundary may be off. Precision is the share of the prediction's
     boundary near one of the truth's, recall the reverse; the score is their harmonic mean, 1 where neither has any.
     Void pixels (IGNORE_INDEX in the truth) make no boundary, in either map.
     """
-    if truth.shape != prediction.shape:
-        raise ValueError(f"truth is {truth.shape} and prediction {prediction.shape}; they must have one shape")
     void = truth == IGNORE_INDEX
     edges = [_boundary(labels, void) for labels in (truth, prediction)]
     if not edges[0].any() or not edges[1].any():
@@ -89,12 +83,12 @@ def boundary_score(truth: np.ndarray, prediction: np.ndarray, *, tolerance: int 
 
 
 def boundary_tolerance(size: tuple[int, int]) -> int:
-    """0.75 % of the diagonal of (h, w), in pixels (Csurka et al. 2013)."""
+    """0.75 % of the diagonal, in pixels (Csurka et al. 2013)."""
     return max(1, round(0.0075 * math.hypot(*size)))
 
 
 def _boundary(labels: np.ndarray, void: np.ndarray) -> np.ndarray:
-    """bool (H, W): where the right or lower neighbour has another class, neither void."""
+    """Where the right or lower neighbour has another class."""
     edge = np.zeros(labels.shape, bool)
     edge[:, :-1] |= (labels[:, :-1] != labels[:, 1:]) & ~void[:, :-1] & ~void[:, 1:]
     edge[:-1] |= (labels[:-1] != labels[1:]) & ~void[:-1] & ~void[1:]
@@ -102,7 +96,6 @@ def _boundary(labels: np.ndarray, void: np.ndarray) -> np.ndarray:
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    """numerator / denominator, NaN where nothing was counted."""
     return np.where(denominator > 0, numerator / np.maximum(denominator, 1), np.nan)
 
 

@@ -1,7 +1,4 @@
-"""Find objects in a label map; write COCO, LabelMe, GeoJSON.
-
-    objects = find_objects(segmenter(image), split=True)
-    len(objects), objects[0].area, geojson(objects)
+"""Find objects in a label map, and write them.
 
 An object is a connected component of one class; pixels that touch at a corner only are not connected. Coordinates are
 (x, y) in pixels, and pixel (0, 0) covers 0 to 1 on both axes.
@@ -49,10 +46,10 @@ class Object:
 def find_objects(
     segmentation: Segmentation, classes: Collection[str] = (), *, min_area: int = 1, split: bool = False
 ) -> list[Object]:
-    """Find the objects of the named classes, class by class, from top to bottom.
+    """Find the objects of the named classes.
 
-    classes: () for all but the background. min_area: smaller ones are left out. split: part touching objects
-    where they narrow. Raises ValueError for an unknown class.
+    classes: () for all but the background. min_area: smaller ones are left out. split: part touching objects where
+    they narrow. Sorted by class, then from top to bottom. Raises ValueError for an unknown class.
     """
     names = segmentation.class_names
     if unknown := [name for name in classes if name not in names]:
@@ -79,7 +76,7 @@ def find_objects(
 
 
 class Counted(NamedTuple):
-    """The objects of one class: areas int64 (n,), centroids (x, y) float64 (n, 2)."""
+    """Areas int64 (n,), centroids (x, y) float64 (n, 2)."""
 
     areas: np.ndarray
     centroids: np.ndarray
@@ -96,9 +93,9 @@ class Counted(NamedTuple):
 
 
 def count_objects(label_map: np.ndarray, class_names: Sequence[str], *, min_area: int = 1) -> Counted | None:
-    """Count the objects of class 1 of two; None for tasks of several classes.
+    """Count the objects of class 1 of two.
 
-    label_map: uint8 (H, W). min_area: smaller objects are left out.
+    label_map: uint8 (H, W). min_area: smaller objects are left out. None for tasks of several classes.
     """
     if len(class_names) != 2:
         return None
@@ -112,7 +109,7 @@ def count_objects(label_map: np.ndarray, class_names: Sequence[str], *, min_area
 
 
 def _split(mask: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-    """Split components so that each has one centre; a pixel goes to the nearest.
+    """Split components, a pixel to its nearest centre.
 
     Centres are peaks of the smoothed distance to the background, deepest first; one that is within APART times the
     depth of a deeper one of its component is no centre of its own.
@@ -140,7 +137,7 @@ def _split(mask: np.ndarray, numbers: np.ndarray) -> np.ndarray:
 
 
 def outlines(found: Object) -> Iterator[list[np.ndarray]]:
-    """Each piece's closed polygons, float64 (n, 2), its holes last.
+    """Each piece's closed polygons (n, 2), holes last.
 
     The centres of exactly the object's pixels lie inside. Filled by Pillow or LabelMe, which round corners down, they
     give its mask, too.
@@ -150,17 +147,17 @@ def outlines(found: Object) -> Iterator[list[np.ndarray]]:
     contours = contour_generator(z=np.pad(found.mask, 1).astype(np.float32), fill_type=FillType.OuterOffset)
     for points, offsets in zip(*contours.filled(0.51, 2), strict=True):
         points = points.round(2) - 0.5 + (left, top)
-        yield [_without_straight(points[a:b]) for a, b in itertools.pairwise(offsets)]
+        yield [_corners(points[a:b]) for a, b in itertools.pairwise(offsets)]
 
 
 def _polygon(found: Object) -> np.ndarray | None:
-    """The outline, float64 (n, 2); None for an object with holes or several pieces."""
+    """The outline (n, 2), unless it is several polygons."""
     pieces = list(outlines(found))
     return pieces[0][0][:-1].round(2) if len(pieces) == len(pieces[0]) == 1 else None
 
 
-def _without_straight(points: np.ndarray) -> np.ndarray:
-    """A closed polygon (n, 2) without the points between two others on one line."""
+def _corners(points: np.ndarray) -> np.ndarray:
+    """A closed polygon (n, 2) without points along its sides."""
     ring = points[:-1]
     before, after = ring - np.roll(ring, 1, axis=0), np.roll(ring, -1, axis=0) - ring
     kept = ring[np.abs(before[:, 0] * after[:, 1] - before[:, 1] * after[:, 0]) > 1e-6]
@@ -206,7 +203,7 @@ def labelme(objects: Sequence[Object], picture: str, size: tuple[int, int]) -> d
 
 
 def coco_annotation(found: Object, size: tuple[int, int]) -> dict[str, Any]:
-    """An object as a COCO annotation without ids: a polygon, or run lengths."""
+    """A COCO annotation without ids: polygon or run lengths."""
     if (polygon := _polygon(found)) is not None:
         segmentation: Any = [polygon.reshape(-1).tolist()]
     else:

@@ -19,12 +19,12 @@ from .overlay import unpainted_classes
 
 @dataclass(frozen=True)
 class Row:
-    """The result for one picture; tuples have an entry for each network.
+    """What is known of one picture.
 
     name: as it was given. file: its name in the archive, without ending. size: (h, w). agreement: share of pixels to
-    which two networks give the same class. shares: float64 (n, k). scores: where it has a ground truth that fits.
-    objects: (how many, their median area) for each network. note: why something is missing, or what was decided.
-    annotations: COCO annotations for each network, where they are written.
+    which two networks give the same class. note: why something is missing, or what was decided. For each network:
+    shares: float64 (n, k). scores: where it has a ground truth that fits. objects: how many, and their median area.
+    annotations: COCO annotations, where they are written.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Row:
 
 
 def pooled(rows: Iterable[Row]) -> tuple[ConfusionMatrix, ...] | None:
-    """Each network's pixels over all pictures with a ground truth, if any."""
+    """Each network's pixels over all pictures with a truth."""
     scored = [row.scores for row in rows if row.scores]
     if not scored:
         return None
@@ -66,7 +66,7 @@ def pooled(rows: Iterable[Row]) -> tuple[ConfusionMatrix, ...] | None:
 def write_tables(
     archive: Archive, rows: Sequence[Row], networks: Sequence[str], classes: tuple[Sequence[str], np.ndarray] | None
 ) -> None:
-    """Write scores.csv and classes.json, and where there are objects, objects.csv and coco.json."""
+    """Write scores.csv, classes.json and, of objects, objects.csv and coco.json."""
     names = classes[0] if classes else ()
     if classes:
         known = {"class_names": names, "palette": classes[1].tolist(), "ignore_index": IGNORE_INDEX}
@@ -79,7 +79,7 @@ def write_tables(
 
 
 def _scores(rows: Sequence[Row], networks: Sequence[str], class_names: Sequence[str]) -> Iterator[list[Any]]:
-    """A line for each picture and network; shares and scores are fractions."""
+    """A line for each picture and network."""
     shares, ious = ([f"{what} {name}" for name in class_names] for what in ("share", "iou"))
     numbers = ["miou", "dice", "pixel_accuracy", "boundary_f1", "objects", "median_area"]
     yield ["picture", "file", "width", "height", "network", "agreement", "seconds", *numbers, *shares, *ious, "note"]
@@ -97,7 +97,7 @@ def _scores(rows: Sequence[Row], networks: Sequence[str], class_names: Sequence[
 
 
 def _objects(rows: Sequence[Row], networks: Sequence[str], class_names: Sequence[str]) -> Iterator[list[Any]]:
-    """A line for each object; lengths in pixels, area in square pixels."""
+    """A line for each object, in pixels."""
     columns = ("area", "x", "y", "left", "top", "width", "height", "confidence")
     yield ["picture", "file", "network", "object", "class", *columns]
     for row in rows:
@@ -108,7 +108,7 @@ def _objects(rows: Sequence[Row], networks: Sequence[str], class_names: Sequence
 
 
 def coco(rows: Sequence[Row], network: int, class_names: Sequence[str]) -> dict[str, Any]:
-    """One network's objects in all pictures, as a COCO file."""
+    """One network's objects, as a COCO file."""
     pictures, annotations = [], []
     for row in rows:
         if row.annotations:
