@@ -19,7 +19,7 @@ import train
 from unet import Bundle, PaletteLadder, Segmenter, read_image
 from unet.__main__ import main
 from unet.palette import MAX_COLORS
-from unet.web import ROOT, RUNTIME_FILES, WebError, export_page, fetch_runtime
+from unet.web import ROOT, RUNTIME_FILES, BundleError, export_page, fetch_runtime
 
 STREET = ROOT / "weights" / "streets" / "examples" / "0016E5_08055.jpg"
 PATIENCE = 120_000  # milliseconds; for machines that are busy with something else
@@ -178,7 +178,7 @@ def test_what_makes_no_page_is_refused_before_anything_is_written(networks, pack
         (networks, tmp_path / "new", tmp_path, "is missing"),
         (networks, tmp_path / "new", None, "npm is not installed"),
     ]:
-        with pytest.raises(WebError, match=message):
+        with pytest.raises(BundleError, match=message):
             export_page(given, folder, runtime)
         assert not (tmp_path / "new").exists()
     assert (full / "index.html").read_text() == "somebody's"

@@ -6,20 +6,3 @@ from .metrics import ConfusionMatrix
 from .model import ARCHITECTURES, UNet, UNetConfig
 from .palette import Palette, PaletteLadder
 from .predict import Segmentation, Segmenter, TestTimeAugmentation
-
-__all__ = [
-    "ARCHITECTURES",
-    "Bundle",
-    "BundleError",
-    "ConfusionMatrix",
-    "ImageError",
-    "Palette",
-    "PaletteLadder",
-    "Preprocessing",
-    "Segmentation",
-    "Segmenter",
-    "TestTimeAugmentation",
-    "UNet",
-    "UNetConfig",
-    "read_image",
-]

@@ -39,16 +39,16 @@ AVERAGED = "_averaged"
 
 
 class BundleError(ValueError):
-    """A missing, damaged or foreign bundle; the message says what to do."""
+    """A missing, damaged or foreign bundle, and what to do."""
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What happens to a picture before the network sees it.
+    """What happens to a picture before a network.
 
     mean, std: of each channel over the training pictures, in 0..255.
-    working_pixels: pictures are resized to about this many pixels, keeping their shape, because a small network
-        recognises things only at the size it was trained on; None leaves every picture as it is.
+    working_pixels: pictures are resized to about so many, keeping their shape, because a small network recognises
+        things only at the size it was trained on; None leaves every picture as it is.
     """
 
     mean: tuple[float, float, float]
@@ -66,13 +66,13 @@ class Preprocessing:
             raise ValueError(f"working_pixels must be a whole number from 1 to {MAX_PIXELS:,}, or None, got {pixels!r}")
 
     def working_size(self, size: tuple[int, int], *, scale: float = 1.0) -> tuple[int, int]:
-        """The size (h, w) at which the network sees a picture, times ``scale``."""
+        """The size (h, w) that the network sees, times ``scale``."""
         if self.working_pixels is not None:
             scale *= (self.working_pixels / (size[0] * size[1])) ** 0.5
         return tuple(max(1, round(n * scale)) for n in size)
 
     def resize(self, image: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
-        """Resize uint8 (H, W, 3) to ``size``, else to the working size."""
+        """Resize uint8 (H, W, 3), by default to the working size."""
         h, w = size or self.working_size(image.shape[:2])
         if (h, w) == image.shape[:2]:
             return image
@@ -130,7 +130,7 @@ class Bundle:
         }
 
     def save(self, folder: str | Path) -> Path:
-        """Write config.json and model.safetensors; returns the folder. Raises OSError."""
+        """Write config.json and model.safetensors -> the folder. Raises OSError."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {name: compact(tensor.detach().cpu()) for name, tensor in self.net.state_dict().items()}
@@ -162,7 +162,7 @@ class Bundle:
 
     @classmethod
     def load(cls, folder: str | Path) -> Bundle:
-        """Read a bundle; the network is float32, on the CPU, in eval mode.
+        """Read a bundle, its network float32 on the CPU.
 
         Raises BundleError where a file is missing or damaged, a field is wrong, or a tensor is missing, unexpected,
         or of another shape or kind than the architecture's.
@@ -200,9 +200,8 @@ def read_config(folder: str | Path) -> dict[str, Any]:
         raise BundleError(f"{path} cannot be read as JSON ({error}); fetch or train the bundle again") from error
     found = config.get("format") if isinstance(config, dict) else None
     if found != FORMAT:
-        raise BundleError(
-            f"{path} has bundle format {found!r}, this version reads {FORMAT}; update the project or train again"
-        )
+        here = f"this version reads {FORMAT}; update the project or train again"
+        raise BundleError(f"{path} has bundle format {found!r}, {here}")
     return config
 
 
@@ -249,7 +248,7 @@ def _read_weights(path: Path, expected: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def compact(tensor: Tensor) -> Tensor:
-    """float16, unless a number in it is too large for that; counters stay integers."""
+    """float16 if all numbers fit; counters stay integers."""
     if not tensor.is_floating_point():
         return tensor.contiguous()
     half = tensor.half()

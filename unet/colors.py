@@ -1,7 +1,5 @@
 """Colours as numbers, in cells, in colour spaces."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 import numpy as np

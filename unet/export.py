@@ -1,12 +1,9 @@
-"""Export a bundle to one ONNX file that holds its pre- and post-processing.
+"""Export a bundle to ONNX, pre- and post-processing included.
 
-Input ``image``: uint8 (H, W, 3), RGB, any size. Outputs ``label_map``: uint8 (H, W), and ``confidence``: float32
-(H, W), as in `Segmentation`. The whole picture is one tile, so memory grows with its size. Pictures about 40 times as
-long as wide, which `Segmenter` shrinks further, are answered otherwise. Metadata: task, architecture, and as JSON
-class_names and palette.
+Input ``image``: uint8 (H, W, 3), RGB, any size. Outputs ``label_map`` and ``confidence``, as in `Segmentation`.
+Metadata: task, architecture, and as JSON class_names and palette. The whole picture is one tile, so memory grows with
+its size. Pictures about 40 times as long as wide, which `Segmenter` shrinks further, are answered otherwise.
 """
-
-from __future__ import annotations
 
 import copy
 import io
@@ -29,7 +26,7 @@ _AXES = {0: "height", 1: "width"}
 
 
 def export(bundle: Bundle, path: str | Path) -> Path:
-    """Write the bundle as an ONNX file; returns the path. Raises OSError."""
+    """Write the bundle as an ONNX file. Raises OSError."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
@@ -38,7 +35,7 @@ def export(bundle: Bundle, path: str | Path) -> Path:
 
 
 def to_onnx(bundle: Bundle) -> bytes:
-    """The content of an ONNX file; its weights are float16, cast in the graph."""
+    """The content of an ONNX file, its weights float16."""
     import onnx  # only for those who export
 
     file = io.BytesIO()
@@ -65,7 +62,7 @@ def to_onnx(bundle: Bundle) -> bytes:
 
 
 def equal_labels(path: str | Path, bundle: Bundle, images: Iterable[np.ndarray]) -> float:
-    """Share of the images' pixels that get the class of Segmenter in float32."""
+    """Share of pixels with Segmenter's class, both in float32."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -107,7 +104,7 @@ class _Exported(nn.Module):
             delattr(layer, name)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """uint8 (H, W, 3) -> label map uint8 (H, W), confidence float32 (H, W)."""
+        """uint8 (H, W, 3) -> label map, confidence float32 (H, W)."""
         # Slicing the shape of all three axes would confuse ONNX Runtime's shape inference.
         size = torch._shape_as_tensor(image[..., 0])
         x, working = image.permute(2, 0, 1), size
@@ -128,7 +125,7 @@ class _Exported(nn.Module):
         return label_map, confidence
 
     def read(self, length: Tensor) -> Tensor:
-        """Indices of the working pixels to feed along an axis, mirrored at its ends."""
+        """Working pixels to feed along an axis, see `tiling`."""
         config = self.net.config
         smallest, _ = config.input_size((1, 1))
         covered, _ = config.output_size((smallest, smallest))
@@ -149,7 +146,7 @@ def _working_size(size: Tensor, working_pixels: int) -> Tensor:
 
 
 def _resizing(length: Tensor, new_length: Tensor) -> Tensor:
-    """float64 (new_length, length): Pillow's weights for bilinear resizing of an axis."""
+    """Pillow's weights for bilinear resizing, float64 (new_length, length)."""
     # ONNX has antialiased Resize, but ONNX Runtime weighs the pixels at the border otherwise than Pillow, whose weights
     # are multiples of 2^-22: float64 adds them up exactly.
     scale = length.double() / new_length.double()

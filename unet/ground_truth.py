@@ -5,8 +5,6 @@ blurred by JPEG. Void is 255, the number after the last class (CamVid's 11), bla
 How a file was read is said in words: nobody should have to guess what a score was counted over.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any

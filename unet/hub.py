@@ -1,9 +1,4 @@
-"""Find and fetch bundles on the Hugging Face Hub.
-
-Only safetensors are read, and Bundle.load checks every tensor of them.
-"""
-
-from __future__ import annotations
+"""Find and fetch bundles on the Hugging Face Hub."""
 
 import contextlib
 import re
@@ -12,19 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
-from huggingface_hub import HfApi, constants, get_hf_file_metadata, hf_hub_url, scan_cache_dir, snapshot_download
-from huggingface_hub.errors import (
-    CacheNotFound,
-    GatedRepoError,
-    HfHubHTTPError,
-    HFValidationError,
-    HTTPError,
-    LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
-    RemoteEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
+from huggingface_hub import HfApi, constants, errors, get_hf_file_metadata, hf_hub_url, scan_cache_dir
 
 from .bundle import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, BundleError
 from .model import ARCHITECTURES
@@ -37,15 +20,15 @@ PREFIX = "unet-"
 _FILES = [CONFIG_FILE, WEIGHTS_FILE, CARD_FILE]
 LOG_IN = "run `hf auth login` with a token of the write role from https://huggingface.co/settings/tokens"
 # What the client raises when the network or the server fails; an answer that is no JSON comes from no Hub.
-NETWORK_ERRORS = (HTTPError, OSError, RuntimeError, JSONDecodeError)
+NETWORK_ERRORS = (errors.HTTPError, OSError, RuntimeError, JSONDecodeError)
 
 
 class HubError(BundleError):
-    """The Hub, the network or a check refused; the message says what to do."""
+    """What the Hub or the network refused, and what to do."""
 
 
 class FoundBundle(NamedTuple):
-    """Where a task's network is: ``location`` is what Segmenter.load takes."""
+    """A task's network; ``location`` is what Segmenter.load takes."""
 
     task: str
     architecture: str
@@ -60,14 +43,11 @@ def fetch_bundle(
     max_bytes: int | None = None,
     cache: Path | None = None,
 ) -> Path:
-    """Download a bundle from the Hub; returns its folder.
+    """Download a bundle from the Hub -> its folder.
 
     repo_id: "user/name". revision: a branch, tag or commit. anonymous: ask without a token, for what everybody may see.
     max_bytes: what the files may have together, known before they are fetched. cache: a folder of its own for what is
-    fetched, see `forget_bundles`; None for the Hub's.
-
-    Only config.json, model.safetensors and README.md are fetched. Without a network the copy fetched last is used.
-    Raises HubError, a BundleError, where it cannot be had.
+    fetched, see `forget_bundles`. Without a network the copy fetched last is used. Raises HubError.
     """
     what = f"{repo_id} at revision {revision}" if revision else repo_id
     token = False if anonymous else None
@@ -76,29 +56,28 @@ def fetch_bundle(
         size = _bytes_to_fetch(repo_id, revision, token) if anonymous or max_bytes is not None else 0
         if max_bytes is not None and size > max_bytes:
             raise HubError(f"{what} has {size / 1e6:,.1f} MB, and {max_bytes / 1e6:,.1f} MB are the most here")
-        folder = snapshot_download(repo_id, revision=revision, allow_patterns=_FILES, token=token, cache_dir=cache)
-    except (HFValidationError, *NETWORK_ERRORS) as error:
+        files = {"revision": revision, "allow_patterns": _FILES, "cache_dir": cache}
+        folder = Path(HfApi().snapshot_download(repo_id, token=token, **files))
+    except (errors.HFValidationError, *NETWORK_ERRORS) as error:
         ask = "ask for access on its page on the Hub, then run `hf auth login` with that account"
+        unknown = f"there is no folder {repo_id} here and no such model on the Hub that you may see"
         whys = {
-            HFValidationError: f"{repo_id!r} is neither a folder here nor a name on the Hub (user/name)",
-            GatedRepoError: f"{what} is gated: {log_in if anonymous else ask}",
-            RepositoryNotFoundError: f"there is no folder {repo_id} here and no such model on the Hub that you may "
-            f"see; check the name, and {log_in}",
-            RevisionNotFoundError: f"{repo_id} has no revision {revision or 'main'}; its page on the Hub lists its "
-            "branches and tags",
+            errors.HFValidationError: f"{repo_id!r} is neither a folder here nor a name on the Hub (user/name)",
+            errors.GatedRepoError: f"{what} is gated: {log_in if anonymous else ask}",
+            errors.RepositoryNotFoundError: f"{unknown}; check the name, and {log_in}",
+            errors.RevisionNotFoundError: f"{repo_id} has no revision {revision or 'main'}; its page on the Hub lists "
+            "its branches and tags",
         }
         why = next((why for kind, why in whys.items() if isinstance(error, kind)), None)
         raise HubError(why or f"{what} could not be fetched from the Hub: {explain(error)}") from error
-    missing = [name for name in (CONFIG_FILE, WEIGHTS_FILE) if not (Path(folder) / name).is_file()]
-    if missing:
-        raise HubError(
-            f"{what} is not a bundle of this project: it has no {' and no '.join(missing)}. Only safetensors are read."
-        )
-    return Path(folder)
+    if missing := [name for name in (CONFIG_FILE, WEIGHTS_FILE) if not (folder / name).is_file()]:
+        why = f"it has no {' and no '.join(missing)}. Only safetensors are read."
+        raise HubError(f"{what} is not a bundle of this project: {why}")
+    return folder
 
 
 def visitors_cache() -> Path:
-    """Folder for bundles that visitors name, apart from the Hub's cache."""
+    """Where bundles that visitors name are kept."""
     return Path(constants.HF_HUB_CACHE).with_name("add-or-concat-visitors")
 
 
@@ -108,7 +87,7 @@ def forget_bundles(cache: Path, *, max_bytes: int) -> None:
         found = scan_cache_dir(cache)
         revisions = [revision for repo in found.repos for revision in repo.revisions]
         revisions.sort(key=lambda revision: revision.snapshot_path.stat().st_mtime, reverse=True)
-    except (CacheNotFound, FileNotFoundError):  # nothing was fetched yet, or another page is deleting
+    except (errors.CacheNotFound, FileNotFoundError):  # nothing was fetched yet, or another page is deleting
         return
     total, forgotten = 0, []
     for revision in revisions:
@@ -120,10 +99,9 @@ def forget_bundles(cache: Path, *, max_bytes: int) -> None:
 
 
 def _bytes_to_fetch(repo_id: str, revision: str | None, token: bool | None) -> int:
-    """Size of a bundle's files, asked with the given token."""
     total = 0
     for name in _FILES:
-        with contextlib.suppress(RemoteEntryNotFoundError):
+        with contextlib.suppress(errors.RemoteEntryNotFoundError):
             total += get_hf_file_metadata(hf_hub_url(repo_id, name, revision=revision), token=token).size or 0
     return total
 
@@ -134,7 +112,7 @@ def card_address(repo_id: str, revision: str | None = None) -> str:
 
 
 def find_bundles(source: str | Path) -> list[FoundBundle]:
-    """List the bundles of a folder or of a namespace on the Hub.
+    """List the bundles of a folder or a namespace.
 
     A folder has <task>/<architecture>/config.json, a namespace models called unet-<architecture>-<task>. Sorted by
     task, then as ARCHITECTURES. A namespace that cannot be reached is looked up in the cache. Raises HubError for a
@@ -159,21 +137,18 @@ def _model_names(namespace: str) -> list[str]:
     try:
         return [model.id for model in HfApi().list_models(author=namespace, search=PREFIX)]
     except NETWORK_ERRORS as error:
-        try:
+        with contextlib.suppress(errors.CacheNotFound):
             cached = [repo.repo_id for repo in scan_cache_dir().repos if repo.repo_type == "model"]
-        except CacheNotFound:
-            cached = []
-        names = [repo_id for repo_id in cached if repo_id.startswith(f"{namespace}/{PREFIX}")]
-        if not names:
-            raise HubError(f"the models of {namespace} cannot be listed: {explain(error)}") from error
-        return names
+            if names := [repo_id for repo_id in cached if repo_id.startswith(f"{namespace}/{PREFIX}")]:
+                return names
+        raise HubError(f"the models of {namespace} cannot be listed: {explain(error)}") from error
 
 
 def explain(error: BaseException) -> str:
-    """What went wrong, in one line, and what to do about it."""
-    while error.__cause__ is not None and isinstance(error, LocalEntryNotFoundError | RuntimeError):
+    """What went wrong, and what to do, in one line."""
+    while error.__cause__ is not None and isinstance(error, errors.LocalEntryNotFoundError | RuntimeError):
         error = error.__cause__  # the client's wrapping; what it wraps says why
-    if isinstance(error, HfHubHTTPError):
+    if isinstance(error, errors.HfHubHTTPError):
         status = error.response.status_code
         said = error.server_message or f"error {status}"
         changed = f"somebody else changed the repository meanwhile ({said}); look at it, then try again"
@@ -185,9 +160,9 @@ def explain(error: BaseException) -> str:
             429: "the Hub has had too many requests from here; wait some minutes",
         }
         return advice.get(status, f"the Hub answered: {said}" + ("; try again later" if status >= 500 else ""))
-    if isinstance(error, OfflineModeIsEnabled):
+    if isinstance(error, errors.OfflineModeIsEnabled):
         return "the variable HF_HUB_OFFLINE forbids it; unset it"
-    if isinstance(error, HTTPError):
+    if isinstance(error, errors.HTTPError):
         return f"the Hub cannot be reached ({one_line(error)}); check the network"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}" + (f": {error.filename}" if error.filename else "")

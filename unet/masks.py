@@ -3,8 +3,6 @@
 Masks are uint8 (H, W, 3): exact (PNG), or with compression noise and blended edges (JPEG, smooth resizing).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -42,8 +40,7 @@ def palette_of_masks(
 
     A class is a colour that fills areas: only pixels whose 5x5 neighbourhood is flat (within 8 levels a channel) are
     counted, since blended edges and ringing never fill one. The most frequent colour takes in all within 14 levels,
-    their mean becomes the class's colour, then the most frequent of the rest, and so on, down to 0.002 % of the flat
-    area. Of exact masks every colour is a class.
+    then the most frequent of the rest, down to 0.002 % of the flat area. Of exact masks every colour is a class.
     """
     flat, everywhere = np.zeros((2, ALL_COLORS), np.uint32)
     for mask in masks:
@@ -61,22 +58,18 @@ def palette_of_masks(
     found = len(colors) if exact else int(np.count_nonzero(shares >= _SMALLEST_CLASS))
     asked, k = k, found if k is None else k
     if k > len(colors):
-        raise ValueError(
-            f"{k} classes were asked for, but only {len(colors)} colours fill areas in the masks; "
-            f"ask for {found}, or leave k out"
-        )
+        few = f"only {len(colors)} colours fill areas in the masks"
+        raise ValueError(f"{k} classes were asked for, but {few}; ask for {found}, or leave k out")
     if k > 255:
         raise ValueError(
             f"{k} colours fill areas, but a label map holds 255 classes: these are photos, not colour-coded masks; "
             "if they are masks, give k"
         )
-    reason = (
-        (f"found {k} classes: " if asked is None else f"{k} classes asked for, {found} found: ")
-        + ("exact masks" if exact else "masks with compressed or blended edges")
-        + f", in which these colours fill {shares[:k].sum():.3%} of the flat area, the smallest of them "
-        + f"{shares[k - 1]:.4%}; "
-        + (f"the next colour fills {shares[k]:.4%}" if k < len(shares) else "no other colour fills any")
-    )
+    what = f"found {k} classes" if asked is None else f"{k} classes asked for, {found} found"
+    kind = "exact masks" if exact else "masks with compressed or blended edges"
+    fill = f"these colours fill {shares[:k].sum():.3%} of the flat area, the smallest of them {shares[k - 1]:.4%}"
+    rest = f"the next colour fills {shares[k]:.4%}" if k < len(shares) else "no other colour fills any"
+    reason = f"{what}: {kind}, in which {fill}; {rest}"
     colors = np.round(colors[:k]).astype(np.uint8)
     return (_with_names(colors, names) if names else Palette(colors)), reason
 
@@ -89,11 +82,11 @@ def encode_mask(mask: np.ndarray, palette: Palette, *, ambiguous: str = "nearest
         about as well, since a wrong label there teaches a wrong outline, and to areas of no class: those farther than
         OTHER_COLOR from every one.
 
-    An exact mask is looked up. In any other, flat pixels get the nearest colour. At an edge the nearest colour is often
-    wrong: a blend of A and B can be the very colour of a class C, and JPEG keeps colour at half resolution. So an edge
-    pixel gets the class that explains its own brightness and, together with the classes around it, the blurred colour
-    there, and that is a neighbour's too, if possible. On CamVid's labels as JPEGs of 256x256, 99.8 % of the pixels are
-    right, with the nearest colour alone 99.3 %, which costs a network's mIoU 0.6 points (benchmarks/masks.py).
+    An exact mask is looked up. In any other, flat pixels get the nearest colour. At an edge a blend of A and B can be
+    the very colour of a class C, and JPEG keeps colour at half resolution. So an edge pixel gets the class that
+    explains its own brightness and, together with the classes around it, the blurred colour there. On CamVid's labels
+    as JPEGs of 256x256, 99.8 % of the pixels are right, with the nearest colour alone 99.3 %, which costs a network's
+    mIoU 0.6 points (benchmarks/masks.py).
     """
     if ambiguous not in ("nearest", "ignore"):
         raise ValueError(f'ambiguous is "nearest" or "ignore", got {ambiguous!r}')

@@ -1,4 +1,4 @@
-"""One U-Net, four configurations: how are the skip connections joined?
+"""One U-Net, four ways to join its skip connections.
 
 ``crop-concat`` is the network of Ronneberger, Fischer, Brox: "U-Net: Convolutional Networks for Biomedical Image
 Segmentation" (arXiv 1505.04597, figure 1): unpadded convolutions, skips cropped and concatenated. ``residual-add`` is
@@ -29,7 +29,7 @@ BATCH_NORM_MOMENTUM = 0.01
 
 
 class LevelShapes(NamedTuple):
-    """(channels, h, w) of the feature maps at one level of the network.
+    """(channels, h, w) of one level's feature maps.
 
     encoder: out of the encoder block; the skip carries it, and the bottleneck has nothing else.
     up: out of the up-convolution. decoder: what meets the skip, and joined: what comes of that; both at the join.
@@ -45,7 +45,7 @@ class LevelShapes(NamedTuple):
 
 @dataclass(frozen=True)
 class UNetConfig:
-    """Everything about the architecture; stored with the weights, so that nothing is ever retyped.
+    """The architecture, stored with the weights.
 
     widths: channels at each level, from the full-resolution level to the bottleneck.
     convolutions: 3x3 convolutions in a block.
@@ -89,17 +89,17 @@ class UNetConfig:
 
     @property
     def num_classes(self) -> int:
-        """Two classes share one logit (sigmoid); more have one each (softmax)."""
+        """Two classes share one logit; more have one each."""
         return max(2, self.num_outputs)
 
     @property
     def stride(self) -> int:
-        """Input pixels to one bottleneck pixel: the step between valid sizes and exact tiles."""
+        """Input pixels to a bottleneck pixel; valid sizes' step."""
         return 2 ** (len(self.widths) - 1)
 
     @property
     def margin(self) -> int:
-        """Input pixels lost on each side of the output; 92 for the paper's network."""
+        """Input pixels lost on each side; the paper's 92."""
         smallest = self._smallest_length()
         return (smallest - self._output_length(smallest)) // 2
 
@@ -126,7 +126,7 @@ class UNetConfig:
         return radius
 
     def output_size(self, size: tuple[int, int]) -> tuple[int, int]:
-        """(h, w) of the logits for an input of ``size`` (h, w).
+        """(h, w) of the logits for an input's (h, w).
 
         Raises ValueError for a size that does not fit, naming the nearest that do.
         """
@@ -164,13 +164,13 @@ class UNetConfig:
         return tuple(levels)
 
     def input_size(self, size: tuple[int, int]) -> tuple[int, int]:
-        """(h, w) of the smallest input whose output is at least ``size`` (h, w)."""
+        """(h, w) of the smallest input for this output."""
         smallest = self._smallest_length()
         covered = self._output_length(smallest)
         return tuple(smallest + self.stride * -(-max(0, n - covered) // self.stride) for n in size)
 
     def check_skips(self, levels: Collection[int]) -> None:
-        """Raises ValueError for a level that has no skip; the bottleneck has none."""
+        """Raises ValueError for a level without a skip."""
         skips = range(len(self.widths) - 1)
         for level in levels:
             if level not in skips:
@@ -178,7 +178,7 @@ class UNetConfig:
                 raise ValueError(f"there is no skip at level {level}; this network has its skips {having}")
 
     def _output_length(self, length: int) -> int | None:
-        """Output length for an input length, None where it does not fit."""
+        """Output length for an input length, if it fits."""
         lost = 0 if self.padded else 2 * self.convolutions
         for _ in self.widths[1:]:
             length -= lost
@@ -217,7 +217,7 @@ ARCHITECTURES: dict[str, UNetConfig] = {
 
 
 class ConvBlock(nn.Sequential):
-    """``config.convolutions`` times [3x3 convolution, ReLU, BatchNorm where the config puts it], then dropout."""
+    """3x3 convolutions with ReLU and BatchNorm, then dropout."""
 
     def __init__(self, in_channels: int, out_channels: int, config: UNetConfig, dropout: float) -> None:
         layers: OrderedDict[str, nn.Module] = OrderedDict()
@@ -249,7 +249,7 @@ class Join(NamedTuple):
 
 
 class Up(nn.Module):
-    """A 2x2 up-convolution, a block, and the join before or after it."""
+    """A 2x2 up-convolution, a block, and the join."""
 
     def __init__(self, in_channels: int, out_channels: int, config: UNetConfig, dropout: float) -> None:
         super().__init__()
@@ -261,7 +261,7 @@ class Up(nn.Module):
         self.block = ConvBlock(joined_channels if before else out_channels, out_channels, config, dropout)
 
     def forward(self, x: Tensor, skip_connection: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The level's output, the decoder's feature map at the join, and the joined one."""
+        """The level's output, and at the join: decoder's, joined."""
         x = self.up(x)
         if self.join == "after_block":
             x = self.block(x)
@@ -292,7 +292,7 @@ class UNet(nn.Module, PyTorchModelHubMixin, library_name="unet", tags=["u-net", 
     def forward(
         self, x: Tensor, *, without_skips: Collection[int] = (), watch: Callable[[Join], None] | None = None
     ) -> Tensor:
-        """(N, in_channels, H, W) -> logits (N, num_outputs, H', W').
+        """(N, in_channels, H, W) -> logits (N, C, H', W').
 
         without_skips: levels whose skip carries zeros instead of the encoder's feature map; 0 is full resolution.
         watch: called at every join, deepest first. Both concern this run alone, whoever else runs the same network.
@@ -337,7 +337,7 @@ class UNet(nn.Module, PyTorchModelHubMixin, library_name="unet", tags=["u-net", 
 
 
 def center_crop(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """The middle (h, w) = ``size`` of x (..., H, W)."""
+    """The middle of x (..., H, W), of ``size`` (h, w)."""
     h, w = size
     top, left = (x.shape[-2] - h) // 2, (x.shape[-1] - w) // 2
     return x[..., top : top + h, left : left + w]
@@ -349,7 +349,7 @@ def count_parameters(net: nn.Module) -> int:
 
 
 def _initialise(layer: nn.Module) -> None:
-    """Gaussian weights, as in the paper's section 3 (He et al. 2015)."""
+    """Gaussian weights, as the paper's section 3."""
     if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
         nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
         nn.init.zeros_(layer.bias)

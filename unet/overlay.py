@@ -1,7 +1,5 @@
 """Draw class colours over a picture."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Sequence
 
 import numpy as np

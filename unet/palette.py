@@ -1,16 +1,9 @@
 """Palettes: a picture in k colours, by k-means.
 
-    ladder = PaletteLadder(image)
-    palette = ladder[8]
-    label_map = palette.encode(image)      # uint8 (H, W)
-    painted = palette.decode(label_map)    # uint8 (H, W, 3)
-
 k-means runs on weighted colours instead of pixels (M. E. Celebi, "Improving the performance of k-means for color
 quantization", 2011, arXiv 1101.0395). OKLab is B. Ottosson's "A perceptual color space for image processing" (2020,
 bottosson.github.io/posts/oklab).
 """
-
-from __future__ import annotations
 
 import functools
 import io
@@ -19,16 +12,14 @@ import struct
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from threadpoolctl import ThreadpoolController
 
 from .colors import ALL_COLORS, BLOCK, cells, colors_of, histogram, look_up, to_rgb, to_space
 from .images import as_rgb, hex_code, indexed_picture
 from .metrics import IGNORE_INDEX
-
-if TYPE_CHECKING:
-    from threadpoolctl import ThreadpoolController
 
 #: The largest k of a ladder, unless it is told otherwise, and of the page.
 MAX_COLORS = 64
@@ -36,6 +27,7 @@ MAX_COLORS = 64
 _CELLS_OF_LADDER = ((8, 1 << 14), (6, 1 << 15), (5, ALL_COLORS))
 _CELLS_OF_VIEW = ((8, 1 << 17), (7, 1 << 17), (6, ALL_COLORS))
 _RESTART_WORK = 1 << 17  # cells times colours of a run of k-means, about 10 ms
+_threads = functools.cache(ThreadpoolController)  # found at the first fit, when OpenMP is loaded
 
 
 @dataclass(frozen=True, eq=False)
@@ -259,16 +251,6 @@ class LiveView:
         pixels = self._weights.sum()
         shares = np.bincount(labels, self._weights, len(palette)) / pixels
         return Quantized(labels[self._cell_of_pixel], float((between + self._inner) / pixels), shares)
-
-
-# k-means -------------------------------------------------------------------------------------------------------------
-
-
-@functools.cache
-def _threads() -> ThreadpoolController:
-    from threadpoolctl import ThreadpoolController
-
-    return ThreadpoolController()
 
 
 def _splits(points: np.ndarray, weights: np.ndarray, clusters: np.ndarray, k: int) -> Iterator[np.ndarray]:

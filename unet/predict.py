@@ -1,4 +1,4 @@
-"""Segment pictures of any size with one bundle, in bounded memory."""
+"""Segment pictures of any size, in bounded memory."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ class Segmentation:
     note: str = ""
 
     def shares(self) -> np.ndarray:
-        """Share of the picture that each class covers, float64 (k,)."""
+        """Share of the picture by class, float64 (k,)."""
         counts = np.bincount(self.label_map.reshape(-1), minlength=len(self.class_names))
         return counts / self.label_map.size
 
 
 @dataclass(frozen=True)
 class TestTimeAugmentation:
-    """Average the class probabilities over flipped and scaled views of a picture.
+    """Average over flipped and scaled views of a picture.
 
     As DeepLab does (Chen et al. 2017, arXiv 1706.05587): the mean of the softmax of each view's logits at the picture's
     size. flip: also with left and right exchanged. scales: the working size times each of these.
@@ -124,7 +124,7 @@ class Segmenter:
     def __call__(
         self, image: np.ndarray, *, tile: int = TILE, without_skips: Levels = (), progress: Progress | None = None
     ) -> Segmentation:
-        """Segment a picture, uint8 (H, W, 3) or a Pillow image in mode RGB.
+        """Segment uint8 (H, W, 3), or a Pillow image in RGB.
 
         tile: side of a tile in working pixels. Where the device has too little memory, smaller tiles are tried, then
         the CPU: the same result, with a note.
@@ -157,7 +157,7 @@ class Segmenter:
     def _segment(
         self, image: np.ndarray, tile: int, without_skips: Levels, progress: Progress | None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Labels uint8 (H, W) and confidences float32 (H, W), with tiles of this size."""
+        """Labels uint8 (H, W) and confidences float32 (H, W)."""
         label_map = np.empty(image.shape[:2], np.uint8)
         confidence = np.empty(image.shape[:2], np.float32)
         for rows, columns, logits in self.tiles(image, tile=tile, without_skips=without_skips, progress=progress):
@@ -167,7 +167,7 @@ class Segmenter:
         return label_map, confidence
 
     def _on_the_cpu(self) -> Segmenter:
-        """A copy on the CPU, for one picture: the next may fit again."""
+        """A copy on the CPU; the next picture may fit again."""
         with torch.device("meta"):
             net = UNet(self.net.config)
         net.load_state_dict({name: value.cpu() for name, value in self.net.state_dict().items()}, assign=True)
@@ -175,12 +175,12 @@ class Segmenter:
         return Segmenter(bundle, device="cpu", precision=self._precision, averaging=self.averaging)
 
     def warm_up(self) -> None:
-        """Run once, if never before: a first run also sets up kernels and memory."""
+        """Run once: first runs also set up kernels and memory."""
         if not self._has_run:
             self(np.zeros((96, 128, 3), np.uint8))
 
     def layout(self, size: tuple[int, int], *, tile: int = TILE, scale: float = 1.0) -> Layout:
-        """The tiles that are run for a picture of ``size`` (h, w).
+        """The tiles for a picture of ``size`` (h, w).
 
         scale: of the working size. Raises ValueError as a call does.
         """
@@ -217,12 +217,12 @@ class Segmenter:
                 progress(done, len(parts))
 
     def working_picture(self, image: np.ndarray, *, scale: float = 1.0) -> np.ndarray:
-        """Resize uint8 (H, W, 3) to the working size times ``scale``."""
+        """Resize uint8 (H, W, 3) to the scaled working size."""
         image = as_rgb(image)
         return self.bundle.preprocessing.resize(image, self._working_size(image.shape[:2], scale))
 
     def _working_size(self, size: tuple[int, int], scale: float) -> tuple[int, int]:
-        """The size (h, w) at which the network works: the bundle's, or less.
+        """The size (h, w) that the network sees.
 
         Margins around a row of pixels are most of what a network is fed. A thin picture is shrunk, in its shape as far
         as whole pixels go, until it costs at most THIN times a square picture of as many pixels.
@@ -251,9 +251,9 @@ class Segmenter:
         without_skips: Levels = (),
         watch: Callable[[Join], None] | None = None,
     ) -> Tensor:
-        """Logits of one tile's window, equal to the whole picture's: float32 (C, h, w).
+        """Logits of one tile's window, float32 (C, h, w).
 
-        working: of `working_picture`. watch: called at every join, as `UNet.forward` does.
+        They equal the whole picture's. working: of `working_picture`. watch: as for `UNet.forward`.
         """
         x = torch.from_numpy(tile.read(working)).to(self.device).permute(2, 0, 1)[None]
         x = self.bundle.preprocessing.normalise(x).contiguous(memory_format=torch.channels_last)
@@ -263,7 +263,7 @@ class Segmenter:
 
 
 def _average(views: Sequence[Tensor]) -> Tensor:
-    """Logits (C, h, w) of the mean probabilities; those of a single view unchanged."""
+    """Logits (C, h, w) of the views' mean probabilities."""
     if len(views) == 1:
         return views[0]
     # Two classes share one logit: as the second of two, beside 0, it has the same softmax.
@@ -273,9 +273,9 @@ def _average(views: Sequence[Tensor]) -> Tensor:
 
 
 def decide(logits: Tensor, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
-    """The likeliest class of logits (C, ...): its probability and its index, uint8.
+    """Probability and index, uint8, of the likeliest class.
 
-    temperature: divides the logits, which changes the probability and never the class.
+    logits: (C, ...). temperature: divides the logits, which changes the probability and never the class.
     """
     if logits.shape[0] == 1:  # two classes share one logit
         return (logits[0].abs() / temperature).sigmoid(), (logits[0] > 0).to(torch.uint8)
@@ -284,7 +284,7 @@ def decide(logits: Tensor, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
 
 
 def has_native_bfloat16(device: torch.device) -> bool:
-    """Whether the hardware multiplies bfloat16; emulated, it is slower than float32."""
+    """Whether bfloat16 is not emulated, which is slow."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     return device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()

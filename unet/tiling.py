@@ -1,4 +1,4 @@
-"""Cut pictures into tiles whose logits equal the whole picture's.
+"""Tiles whose logits equal the whole picture's.
 
 An unpadded network gets the paper's overlap-tile strategy: a mirrored margin around the picture, and tiles that overlap
 by what the convolutions lose (Ronneberger 2015, figure 2). A padded one gets a halo as wide as its receptive field, cut
@@ -60,7 +60,7 @@ class Span:
         return dataclasses.replace(self, pixels=pixels, **indices)
 
     def resample(self, logits: Tensor, dim: int, *, first: int = 0) -> Tensor:
-        """Interpolate logits linearly along ``dim``; they begin at ``first`` in the window."""
+        """Interpolate logits along ``dim``, from ``first`` in the window."""
         # The arithmetic for a pixel is the same in every tile.
         lower, upper = self.lower - first, self.upper - first
         if np.array_equal(lower, range(logits.shape[dim])) and not self.weight.any():
@@ -72,7 +72,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Tile:
-    """One run of the network over part of the picture."""
+    """One run of the network."""
 
     rows: Span
     columns: Span
@@ -83,18 +83,18 @@ class Tile:
         return len(self.rows.read), len(self.columns.read)
 
     def read(self, working: np.ndarray) -> np.ndarray:
-        """The network's input, (*input_size, 3), mirrored beyond the working picture."""
+        """The network's input, (*input_size, 3), mirrored at the border."""
         return mirrored(working, self.rows.read, self.columns.read)
 
     def strips(self) -> Iterator[Tile]:
-        """The same run of the network, in strips of STRIP_PIXELS or one row."""
+        """The same run in strips of about STRIP_PIXELS."""
         height, width = (len(span.lower) for span in (self.rows, self.columns))
         step = max(1, STRIP_PIXELS // width)
         for start in range(0, height, step):
             yield dataclasses.replace(self, rows=self.rows.part(start, start + step))
 
     def resample(self, logits: Tensor) -> Tensor:
-        """Interpolate logits (C, h, w) of the window at the picture's pixels."""
+        """Interpolate the window's logits (C, h, w) at the pixels."""
         # Picking columns is slow: do it first, while there are few rows. A strip needs no more of them than these.
         first, last = int(self.rows.lower[0]), int(self.rows.upper[-1])
         logits = self.columns.resample(logits[:, first : last + 1], dim=2)
@@ -114,7 +114,7 @@ class Layout:
 
     @classmethod
     def of(cls, size: tuple[int, int], working_size: tuple[int, int], tile: int, config: UNetConfig) -> Layout:
-        """Cut a picture into tiles of at most ``tile`` working pixels a side.
+        """Cut into tiles of at most ``tile`` working pixels.
 
         Raises ValueError for a tile smaller than the network's stride.
         """
@@ -135,7 +135,7 @@ class Layout:
 
 
 def mirrored(image: np.ndarray, rows: range, columns: range) -> np.ndarray:
-    """Rows and columns of (H, W, ...), mirrored at the border pixels' centres."""
+    """Rows and columns, mirrored at the border pixels' centres."""
     indices = []
     for positions, length in zip((rows, columns), image.shape, strict=False):
         period = max(1, 2 * (length - 1))
@@ -145,7 +145,7 @@ def mirrored(image: np.ndarray, rows: range, columns: range) -> np.ndarray:
 
 
 def _cut(length: int, working_length: int, tile: int, config: UNetConfig) -> list[Span]:
-    """Cut an axis into spans of ``tile`` pixels or less."""
+    """Cut an axis into spans of at most ``tile``."""
     lower, upper, _ = _neighbours(slice(0, length), length, working_length)
     spans, first = [], 0
     while first < length:
@@ -157,7 +157,7 @@ def _cut(length: int, working_length: int, tile: int, config: UNetConfig) -> lis
 
 
 def fed_length(length: int, config: UNetConfig) -> int:
-    """Pixels fed to the network along a side, cut into tiles of TILE."""
+    """Pixels fed along a side cut into tiles."""
     tile = TILE // config.stride * config.stride
     whole = (length - 1) // tile  # tiles before the last
     if config.padded:
@@ -168,7 +168,7 @@ def fed_length(length: int, config: UNetConfig) -> int:
 
 
 def _neighbours(pixels: slice, length: int, working_length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The two working pixels around each pixel, and their weights."""
+    """The two working pixels around each, and weights."""
     # Pixel centres, as torch's align_corners=False and Pillow have them; the outermost half pixels repeat the border.
     position = (np.arange(pixels.start, pixels.stop) + 0.5) * (working_length / length) - 0.5
     position = position.clip(0, working_length - 1)
@@ -178,7 +178,7 @@ def _neighbours(pixels: slice, length: int, working_length: int) -> tuple[np.nda
 
 
 def _read_window(window: range, working_length: int, config: UNetConfig) -> tuple[range, int]:
-    """The working pixels to feed for ``window``, and how many logits come before it."""
+    """The working pixels to feed, and logits before the window."""
     if config.padded:
         # Zero padding must fall where the whole picture has it (its border, after padding to whole strides), never
         # inside: so a halo of at least the receptive radius, ended at that border.

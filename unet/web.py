@@ -1,9 +1,7 @@
-"""Write a page that needs no server: the visitor's browser runs two networks.
+"""Write a page that runs two networks in browsers.
 
 The page is the folder ``web/`` of the checkout; ONNX Runtime for browsers comes from npm.
 """
-
-from __future__ import annotations
 
 import json
 import shutil
@@ -24,25 +22,21 @@ RUNTIME_FILES = ("dist/ort.wasm.bundle.min.mjs", "dist/ort-wasm-simd-threaded.wa
 PAGE_FILE = "page.json"  # what page.js reads of the networks
 
 
-class WebError(BundleError):
-    """A page that cannot be written; the message says what to do."""
-
-
 def export_page(networks: Mapping[str, Bundle], folder: str | Path, runtime: str | Path | None = None) -> Path:
     """Write a static page that runs two networks.
 
     networks: by the names that the page shows, left first. runtime: an unpacked onnxruntime-web; None fetches it.
-    Raises WebError before anything is written, and OSError if the folder cannot be written.
+    Raises BundleError before anything is written, and OSError if the folder cannot be written.
     """
     folder, bundles = Path(folder), list(networks.values())
     if len(bundles) != 2 or bundles[0].class_names != bundles[1].class_names:
-        raise WebError("the page shows two networks with the same classes; name two of one task")
+        raise BundleError("the page shows two networks with the same classes; name two of one task")
     if folder.exists() and any(folder.iterdir()) and not (folder / PAGE_FILE).exists():
-        raise WebError(f"{folder} holds other files, which the page could overwrite; name a new folder")
+        raise BundleError(f"{folder} holds other files, which the page could overwrite; name a new folder")
     with tempfile.TemporaryDirectory() as temporary:
         package = Path(runtime or fetch_runtime(temporary))
         if missing := [name for name in RUNTIME_FILES if not (package / name).is_file()]:
-            raise WebError(f"{package / missing[0]} is missing; name an unpacked {RUNTIME}")
+            raise BundleError(f"{package / missing[0]} is missing; name an unpacked {RUNTIME}")
         shutil.copytree(ROOT / "web", folder, dirs_exist_ok=True)
         for name in RUNTIME_FILES:
             shutil.copy(package / name, folder)
@@ -72,17 +66,16 @@ def export_page(networks: Mapping[str, Bundle], folder: str | Path, runtime: str
 
 
 def fetch_runtime(folder: str | Path) -> Path:
-    """Fetch ONNX Runtime for browsers with npm -> its folder.
-
-    Only the files that the page needs are unpacked. Raises WebError.
-    """
+    """Fetch ONNX Runtime with npm -> its folder. Raises BundleError."""
     npm = shutil.which("npm")
     if npm is None:
-        raise WebError(f"npm is not installed; install Node.js, or name an unpacked {RUNTIME} with --onnxruntime-web")
+        how = f"install Node.js, or name an unpacked {RUNTIME} with --onnxruntime-web"
+        raise BundleError(f"npm is not installed; {how}")
     pack = [npm, "pack", RUNTIME, "--silent", "--prefer-offline"]
     done = subprocess.run(pack, cwd=folder, capture_output=True, text=True)
     if done.returncode:
-        raise WebError(f"npm cannot fetch {RUNTIME}: {' '.join(done.stderr.split())[-300:] or 'it does not say why'}")
+        why = " ".join(done.stderr.split())[-300:] or "it does not say why"
+        raise BundleError(f"npm cannot fetch {RUNTIME}: {why}")
     archive = Path(folder, done.stdout.split()[-1])
     with tarfile.open(archive) as tar:
         for name in RUNTIME_FILES:
