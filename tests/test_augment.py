@@ -194,12 +194,12 @@ def test_the_file_of_pixels_is_built_once_and_anew_when_anything_changes(tmp_pat
 
 def test_a_build_that_is_cut_off_leaves_nothing_that_is_taken_for_whole(tmp_path):
     pairs, cache = pairs_on_disk(tmp_path), tmp_path / "run"
-    sound = pairs.annotations[2].read_bytes()
-    pairs.annotations[2].write_bytes(sound[:40])
+    sound = pairs.pairs[2].annotation.read_bytes()
+    pairs.pairs[2].annotation.write_bytes(sound[:40])
     with pytest.raises(ValueError, match=r"002\.png"):
         PixelStore(pairs, None, "cpu", cache=cache)
     assert not list(cache.iterdir())
-    pairs.annotations[2].write_bytes(sound)
+    pairs.pairs[2].annotation.write_bytes(sound)
     assert PixelStore(pairs, None, "cpu", cache=cache).pixels.equal(PixelStore(pairs, None, "cpu").pixels)
 
 

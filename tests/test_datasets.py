@@ -4,15 +4,15 @@ import io
 import threading
 import zipfile
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from training import datasets
 from training.dataset import load_dataset
-from training.datasets import TASKS, Download, DownloadError, fetch_dataset, label_digest
+from training.datasets import TASKS, DownloadError, fetch_dataset, label_digest
 
 
 def png(array):
@@ -75,8 +75,7 @@ def cache(tmp_path, monkeypatch):
 @pytest.fixture
 def known_set(monkeypatch):
     def register(url, digest):
-        source = Download(url, datasets.DOWNLOADS["streets"].arrange, digest)
-        monkeypatch.setitem(datasets.DOWNLOADS, "streets", source)
+        monkeypatch.setitem(TASKS, "streets", replace(TASKS["streets"], archive=url, digest=digest))
 
     return register
 
@@ -151,7 +150,7 @@ def test_nuclei_masks_are_united_into_one_map(tmp_path, cache, monkeypatch):
             archive.writestr(f"{folder}/masks/{i}.png", png(mask))
         archive.writestr("fixes-master/stage1_train/unlisted/images/unlisted.png", b"")
     with serve(packed.getvalue()) as (url, _):
-        monkeypatch.setitem(datasets.DOWNLOADS, "nuclei", Download(url, datasets.DOWNLOADS["nuclei"].arrange, None))
+        monkeypatch.setitem(TASKS, "nuclei", replace(TASKS["nuclei"], archive=url, digest=None))
         folder = fetch_dataset("nuclei")
     (label,) = (folder / "train/labels").iterdir()
     assert label.name == "00071198d059.png"

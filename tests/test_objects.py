@@ -183,7 +183,7 @@ def test_what_is_written_here_is_read_for_training_as_the_same_masks(layout, tmp
     counts = ConfusionMatrix(3)
     pairs = sorted((pair for split in reading.splits.values() for pair in split), key=lambda pair: pair.image)
     for truth, pair in zip(truths, pairs, strict=True):
-        labels = pair.annotation.read(truth.shape).labels
+        labels = pair.read_annotation().labels
         # Readers number classes as their file lists them: by name in LabelMe, as here in COCO.
         order = np.array([0, *(reading.classes.names.index(name) for name in NAMES[1:])])
         counts.update(order[truth].astype(np.uint8), labels)

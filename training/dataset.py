@@ -29,7 +29,7 @@ MAX_PROBLEMS_SHOWN = 50
 
 @dataclass(frozen=True)
 class Pairs(Sequence):
-    """Pictures with their label maps, read one at a time.
+    """Pictures with label maps, read one at a time.
 
     Each is uint8 (H, W, 3) and uint8 (H, W).
     ambiguous: what becomes of blurred edges between colours, see ``unet.masks.encode_mask``.
@@ -76,7 +76,7 @@ class Pairs(Sequence):
         return labels
 
     def class_shares(self) -> np.ndarray:
-        """Each class's share of the pixels that are not void, float (k,)."""
+        """Each class's share of the labelled pixels, float (k,)."""
         counts = np.zeros(256, np.int64)
         # Masks in colours take long to decode: a sample is counted.
         indices = range(len(self)) if self.coding.palette is None else sample_indices(len(self))
@@ -86,7 +86,7 @@ class Pairs(Sequence):
         return counts / max(1, counts.sum())
 
     def fingerprint(self) -> str:
-        """Changes with every file, and with how they are read."""
+        """Changes with the files and how they are read."""
         files = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for pair in self.pairs for p in pair.files()]
         palette = self.coding.palette.colors.tolist() if self.coding.palette else None
         return repr((files, self.coding.values, palette, self.coding.by_table, self.ambiguous))
@@ -110,6 +110,7 @@ class Dataset:
     note: str = ""
     task: Task | None = None
     _seen: dict[str, list[Seen]] = field(default_factory=dict, repr=False)
+    _problems: list[str] = field(default_factory=list, repr=False)
 
     def summary(self) -> str:
         """One line: layout, pictures and classes."""
@@ -130,14 +131,11 @@ class Dataset:
         Raises DataError that lists every pair that cannot be trained on.
         train: check the training pictures too; False for an evaluation.
         """
-        _raise_if_any(self._problems() if train else self._problems(("val", "test")))
+        splits = ("train", "val", "test") if train else ("val", "test")
+        _raise_if_any([*self._problems, *(problem for split in splits for problem in self._problems_of(split))])
 
-    def _problems(self, splits: Sequence[str] = ("train", "val", "test")) -> list[str]:
-        """What is wrong, a sentence a pair."""
-        return [problem for name in splits for problem in self._problems_of(name, self._seen[name])]
-
-    def _problems_of(self, split: str, annotations: list[Seen]) -> list[str]:
-        found, classes = [], set()
+    def _problems_of(self, split: str) -> list[str]:
+        annotations, found, classes = self._seen[split], [], set()
         undecided, follows = [], False  # whether annotations are turned as EXIF tags say
         for seen in tqdm(annotations, "checking", leave=False, disable=None):
             name = seen.pair.image.name
@@ -148,9 +146,7 @@ class Dataset:
                 if size != seen.size:
                     why = "they must have one size"
                     if turn > 1 and size == seen.size[::-1]:
-                        why = (
-                            "the EXIF tag turns the photo, not the annotation: save the photo upright, without the tag"
-                        )
+                        why = "the EXIF tag turns the photo, not the annotation: save it upright, without the tag"
                     raise DataError(f"{name} is {size}, its annotation {seen.size}; {why}")
                 # Some annotation tools turn a photo as its tag says, some do not. Where turning changes the size, the
                 # size tells; what the others are is known from those.
@@ -181,7 +177,7 @@ class Dataset:
 def load_dataset(
     root: str | Path, *, task: Task | None = None, seed: int = 0, classes: int | None = None, layout: str | None = None
 ) -> Dataset:
-    """Find pictures and classes under ``root``; read every annotation once.
+    """Read every annotation under ``root`` and find the classes.
 
     task: a known set. classes: how many classes masks in colours have; None to find out.
     layout: the name of a reader, where several fit.
@@ -210,9 +206,10 @@ def load_dataset(
     train, val, test = (
         Pairs(tuple(pairs), coding, "ignore" if name == "train" else "nearest") for name, pairs in splits.items()
     )
-    dataset = Dataset(train, val, test, coding.class_names, coding.colors, record, layout, note, task, seen)
-    if reading.problems or wrong:
-        _raise_if_any(reading.problems + wrong + dataset._problems())
+    names, palette, problems = coding.class_names, coding.colors, reading.problems + wrong
+    dataset = Dataset(train, val, test, names, palette, record, layout, note, task, seen, problems)
+    if problems:
+        dataset.check()
     return dataset
 
 

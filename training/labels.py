@@ -1,4 +1,4 @@
-"""Decide what labels mean, from all annotation files together."""
+"""What labels mean, decided from all annotations together."""
 
 from __future__ import annotations
 
@@ -230,7 +230,7 @@ def _of_numbers(seen: list[Seen], listed: ClassList, task: Task | None) -> tuple
 
 
 def _of_colors(train: list[Seen], listed: ClassList, task: Task | None, count: int | None) -> Coding:
-    """The colours of the class list, the known set, or the masks."""
+    """The colours listed, of the known set, or found."""
     exact = False
     if listed.palette:
         colors, names = (*listed.palette, *listed.void_colors), listed.names
@@ -270,7 +270,7 @@ def _of_colors(train: list[Seen], listed: ClassList, task: Task | None, count: i
 
 
 def _are_photos(train: list[Seen], palette: Palette) -> bool:
-    """Whether the masks' colours fill the pictures as well."""
+    """Whether the masks' colours fill the pictures too."""
     alike = 0
     for one in train:
         mask, picture = one.pair.read_annotation().as_colors().labels, one.pair.read_image()
@@ -279,7 +279,7 @@ def _are_photos(train: list[Seen], palette: Palette) -> bool:
 
 
 def _masks_of_two_kinds(seen: list[Seen]) -> list[str]:
-    """Problems: masks of 0 and 1 among masks of 0 and 255."""
+    """Problems: some masks have 1, others 255."""
     of_one, of_white = ([one for one in seen if value in one.labels] for value in (1, 255))
     if any(1 in one.labels for one in of_white):  # then 255 is void
         return []
@@ -305,13 +305,13 @@ def _no_class_indices(seen: list[Seen], numbers: set[int], void: int | None) -> 
 
 
 def _count_from_0(numbers: set[int]) -> bool:
-    """Whether these may be nameless classes: few, with few left out."""
+    """Whether these may be nameless classes, with few gaps."""
     highest = max(numbers, default=0)
     return highest < MAX_NAMELESS_CLASSES and 2 * len(numbers) >= highest
 
 
 def _are_object_numbers(seen: list[Seen]) -> bool:
-    """Whether every number is one connected region, of many in each."""
+    """Whether every number is one connected region, of many."""
     for one in seen:
         labels = one.pair.read_annotation().labels
         labels = labels if labels.ndim == 2 else labels[..., 0]
@@ -322,7 +322,8 @@ def _are_object_numbers(seen: list[Seen]) -> bool:
 
 
 def distinct_colors(count: int) -> np.ndarray:
-    """Black, then hues a golden ratio apart: uint8 (count, 3)."""
+    """Black, and hues far apart: uint8 (count, 3)."""
+    # A golden ratio apart.
     hues = [int(255 * ((i * 0.618) % 1)) for i in range(1, count)]
     colors = [Image.new("HSV", (1, 1), (hue, 180, 250)).convert("RGB").getpixel((0, 0)) for hue in hues]
     return np.array([(0, 0, 0), *colors], np.uint8)

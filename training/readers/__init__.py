@@ -17,7 +17,7 @@ READERS = {reader.NAME: reader for reader in (masks, yolo, coco, labelme, via, s
 
 
 def read_folder(root: Path, layout: str | None = None) -> Reading:
-    """Read a folder with the one reader that fits it.
+    """Read a folder with the one reader that fits.
 
     layout: the name of the reader to use. Raises DataError if none or several fit.
     """
@@ -53,7 +53,7 @@ def _fitting(folder: Folder) -> str:
     if volumes := folder.with_ending(".nii", ".gz", ".dcm", ".npy", ".mha", ".nrrd"):
         holds.append(f"files such as {volumes[0].name} cannot be read here, export them as PNG")
     raise DataError(
-        f"{folder.root} holds {'; '.join(holds + folder.broken_json()[:1])}. Put pictures into images/ and masks of "
+        f"{folder.root} holds {'; '.join(holds + folder.broken_json[:1])}. Put pictures into images/ and masks of "
         "the same names into labels/, or export YOLO segmentation, COCO, LabelMe, VIA or Supervisely annotations; "
         "docs/training.md lists the layouts"
     )

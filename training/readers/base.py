@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ VOID_NAMES = frozenset(("void", "ignore", "ignored", "unlabeled", "unlabelled", 
 
 
 class DataError(ValueError):
-    """A data set cannot be trained on: every offending file, and what to do."""
+    """A data set cannot be trained on; why, for every file."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class ClassList:
 
     @classmethod
     def of_rows(cls, rows: Iterable[tuple[int, str, tuple[int, int, int] | None]], source: str) -> ClassList:
-        """Of (number, name, colour) each; those named "void" are no classes."""
+        """Of (number, name, colour) each; "void" is no class."""
         kept, void = [], []
         for number, name, color in sorted((number, name.strip(), color) for number, name, color in rows):
             (void if name.strip("_ ").lower() in VOID_NAMES else kept).append((number, name, color))
@@ -83,13 +84,14 @@ class Annotation:
     lossy: bool = False
 
     def as_colors(self) -> Annotation:
-        """A palette file in its colours; others as they are."""
+        """Palette files in their colours, others as they are."""
         if self.table is None or self.labels.ndim == 3:
             return self
         return dataclasses.replace(self, labels=self.table[self.labels])
 
     def as_numbers(self) -> Annotation:
-        """Three equal channels, as OpenCV writes, as numbers; others as they are."""
+        """Greys in three channels as numbers, others as they are."""
+        # OpenCV writes numbers into three equal channels.
         if self.labels.ndim == 2 or not self.labels.size or (self.labels != self.labels[..., :1]).any():
             return self
         return dataclasses.replace(self, labels=self.labels[..., 0])
@@ -256,6 +258,7 @@ class Reading:
 
     layout: in words. splits: {"train", "val" or "test": pairs}, or {"": pairs} where nobody has split them.
     problems: sentences about what keeps it from being trained on. notes: about what was left out and why.
+    listed_in: the JSON files that list pictures, by picture.
     """
 
     layout: str
@@ -263,3 +266,26 @@ class Reading:
     classes: ClassList = field(default_factory=ClassList)
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    listed_in: dict[Path, Path] = field(default_factory=dict)
+
+    def add_drawn(
+        self, path: Path, name: str, picture: Path | None, shapes: Iterable, split: str, size: tuple = (None, None)
+    ) -> None:
+        """Add a picture that a JSON file lists, or a problem.
+
+        path: of the JSON file. picture: None if it is not there. shapes: None for what has no area; what it raises
+        becomes a problem. size: (H, W), or None and zeros.
+        """
+        if picture is None:
+            self.problems.append(f"{path} lists {name}, which is not there: put it back, or take it out")
+        elif picture in self.listed_in:  # it could be learnt from and scored
+            self.problems.append(f"{path} lists {name}, which is listed in {self.listed_in[picture].name}: leave one")
+        else:
+            self.listed_in[picture] = path
+            try:
+                drawn = tuple(shape for shape in shapes if shape)
+            except (LookupError, TypeError, ValueError, OSError, zlib.error) as error:
+                why = error if isinstance(error, ValueError) else repr(error)
+                self.problems.append(f"{path}: a shape of {name} cannot be read ({why}): export it again")
+            else:
+                self.splits[split].append(Drawn(picture, path, drawn, size if all(size) else None))

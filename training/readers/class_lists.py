@@ -1,4 +1,4 @@
-"""Class lists, as tools and known data sets leave them."""
+"""Class lists, as tools and known data sets write them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Row = tuple[int, str, "tuple[int, int, int] | None"]
 
 
 def find_classes(folder: Folder) -> ClassList:
-    """The class list of a folder, or an empty one. Raises DataError."""
+    """The class list of a folder, maybe empty. Raises DataError."""
     own = folder.root / "classes.json"
     if os.path.lexists(own):
         return _own_classes(own)
@@ -70,7 +70,7 @@ def _label_colors(path: Path) -> Iterator[Row]:
 
 
 def _table(path: Path) -> Iterator[Row]:
-    """Columns name, r, g, b, or Roboflow's "Pixel Value" and "Class"."""
+    """name, r, g, b, or Roboflow's "Pixel Value", "Class"."""
     rows = csv.DictReader(_lines(path), skipinitialspace=True, restkey="")
     for number, row in enumerate({key.strip().lower(): value for key, value in row.items()} for row in rows):
         if "pixel value" in row:
@@ -80,7 +80,7 @@ def _table(path: Path) -> Iterator[Row]:
 
 
 def _numbers(path: Path) -> Iterator[Row]:
-    """{"number": name} of Hugging Face; nnU-Net's "labels", or {name: number}."""
+    """{"number": name}, or nnU-Net's "labels", {name: number}."""
     content = json.loads(read_text(path))
     for key, value in (content.get("labels", {}) if path.name.lower() == "dataset.json" else content).items():
         if isinstance(value, list):
@@ -98,7 +98,7 @@ def _datumaro(path: Path) -> Iterator[Row]:
 
 
 def _ade20k(path: Path) -> Iterator[Row]:
-    """ADE20K's table with the columns Idx and Name; number 0 is void."""
+    """ADE20K's table with Idx and Name; 0 is void."""
     yield 0, "void", None
     for line in _lines(path)[1:]:
         number, *_, name = line.split("\t")
@@ -166,10 +166,9 @@ def _own_classes(path: Path) -> ClassList:
         _require(void is None or _is_byte(void), "ignore_index is a whole number from 0 to 255")
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} is not a class list ({error}); see docs/training.md for its form") from error
-    values = None
-    if void is not None:
-        values = {i: i for i in range(len(names or ()) or IGNORE_INDEX)} | {void: IGNORE_INDEX}
-    return ClassList(tuple(names or ()), path.name, values, palette)
+    names = tuple(names or ())
+    values = {i: i for i in range(len(names) or IGNORE_INDEX)} | {void: IGNORE_INDEX}
+    return ClassList(names, path.name, None if void is None else values, palette)
 
 
 def _require(holds: bool, sentence: str) -> None:

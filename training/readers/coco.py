@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ import numpy as np
 
 from .base import ClassList, DataError, Reading, Shape
 from .folder import Folder, split_in
-from .json_exports import Export, add_exports
 
 NAME = "coco"
 
@@ -24,30 +22,26 @@ def fits(folder: Folder) -> str:
 
 
 def read(folder: Folder) -> Reading:
-    """Read every annotation file; classes are in the order of their ids."""
+    """Read every annotation file; ids order the classes."""
     files = _annotation_files(folder)
     categories = _categories(folder, files)
     names = [name for name in categories.values() if name]
     label_of = {number: names.index(name) + 1 if name else 0 for number, name in categories.items()}
-    reading = Reading(f"COCO ({files[0].name})", classes=ClassList.of_shapes(names, files[0].name))
-    exports = [export for path in files for export in _exports(folder, path)]
-    add_exports(folder, reading, exports, lambda thing: _shape(thing, label_of))
+    reading = Reading("COCO", classes=ClassList.of_shapes(names, files[0].name), problems=folder.broken_json)
     for path in files:
-        if boxes := sum(not thing.get("segmentation") for thing in folder.json[path]["annotations"]):
+        content, split = folder.json[path], split_in(path.stem) or folder.split_of(path)
+        things = defaultdict(list)
+        for thing in content["annotations"]:
+            things[thing["image_id"]].append(thing)
+        for image in content["images"]:
+            name, size = image["file_name"], (image.get("height"), image.get("width"))
+            shapes = (_shape(thing, label_of) for thing in things[image["id"]])
+            reading.add_drawn(path, name, folder.find(name, path, split), shapes, split, size)
+        if boxes := sum(not thing.get("segmentation") for thing in content["annotations"]):
             reading.problems.append(
                 f"{path} has {boxes} annotations without an outline: export outlines (polygons or masks), not boxes"
             )
     return reading
-
-
-def _exports(folder: Folder, path: Path) -> Iterator[Export]:
-    content, split = folder.json[path], split_in(path.stem) or folder.split_of(path)
-    things = defaultdict(list)
-    for thing in content["annotations"]:
-        things[thing["image_id"]].append(thing)
-    for image in content["images"]:
-        name, size = image["file_name"], (image.get("height"), image.get("width"))
-        yield Export(path, name, folder.find(name, path, split), things[image["id"]], split, size)
 
 
 def _shape(thing: dict[str, Any], label_of: dict[int, int]) -> Shape | None:

@@ -1,4 +1,4 @@
-"""The files under a folder, and what their names say."""
+"""The files under a folder and what names say."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Callable
-from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -26,7 +25,8 @@ SPLITS = {
 class Folder:
     """All files under a folder, looked up once.
 
-    pictures: those with a picture's ending. by_path: they by their paths, with and without ending. by_name: they by
+    json: what those with this ending hold. broken_json: a sentence about every one that cannot be read.
+    pictures: those with a picture's ending. by_path: these by their paths, with and without ending. by_name: these by
     their names without folders.
     """
 
@@ -38,6 +38,13 @@ class Folder:
             # A folder named like a picture was meant to be one.
             named = [name for name in subfolders if Path(name).suffix.lower() in PICTURE_ENDINGS]
             self.files += [Path(folder, name) for name in sorted(files + named) if not name.startswith(".")]
+        self.json: dict[Path, Any] = {}
+        self.broken_json: list[str] = []
+        for path in self.with_ending(".json"):
+            try:
+                self.json[path] = json.loads(path.read_text(encoding="utf-8-sig"), object_hook=_without_photo)
+            except (OSError, ValueError, RecursionError) as error:
+                self.broken_json.append(f"{path} is no readable JSON ({error}): export it again")
         self.pictures = self.with_ending(*PICTURE_ENDINGS)
         self.by_path = {path.with_suffix(""): path for path in reversed(self.pictures)}
         self.by_name = defaultdict(list)
@@ -58,17 +65,12 @@ class Folder:
         parts = path.relative_to(self.root).parts[:-1]
         return next((split for part in reversed(parts) if (split := split_in(part))), "")
 
-    @cached_property
-    def json(self) -> dict[Path, Any]:
-        """The content of every JSON file, or the error."""
-        return {path: _json_or_error(path) for path in self.with_ending(".json")}
-
     def json_where(self, fits: Callable[[dict], bool]) -> list[Path]:
         """The JSON files that hold an object which fits."""
         return [path for path, content in self.json.items() if isinstance(content, dict) and fits(content)]
 
     def find(self, name: str, near: Path, split: str = "") -> Path | None:
-        """The one picture that a file lists: beside it, in its split, or anywhere."""
+        """The picture that a file lists, None unless it is one."""
         parts = PurePosixPath(name.replace("\\", "/")).parts
         beside = Path(os.path.normpath(near.parent.joinpath(*parts)))
         if self.by_path.get(beside) == beside:
@@ -80,10 +82,10 @@ class Folder:
                 return found[0]
         return None
 
-    def broken_json(self) -> list[str]:
-        """A sentence about every JSON file that cannot be read."""
-        broken = [path for path, content in self.json.items() if isinstance(content, Exception)]
-        return [f"{path} is no readable JSON ({self.json[path]}): export it again" for path in broken]
+
+def _without_photo(content: dict[str, Any]) -> dict[str, Any]:
+    content.pop("imageData", None)  # LabelMe's copy of the photo: megabytes each
+    return content
 
 
 def words_in(name: str) -> list[str]:
@@ -107,13 +109,3 @@ def read_text(path: Path) -> str:
         return path.read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read as UTF-8 text ({error}): save it as UTF-8") from error
-
-
-def _json_or_error(path: Path) -> Any:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
-        return error
-    if isinstance(content, dict):
-        content.pop("imageData", None)  # LabelMe's copy of the photo: megabytes each
-    return content

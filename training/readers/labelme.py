@@ -1,10 +1,9 @@
-"""LabelMe JSON: one file of shapes beside each photo, and labels.txt."""
+"""LabelMe JSON: a file of shapes beside each photo."""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,6 @@ from unet.metrics import IGNORE_INDEX
 from .base import ClassList, DataError, Reading, Shape, ellipse, rectangle
 from .class_lists import find_classes
 from .folder import Folder
-from .json_exports import Export, add_exports
 
 NAME = "labelme"
 
@@ -36,23 +34,19 @@ def read(folder: Folder) -> Reading:
     listed = find_classes(folder)
     names = [name for name in listed.names or sorted(labels) if name not in SPECIAL]
     label_of = {name: i + 1 for i, name in enumerate(names)} | SPECIAL
-    source = f" ({listed.source})" if listed.names else ""
-    reading = Reading(f"LabelMe JSON{source}", classes=ClassList.of_shapes(names, listed.source))
-    add_exports(folder, reading, _exports(folder, files), lambda shape: _shape(shape, label_of))
-    if left := len(folder.pictures) - sum(map(len, reading.splits.values())):
-        reading.notes.append(f"{left} pictures without a JSON file are left out")
-    return reading
-
-
-def _exports(folder: Folder, files: list[Path]) -> Iterator[Export]:
+    classes = ClassList.of_shapes(names, listed.source)
+    reading = Reading("LabelMe JSON", classes=classes, problems=folder.broken_json)
     for path in files:
         content, split = folder.json[path], folder.split_of(path)
         name = content["imagePath"].replace("\\", "/")
         picture = path.with_name(PurePosixPath(name).name)
         if folder.by_path.get(picture) != picture:
             picture = folder.by_path.get(path.with_suffix("")) or folder.find(name, path, split)
-        size = (content.get("imageHeight"), content.get("imageWidth"))
-        yield Export(path, name, picture, content["shapes"], split, size)
+        shapes = (_shape(shape, label_of) for shape in content["shapes"])
+        reading.add_drawn(path, name, picture, shapes, split, (content.get("imageHeight"), content.get("imageWidth")))
+    if left := len(folder.pictures) - sum(map(len, reading.splits.values())):
+        reading.notes.append(f"{left} pictures without a JSON file are left out")
+    return reading
 
 
 def _shape(shape: dict[str, Any], label_of: dict[str, int]) -> Shape | None:

@@ -82,10 +82,9 @@ class _File:
     case: tuple[str, ...]
 
     def key(self, affixes: re.Pattern | None) -> tuple:
-        """What a picture and its mask share; their affixes are left out."""
-        stem = unicodedata.normalize("NFC", self.path.stem)  # macOS spells é as two characters, others as one
-        if Path(stem).suffix.lower() in PICTURE_ENDINGS:  # a.jpg.png is the mask of a.jpg
-            stem = Path(stem).stem
+        """What a picture and its mask share, without affixes."""
+        # macOS spells é as two characters, others as one; a.jpg.png is the mask of a.jpg.
+        stem = _name_of(unicodedata.normalize("NFC", self.path.stem))
         if affixes is not None:
             role = "image" if affixes is IMAGE_AFFIXES else "mask"
             stem = "" if stem.lower() in ROLE_WORDS[role].split() else affixes.sub("", stem, count=1)
@@ -105,7 +104,12 @@ def read(folder: Folder) -> Reading:
     _check_one_kind(folder, masks)
     reading = Reading(_layout(folder, images, masks))
     _pair_up(folder, images, masks, reading)
-    reading.problems += _strangers(folder, images, masks)
+    folders = {file.path.parent for file in (*images, *masks)} - {folder.root}
+    reading.problems += [
+        f"{path} is no picture that can be read here: export it as PNG, or take it out of the folder"
+        for path in folder.files
+        if path.parent in folders and path.suffix.lower() not in PICTURE_ENDINGS | NOTE_ENDINGS
+    ]
     if others := sorted(set(folder.pictures) - {file.path for file in (*images, *masks)}):
         reading.notes.append(f"{len(others)} other pictures are left out, such as {others[0].relative_to(folder.root)}")
     reading.classes = find_classes(folder)
@@ -113,8 +117,6 @@ def read(folder: Folder) -> Reading:
         names = [file.path.relative_to(folder.root.parent).with_suffix("").as_posix() for file in masks]
         known = (known for words, known in CONVENTIONS.items() if all(re.search(words, name) for name in names))
         reading.classes = next(known, reading.classes)
-    if reading.classes.source:
-        reading.layout += f" ({reading.classes.source})"
     _split_by_lists(folder, masks, reading)
     return reading
 
@@ -126,12 +128,10 @@ def _check_one_kind(folder: Folder, masks: list[_File]) -> None:
             f"{folder.root} is the full ADE20K, whose _seg.png hold coded classes and objects: take its release for "
             "scene parsing, with annotations/training"
         )
-    places: dict[tuple, set[str]] = defaultdict(set)
-    for file in masks:
-        places[file.key(MASK_AFFIXES)].add(file.folder)
-    if several := next((names for names in places.values() if len(names) > 1), None):
-        found = " and ".join(f"{name}/" for name in sorted(several))
-        raise DataError(f"{folder.root} has annotations in {found}: leave one there, that of the masks of classes")
+    for files in _by_key(masks, MASK_AFFIXES).values():
+        if len(names := sorted({f"{file.folder}/" for file in files})) > 1:
+            found = " and ".join(names)
+            raise DataError(f"{folder.root} has annotations in {found}: leave one there, that of the masks of classes")
 
 
 def _roles(folder: Folder) -> tuple[list[_File], list[_File]]:
@@ -151,7 +151,7 @@ def _roles(folder: Folder) -> tuple[list[_File], list[_File]]:
 
 
 def _beside(files: list[_File]) -> tuple[list[_File], list[_File]]:
-    """Tell pictures from masks that lie in the same folders."""
+    """Tell pictures from masks in the same folders."""
     masks = [file for file in files if file.key(MASK_AFFIXES) != file.key(None)]
     images = [file for file in files if file.key(MASK_AFFIXES) == file.key(None)]
     names = {file.key(affixes) for file in images for affixes in (None, IMAGE_AFFIXES)}
@@ -167,7 +167,7 @@ def _beside(files: list[_File]) -> tuple[list[_File], list[_File]]:
 
 
 def _has_few_colors(path: Path) -> bool:
-    """Whether a picture has few colours, as a mask has."""
+    """Whether a picture has few colours, like a mask."""
     try:
         return Image.fromarray(read_image(path)).getcolors(64) is not None
     except ImageError:
@@ -205,9 +205,9 @@ def _pair_up(folder: Folder, images: list[_File], masks: list[_File], reading: R
         if objects := any(len(found) > 1 for found in annotations.values()):
             reading.layout = "a folder a picture, a mask an object"
     for found in (*pictures.values(), *(() if objects else annotations.values())):
-        reading.problems += [f"{path} and {found[0].name} have one name" for path in found[1:]]
+        reading.problems += [f"{file.path} and {found[0].path.name} have one name" for file in found[1:]]
     for key in sorted(pictures.keys() & annotations.keys()):
-        picture, found = pictures[key][0], tuple(annotations[key])
+        picture, found = pictures[key][0].path, tuple(file.path for file in annotations[key])
         reading.splits[key[0]].append(ObjectMasks(picture, found[0], found) if objects else Pair(picture, found[0]))
     splits = reading.splits.keys()
     # Pascal VOC has masks of some pictures.
@@ -216,18 +216,18 @@ def _pair_up(folder: Folder, images: list[_File], masks: list[_File], reading: R
     expected = [] if partial else [key for key in missing if not splits or key[0] in splits]
     if left_out := len(missing) - len(expected):
         reading.notes.append(f"{left_out} pictures have no annotation and are left out")
-    reading.problems += [f"{pictures[key][0]} has no annotation{_place(masks)}" for key in expected]
-    for path in (annotations[key][0] for key in sorted(annotations.keys() - pictures)):
+    reading.problems += [f"{pictures[key][0].path} has no annotation{_place(masks)}" for key in expected]
+    for path in (annotations[key][0].path for key in sorted(annotations.keys() - pictures)):
         if path.parent == folder.root and splits != {""}:
             reading.notes.append(f"{path.name} lies in no split and is left out")  # a preview beside the splits
         else:
             reading.problems.append(f"{path} has no picture{_place(images)}")
 
 
-def _by_key(files: list[_File], affixes: re.Pattern | None) -> dict[tuple, list[Path]]:
+def _by_key(files: list[_File], affixes: re.Pattern | None) -> dict[tuple, list[_File]]:
     found = defaultdict(list)
     for file in files:
-        found[file.key(affixes)].append(file.path)
+        found[file.key(affixes)].append(file)
     return found
 
 
@@ -235,16 +235,6 @@ def _place(files: list[_File]) -> str:
     """ " in labels/": up to three folders that say the role."""
     names = sorted({file.folder for file in files if file.folder})
     return " in " + ", ".join(f"{name}/" for name in names) if 0 < len(names) < 4 else ""
-
-
-def _strangers(folder: Folder, images: list[_File], masks: list[_File]) -> list[str]:
-    """Problems: other files that were meant to be pictures."""
-    folders = {file.path.parent for file in (*images, *masks)} - {folder.root}
-    return [
-        f"{path} is no picture that can be read here: export it as PNG, or take it out of the folder"
-        for path in folder.files
-        if path.parent in folders and path.suffix.lower() not in PICTURE_ENDINGS | NOTE_ENDINGS
-    ]
 
 
 def _layout(folder: Folder, images: list[_File], masks: list[_File]) -> str:
@@ -262,7 +252,7 @@ def _layout(folder: Folder, images: list[_File], masks: list[_File]) -> str:
 
 
 def _split_by_lists(folder: Folder, masks: list[_File], reading: Reading) -> None:
-    """Split pictures by lists such as splits/val.txt, if no folder does it."""
+    """Split by lists such as splits/val.txt, if no folder does."""
     if reading.splits.keys() != {""}:
         return
     pairs = {pair: _name_of(pair.image.name) for pair in reading.splits[""]}
@@ -291,6 +281,6 @@ def _split_by_lists(folder: Folder, masks: list[_File], reading: Reading) -> Non
 
 
 def _name_of(word: str) -> str:
-    """A picture's name as lists give it: without folders and ending."""
+    """A picture's name without folders and ending."""
     path = Path(word)
     return path.stem if path.suffix.lower() in PICTURE_ENDINGS else path.name

@@ -1,4 +1,4 @@
-"""Photo and colour mask side by side in one picture."""
+"""Photo and colour mask side by side."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CONTRAST = 0.3
 
 
 def fits(folder: Folder) -> str:
-    """Why the right halves of these pictures are masks, or ""."""
+    """Why the right halves are masks, or ""."""
     chosen = [folder.pictures[i] for i in sample_indices(len(folder.pictures), SAMPLED)]
     pairs = []
     for path in chosen:
@@ -54,6 +54,6 @@ def read(folder: Folder) -> Reading:
 
 
 def covered(palette: Palette, image: np.ndarray) -> float:
-    """The share of pixels within 16 levels of a colour."""
+    """The share of pixels near a colour."""
     distance = np.subtract(image, palette.colors[palette.encode(image)], dtype=np.float32)
     return float(np.mean((distance**2).sum(axis=2) <= 16**2))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ from PIL import Image
 
 from .base import ClassList, Reading, Shape, rectangle
 from .folder import Folder
-from .json_exports import Export, add_exports
 
 NAME = "supervisely"
 
@@ -25,25 +23,22 @@ def fits(folder: Folder) -> str:
 
 
 def read(folder: Folder) -> Reading:
-    """Read every picture; meta.json lists classes and colours."""
+    """Read every picture; meta.json lists the classes."""
     classes = folder.json[_metas(folder)[0]]["classes"]
     names = [entry["title"] for entry in classes]
     colors = [tuple(bytes.fromhex(entry["color"].lstrip("#"))) for entry in classes if entry.get("color")]
     palette = colors if len(set(colors)) == len(names) and (0, 0, 0) not in colors else ()
-    reading = Reading("Supervisely (meta.json)", classes=ClassList.of_shapes(names, "meta.json", palette))
-    exports = list(_exports(folder))
-    add_exports(folder, reading, exports, lambda thing: _shape(thing, names))
-    missing = set(folder.pictures) - {export.picture for export in exports}
-    reading.problems += [f"{path} has no annotation in ann/" for path in sorted(missing) if path.parent.name == "img"]
-    return reading
-
-
-def _exports(folder: Folder) -> Iterator[Export]:
+    listed = ClassList.of_shapes(names, "meta.json", palette)
+    reading = Reading("Supervisely", classes=listed, problems=folder.broken_json)
     for path in _annotation_files(folder):
         content = folder.json[path]
         picture = folder.by_path.get(path.parent.with_name("img") / path.stem)
+        shapes = (_shape(thing, names) for thing in content["objects"])
         size = (content["size"]["height"], content["size"]["width"])
-        yield Export(path, f"img/{path.stem}", picture, content["objects"], folder.split_of(path), size)
+        reading.add_drawn(path, f"img/{path.stem}", picture, shapes, folder.split_of(path), size)
+    missing = set(folder.pictures) - reading.listed_in.keys()
+    reading.problems += [f"{path} has no annotation in ann/" for path in sorted(missing) if path.parent.name == "img"]
+    return reading
 
 
 def _shape(thing: dict[str, Any], names: list[str]) -> Shape:

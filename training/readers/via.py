@@ -1,16 +1,13 @@
-"""VGG Image Annotator JSON: the regions of all photos."""
+"""VGG Image Annotator JSON: regions of all photos."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .base import ClassList, DataError, Reading, Shape, ellipse, rectangle
 from .folder import Folder
-from .json_exports import Export, add_exports
 
 NAME = "via"
 
@@ -22,22 +19,21 @@ def fits(folder: Folder) -> str:
 
 
 def read(folder: Folder) -> Reading:
-    """Read every JSON file; classes are the values of the attribute."""
+    """Read every JSON file; the attribute is the class."""
     files = folder.json_where(_is_via)
-    exports = [export for path in files for export in _exports(folder, path)]
-    found = {_class_name(region) for export in exports for region in export.things}
-    names = sorted(found - {""}) or ["object"]
-    reading = Reading(f"VIA ({files[0].name})", classes=ClassList.of_shapes(names, files[0].name))
-    add_exports(folder, reading, exports, lambda region: _shape(region, names))
+    listed = [(path, entry) for path in files for entry in _entries(folder.json[path]).values()]
+    names = sorted({_class_name(region) for _, entry in listed for region in _regions(entry)} - {""}) or ["object"]
+    reading = Reading("VIA", classes=ClassList.of_shapes(names, files[0].name), problems=folder.broken_json)
+    for path, entry in listed:
+        name, split = entry["filename"], folder.split_of(path)
+        shapes = (_shape(region, names) for region in _regions(entry))
+        reading.add_drawn(path, name, folder.find(name, path, split), shapes, split)
     return reading
 
 
-def _exports(folder: Folder, path: Path) -> Iterator[Export]:
-    split = folder.split_of(path)
-    for entry in _entries(folder.json[path]).values():
-        name, regions = entry["filename"], entry["regions"]
-        things = list(regions.values()) if isinstance(regions, dict) else regions
-        yield Export(path, name, folder.find(name, path, split), things, split)
+def _regions(entry: dict[str, Any]) -> list[dict[str, Any]]:
+    regions = entry["regions"]
+    return list(regions.values()) if isinstance(regions, dict) else regions
 
 
 def _shape(region: dict[str, Any], names: list[str]) -> Shape:
@@ -73,8 +69,5 @@ def _entries(content: dict[str, Any]) -> dict[str, Any]:
 
 def _is_via(content: dict[str, Any]) -> bool:
     entries = _entries(content)
-    return (
-        bool(content)
-        and isinstance(entries, dict)
-        and all(isinstance(entry, dict) and {"filename", "regions"} <= entry.keys() for entry in entries.values())
-    )
+    listed = entries.values() if isinstance(entries, dict) else ()
+    return bool(listed) and all(isinstance(entry, dict) and {"filename", "regions"} <= entry.keys() for entry in listed)

@@ -1,7 +1,8 @@
-"""YOLO segmentation: a text file of polygons a picture, and data.yaml."""
+"""YOLO segmentation: text files of polygons, and data.yaml."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,21 +18,18 @@ NAME = "yolo"
 
 def fits(folder: Folder) -> str:
     """Why this is a YOLO folder, or ""."""
-    yamls, labels = _yamls(folder), _label_files(folder)
-    if yamls and labels:
+    labels = list(_labels(folder).values())
+    if labels and (yamls := _yamls(folder)):
         return f"{yamls[0].name} and text files of labels"
     return "text files that begin with a class number and coordinates" if labels and _is_label(labels[0]) else ""
 
 
 def read(folder: Folder) -> Reading:
-    """Read every picture; one without a label file is all background."""
+    """Read every picture; without a label it is background."""
     names, source = _names(folder)
-    reading = Reading(f"YOLO segmentation ({source})", classes=ClassList.of_shapes(names, source))
-    labels = {(path.parent, path.stem): path for path in _label_files(folder)}
-    unlabelled = 0
+    reading, labels = Reading("YOLO segmentation", classes=ClassList.of_shapes(names, source)), _labels(folder)
     for picture in folder.pictures:
-        path = labels.pop((_label_folder(folder.root, picture.parent), picture.stem), None)
-        unlabelled += path is None
+        path = labels.get(picture)
         try:
             lines = read_text(path).splitlines() if path else ()
             shapes = tuple(_shape(line, path, len(names)) for line in lines if line.strip())
@@ -39,9 +37,11 @@ def read(folder: Folder) -> Reading:
             reading.problems.append(str(error))
         else:
             reading.splits[folder.split_of(picture)].append(Drawn(picture, path or picture, shapes))
-    if unlabelled:
+    if unlabelled := len(folder.pictures) - len(labels):
         reading.notes.append(f"{unlabelled} pictures without a label file are all background, as YOLO has it")
-    reading.problems += [f"{path} has no picture" for path in labels.values()]
+    folders = {_label_file(folder.root, picture).parent for picture in folder.pictures}
+    others = sorted(set(folder.with_ending(".txt")) - set(labels.values()))
+    reading.problems += [f"{path} has no picture" for path in others if path.parent in folders and _is_label(path)]
     return reading
 
 
@@ -79,22 +79,20 @@ def _yamls(folder: Folder) -> list[Path]:
     return [path for path in folder.with_ending(".yaml", ".yml") if "names:" in path.read_text(errors="replace")]
 
 
-def _label_folder(root: Path, folder: Path) -> Path:
-    """Where the labels lie: the last "images" under root becomes "labels"."""
-    parts = list(folder.relative_to(root).parts)
-    if "images" in parts:
-        parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"
-    return root.joinpath(*parts)
+def _labels(folder: Folder) -> dict[Path, Path]:
+    """The label files by their pictures."""
+    texts = set(folder.with_ending(".txt"))
+    return {picture: path for picture in folder.pictures if (path := _label_file(folder.root, picture)) in texts}
 
 
-def _label_files(folder: Folder) -> list[Path]:
-    folders = {_label_folder(folder.root, parent) for parent in {path.parent for path in folder.pictures}}
-    stems = {path.stem for path in folder.pictures}
-    return [path for path in folder.with_ending(".txt") if path.parent in folders and path.stem in stems]
+def _label_file(root: Path, picture: Path) -> Path:
+    """Where its label is: "labels" in place of "images"."""
+    name = picture.relative_to(root).with_suffix(".txt").as_posix()
+    return root / re.sub("^(.*/)?images/", r"\1labels/", name)
 
 
 def _is_label(path: Path) -> bool:
-    words = read_text(path).partition("\n")[0].split()
+    words = path.read_text(errors="replace").partition("\n")[0].split()
     try:
         return len(words) > 4 and words[0].isdigit() and max(map(float, words[1:])) <= 1
     except ValueError:
