@@ -32,10 +32,6 @@ PNG_COLORS = 256  # a palette PNG has no more
 AHEAD = 2  # pictures that are read and written beside the networks
 
 
-class CommandError(ValueError):
-    """A command that cannot run; the message says why."""
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command -> exit status.
 
@@ -44,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(arguments)
     try:
         return args.command(args)
-    except (CommandError, BundleError, ImageError, OSError) as error:
+    except (BundleError, ImageError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -65,9 +61,9 @@ def segment(args: argparse.Namespace) -> int:
     bundles = [segmenter.bundle for segmenter in segmenters]
     class_names, palette = bundles[0].class_names, bundles[0].palette
     if len(bundles) > 2 or any(bundle.class_names != class_names for bundle in bundles):
-        raise CommandError(f"--bundle {' '.join(args.bundle)}: give one network, or two with the same classes")
+        raise BundleError(f"--bundle {' '.join(args.bundle)}: give one network, or two with the same classes")
     if unknown := [name for name in args.objects or () if name not in class_names]:
-        raise CommandError(f"--objects: there is no class {unknown[0]!r}; the classes are {', '.join(class_names)}")
+        raise BundleError(f"--objects: there is no class {unknown[0]!r}; the classes are {', '.join(class_names)}")
     options = {"classes": args.objects, "min_area": args.min_area, "split": args.split}
     objects = None if args.objects is None else options
     networks = _network_names(bundles)
@@ -114,7 +110,7 @@ def _pictures(sources: Sequence[str]) -> dict[str, Path]:
     """Pictures by their names in the tables."""
     paths = list(dict.fromkeys(path for source in sources for path in _files(source)))
     if not paths:
-        raise CommandError(f"{', '.join(sources)}: there are no pictures here")
+        raise ImageError(f"{', '.join(sources)}: there are no pictures here")
     names = [path.name for path in paths]
     return {path.name if names.count(path.name) == 1 else str(path): path for path in paths}
 
@@ -124,7 +120,7 @@ def _files(source: str) -> Iterator[Path]:
     path = Path(source)
     if not path.is_dir():
         if not path.suffix:
-            raise CommandError(f"{path} is no folder and no picture: check the path")
+            raise ImageError(f"{path} is no folder and no picture: check the path")
         yield path
         return
     files = sorted(path.glob("[!.]*"))
@@ -175,7 +171,7 @@ def quantize(args: argparse.Namespace) -> int:
 def export_bundle(args: argparse.Namespace) -> int:
     """Write an ONNX file and check it, or a page."""
     if not args.web and len(args.bundle) > 1:
-        raise CommandError("one network becomes one ONNX file; two become a page, with --web DIR")
+        raise BundleError("one network becomes one ONNX file; two become a page, with --web DIR")
     bundles = [Segmenter.load(source, device="cpu").bundle for source in args.bundle]
     if args.web:
         networks = dict(zip(_network_names(bundles), bundles, strict=True))

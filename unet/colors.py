@@ -68,7 +68,10 @@ def srgb_to_linear(values: np.ndarray) -> np.ndarray:
 
 
 def to_space(colors: np.ndarray, space: str) -> np.ndarray:
-    """RGB 0..255 (n, 3) to "rgb" or "oklab", within -128..128. Raises ValueError for another space."""
+    """RGB 0..255 (n, 3) to coordinates within -128..128.
+
+    Raises ValueError for a space that is neither "rgb" nor "oklab".
+    """
     if space == "rgb":
         return np.asarray(colors, np.float32) - 128
     if space != "oklab":

@@ -61,10 +61,10 @@ _KINDS = (
     ("BMP", rb"BM.{12}.\0\0\0", BmpImagePlugin.BmpImageFile),
     ("GIF", rb"GIF8[79]a", GifImagePlugin.GifImageFile),
     ("PPM", rb"P[456]\s+[#\d]", PpmImagePlugin.PpmImageFile),
-    ("a PDF document, which cannot be read here", rb"(?i)\s*%PDF", None),
-    ("an SVG drawing, which cannot be read here", rb"(?i)[^\0]*<svg", None),
-    ("a video, which cannot be read here", rb"(?i)....ftyp|\x1aE\xdf\xa3", None),
-    ("text, which cannot be read here", rb"(?![\x80-\xc1\xf5-\xff])[\t\n\f\r\x20-\x7e\x80-\xff]+\Z", None),
+    ("a PDF document", rb"(?i)\s*%PDF", None),
+    ("an SVG drawing", rb"(?i)[^\0]*<svg", None),
+    ("a video", rb"(?i)....ftyp|\x1aE\xdf\xa3", None),
+    ("text", rb"(?![\x80-\xc1\xf5-\xff])[\t\n\f\r\x20-\x7e\x80-\xff]+\Z", None),
 )
 _READABLE = [kind for kind, _, reader in _KINDS if reader]
 _HEAD_BYTES = 4096
@@ -135,7 +135,7 @@ def _read_header(file: BinaryIO, name: str) -> Image.Image:
     known = (row for row in _KINDS if re.match(row[1], head, re.DOTALL))
     kind, _, reader = next(known, (f"no picture of a known kind ({', '.join(_READABLE)})", "", None))
     if reader is None:
-        raise ImageError(f"{name} is {kind}: export it as PNG or JPEG.")
+        raise ImageError(f"{name} is {kind}, which cannot be read here: export it as PNG or JPEG.")
     with _broken_file_is_an_image_error(name, kind):
         file.seek(0)
         if kind != "JPEG":  # whose scans are counted by reading it all: its header alone costs nothing

@@ -92,24 +92,19 @@ def _colors_count(numbers: np.ndarray, colors: np.ndarray, palette: np.ndarray) 
 
 
 def _of_numbers(numbers: np.ndarray, class_names: Sequence[str]) -> Truth:
-    """Class numbers or a mask, uint8 (H, W)."""
     classes = len(class_names)
     values = np.flatnonzero(np.bincount(numbers.reshape(-1), minlength=256)).tolist()
     if classes == 2 and values in ([0, 255], [255]):
         return Truth((numbers > 0).astype(np.uint8), f"a mask: white is {class_names[1]}")
     if values == [0, 255]:
-        raise TruthError(
-            f"The ground truth is black and white, but there are {classes} classes: save their numbers, 0 to "
-            f"{classes - 1}, as a grey PNG, or paint it in the colours of the legend."
-        )
+        how = f"save their numbers, 0 to {classes - 1}, as a grey PNG, or paint it in the colours of the legend"
+        raise TruthError(f"The ground truth is black and white, but there are {classes} classes: {how}.")
     labels = [value for value in values if value != IGNORE_INDEX]
     if (largest := max(labels, default=0)) > classes:
         shown = ", ".join(map(str, values[:6])) + (", …" if len(values) > 6 else "")
-        wanted = (
-            "a mask has 0 and 1, or 0 and 255, so save it without smoothing and without object numbers"
-            if classes == 2
-            else f"with {classes} classes they are 0 to {classes - 1}, and {IGNORE_INDEX} or {classes} for void"
-        )
+        wanted = f"with {classes} classes they are 0 to {classes - 1}, and {IGNORE_INDEX} or {classes} for void"
+        if classes == 2:
+            wanted = "a mask has 0 and 1, or 0 and 255, so save it without smoothing and without object numbers"
         raise TruthError(f"The ground truth has the numbers {shown}: {wanted}.")
     if largest < classes:
         return Truth(numbers, "class numbers")
@@ -120,20 +115,19 @@ def _of_numbers(numbers: np.ndarray, class_names: Sequence[str]) -> Truth:
 
 
 def _of_colors(colors: np.ndarray, class_names: Sequence[str], palette: np.ndarray) -> Truth:
-    """A mask in the classes' colours."""
     classes, how = len(class_names), "the classes’ colours"
     few = Image.fromarray(colors).getcolors(256)
     try:  # the colours that fill areas
         areas = palette_of_masks([colors])[0].colors if few is None else np.array([color for _, color in few], np.uint8)
     except ValueError as error:
-        raise TruthError(_other_colors("it has no areas of one colour, like a photograph")) from error
+        raise _other_colors("it has no areas of one colour, like a photograph") from error
     nearest, same = _nearest_class(areas, palette)
     strange = areas[~same]
     if classes == 2 and nearest[same].tolist() == [0] and len(strange) == 1 and not _is_black(strange)[0]:
         palette = np.stack([palette[0], strange[0]])  # one colour on the background's: it is the object
         how, strange = f"a mask: {hex_code(palette[1])} is {class_names[1]}", strange[:0]
     if classes + len(strange) > 256:
-        raise TruthError(_other_colors(f"{len(strange)} of its colours are none of theirs"))
+        raise _other_colors(f"{len(strange)} of its colours are none of theirs")
     known = Palette(np.concatenate([palette, strange]))
     labels = encode_mask(colors, known) if few is None else known.encode(colors)
     shares = np.bincount(labels.reshape(-1), minlength=len(known)) / labels.size
@@ -142,7 +136,7 @@ def _of_colors(colors: np.ndarray, class_names: Sequence[str], palette: np.ndarr
     largest = np.argsort(-of_none, kind="stable")[: np.count_nonzero(of_none)]
     if of_none.sum() > of_class:
         most = hex_code(strange[largest[0]])
-        raise TruthError(_other_colors(f"{100 * of_none.sum():.0f} % of it is of no class, most of that {most}"))
+        raise _other_colors(f"{100 * of_none.sum():.0f} % of it is of no class, most of that {most}")
     labels[labels >= classes] = IGNORE_INDEX
     if not largest.size:
         return Truth(labels, how)
@@ -161,8 +155,6 @@ def _nearest_class(colors: np.ndarray, palette: np.ndarray) -> tuple[np.ndarray,
     return distances.argmin(axis=1), distances.min(axis=1) <= SAME_COLOR
 
 
-def _other_colors(why: str) -> str:
-    return (
-        f"The ground truth is not in the classes’ colours: {why}. Paint it in the colours of the legend, or save class "
-        "numbers as a grey PNG."
-    )
+def _other_colors(why: str) -> TruthError:
+    advice = "Paint it in the colours of the legend, or save class numbers as a grey PNG."
+    return TruthError(f"The ground truth is not in the classes’ colours: {why}. {advice}")
