@@ -156,12 +156,9 @@ class Dataset:
                     undecided.append(name)
             except (ImageError, DataError) as error:
                 found.append(str(error))
-        found += [
-            f"{name} is turned by its EXIF tag, and nothing says whether its annotation is: save the photo "
-            "as it was annotated, without the tag"
-            for name in undecided
-            if not follows
-        ]
+        if not follows:
+            why = "nothing says whether its annotation is: save the photo as it was annotated, without the tag"
+            found += [f"{name} is turned by its EXIF tag, and {why}" for name in undecided]
         if found or len(classes) > 1 or (classes and split != "train"):
             return found
         holds = f"nothing but “{self.class_names[classes.pop()]}”" if classes else "nothing but void"
@@ -198,9 +195,7 @@ def load_dataset(
         reading.notes.append("the annotations of test are all void, so it is left out")  # as in Cityscapes
         splits["test"], seen["test"] = [], []
     record = task.record() if task else {"name": root.name, "source": f"the folder {root.name}"}
-    layout = reading.layout
-    if coding.source and coding.source not in layout:
-        layout += f" ({coding.source})"
+    layout = reading.layout + (f" ({coding.source})" if coding.source else "")
     note = "; ".join(filter(None, (coding.note, *reading.notes)))
     # A wrong label on a blurred edge teaches a wrong outline; in a score every pixel counts.
     train, val, test = (
@@ -227,11 +222,8 @@ def _split(reading: Reading, seed: int) -> dict[str, list[Pair]]:
     train, val = splits.get("train", unsplit), splits.get("val")
     if not train or (not val and len(train) < 2):
         _raise_if_any(reading.problems)
-        raise DataError(
-            "one picture cannot be both learnt from and tested on; at least two are needed"
-            if train
-            else "there is no training picture: train/ needs some"
-        )
+        few = "one picture cannot be both learnt from and tested on; at least two are needed"
+        raise DataError(few if train else "there is no training picture: train/ needs some")
     if not val:
         order = np.random.default_rng(seed).permutation(len(train))
         held_out = set(order[: max(1, round(VAL_SHARE * len(train)))].tolist())

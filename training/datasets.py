@@ -181,10 +181,7 @@ TASKS: dict[str, Task] = {
 
 
 def fetch_dataset(task: str) -> Path:
-    """The folder of a known set, downloaded if necessary.
-
-    It lies in $UNET_DATA or the user's cache. Raises DownloadError.
-    """
+    """The folder of a known set, downloaded if necessary. Raises DownloadError."""
     user_cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = Path(os.environ.get("UNET_DATA") or user_cache / "add-or-concat") / task
     if folder.is_dir():

@@ -49,14 +49,9 @@ class Seen(Annotation):
         """The file of the annotation."""
         return self.pair.annotation
 
-    @property
-    def is_colors(self) -> bool:
-        """Whether its labels are colours, not numbers."""
-        return self.labels.ndim == 3
-
     def values(self) -> set:
         """Its different numbers, or colours (red, green, blue)."""
-        return set(map(tuple, self.labels[0].tolist())) if self.is_colors else set(self.labels[0].tolist())
+        return {tuple(label) if self.labels.ndim == 3 else label for label in self.labels[0].tolist()}
 
 
 @dataclass(frozen=True)
@@ -78,9 +73,8 @@ class Coding:
     note: str = ""
 
     def encode(self, annotation: Annotation, name: str, *, ambiguous: str = "nearest") -> np.ndarray:
-        """The label map of an annotation.
+        """Class indices and IGNORE_INDEX, uint8 (H, W). Raises DataError.
 
-        Returns uint8 (H, W), class indices and IGNORE_INDEX. Raises DataError for a label that is no class.
         ambiguous: see ``unet.masks.encode_mask``.
         """
         labels = self._labels(annotation, name)
@@ -171,14 +165,14 @@ def decide(
     numbers = [one.as_numbers() for one in every]
     greys = set().union(*(one.values() for one, old in zip(numbers, every, strict=True) if one is not old))
     are_numbers = greys in TWO_VALUES or _count_from_0(greys - {IGNORE_INDEX})
-    if not are_numbers or any(one.is_colors for one in numbers):
+    if not are_numbers or any(one.labels.ndim == 3 for one in numbers):
         numbers = every  # greys among the colours of masks
-    if sum(one.is_colors for one in numbers) * 2 > len(numbers):
+    if sum(one.labels.ndim == 3 for one in numbers) * 2 > len(numbers):
         if listed.values is not None and listed.palette is None and any(one.lossy for one in every):
             raise DataError(f"{every[0].path.name} is a JPEG, which changes class numbers: export the masks as PNG")
         coding, problems = _of_colors(train, listed, task, count), []
     else:
-        coding, problems = _of_numbers([one for one in numbers if not one.is_colors], listed, task)
+        coding, problems = _of_numbers([one for one in numbers if one.labels.ndim == 2], listed, task)
         if not (listed.names or task) and len(coding.class_names) > 8 and _are_object_numbers(every[:5]):
             raise DataError(
                 f"{every[0].path.name} and the others number objects one by one, and are no masks of classes: save "

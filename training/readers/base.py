@@ -244,9 +244,7 @@ class Drawn(Pair):
             masks = [(shape.label, shape.mask(size)) for shape in self.shapes]
             labels = np.zeros(size, np.uint8)
         except (TypeError, ValueError, IndexError, OverflowError, MemoryError) as error:
-            raise DataError(
-                f"{self.annotation} has shapes or a size that cannot be drawn ({error}): export it again"
-            ) from error
+            raise DataError(f"{self.annotation} has shapes that cannot be drawn ({error}): export it again") from error
         for label, mask in sorted(masks, key=lambda drawn: -np.count_nonzero(drawn[1])):
             labels[mask] = label
         return Annotation(labels)

@@ -25,9 +25,8 @@ SPLITS = {
 class Folder:
     """All files under a folder, looked up once.
 
-    json: what those with this ending hold. broken_json: a sentence about every one that cannot be read.
-    pictures: those with a picture's ending. by_path: these by their paths, with and without ending. by_name: these by
-    their names without folders.
+    json: contents of the JSON files. broken_json: a sentence about each that cannot be read.
+    pictures: by their endings. by_path: pictures with and without ending. by_name: pictures without their folders.
     """
 
     def __init__(self, root: Path) -> None:
@@ -42,9 +41,12 @@ class Folder:
         self.broken_json: list[str] = []
         for path in self.with_ending(".json"):
             try:
-                self.json[path] = json.loads(path.read_text(encoding="utf-8-sig"), object_hook=_without_photo)
+                content = self.json[path] = json.loads(path.read_text(encoding="utf-8-sig"))
             except (OSError, ValueError, RecursionError) as error:
                 self.broken_json.append(f"{path} is no readable JSON ({error}): export it again")
+                continue
+            if isinstance(content, dict):
+                content.pop("imageData", None)  # LabelMe's copy of the photo: megabytes each
         self.pictures = self.with_ending(*PICTURE_ENDINGS)
         self.by_path = {path.with_suffix(""): path for path in reversed(self.pictures)}
         self.by_name = defaultdict(list)
@@ -81,11 +83,6 @@ class Folder:
             if len(found) == 1:
                 return found[0]
         return None
-
-
-def _without_photo(content: dict[str, Any]) -> dict[str, Any]:
-    content.pop("imageData", None)  # LabelMe's copy of the photo: megabytes each
-    return content
 
 
 def words_in(name: str) -> list[str]:

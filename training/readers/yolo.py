@@ -40,8 +40,9 @@ def read(folder: Folder) -> Reading:
     if unlabelled := len(folder.pictures) - len(labels):
         reading.notes.append(f"{unlabelled} pictures without a label file are all background, as YOLO has it")
     folders = {_label_file(folder.root, picture).parent for picture in folder.pictures}
+    stems = {picture.stem for picture in folder.pictures}
     others = sorted(set(folder.with_ending(".txt")) - set(labels.values()))
-    reading.problems += [f"{path} has no picture" for path in others if path.parent in folders and _is_label(path)]
+    reading.problems += [f"{path} has no picture" for path in others if path.parent in folders and path.stem in stems]
     return reading
 
 
