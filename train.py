@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 import shlex
 import signal
 import sys
@@ -37,11 +38,11 @@ from training.distributed import make_accelerator
 from training.evaluate import evaluate, report
 from training.fit import fit
 from training.folds import FEW_PICTURES, fold, summarise
-from training.pace import Deadline, default_epochs, measure_pace, time_schedule
+from training.pace import budgets, measure_pace, time_schedule
 from training.publish import check_name, check_push, check_space, push_bundles, push_space, push_static_space
 from training.recipe import Recipe
 from training.record import record_run
-from training.start_from import build_network, published, start_from
+from training.start_from import as_bundle, build_network, start_from
 from training.working_size import sample_indices, suitable_pixels
 from unet.bundle import Bundle, BundleError, read_config
 from unet.hub import fetch_bundle
@@ -50,12 +51,12 @@ from unet.model import ARCHITECTURES, UNet, count_parameters
 from unet.predict import Segmenter
 
 ROOT = Path(__file__).resolve().parent
+FEW_STEPS = 1500  # below this, more epochs still help: 20 nuclei pictures go on learning until about here
 
 
 def main(arguments: list[str] | None = None, *, started: float | None = None) -> int:
-    """Data -> networks -> fit -> evaluate -> save -> push.
+    """Run; returns 0, 2 for an error, 130 if interrupted.
 
-    Returns the exit status: 0, 2 where something is wrong, 130 where it was interrupted.
     started: when the process began (time.monotonic), for --minutes; None is now.
     """
     args = parse_arguments(arguments, description=__doc__)
@@ -79,7 +80,7 @@ def main(arguments: list[str] | None = None, *, started: float | None = None) ->
 
 
 def run(args: argparse.Namespace) -> None:
-    """Train or evaluate what the flags name, then publish it."""
+    """Train or evaluate, then publish."""
     source, args.start = args.start_from, None
     if source:
         args.start = Bundle.load(source if Path(source).is_dir() else fetch_bundle(source))
@@ -89,9 +90,9 @@ def run(args: argparse.Namespace) -> None:
         check_folders(args, folders.values())
     if args.train and args.push is not None:
         check_push([(args.task, architecture) for architecture in folders], args.push or None, tag=args.tag)
-    if args.push_space:
+    if args.push_space and args.static:
         check_name(args.push_space)
-    if args.push_space and not args.static:
+    elif args.push_space:
         check_space(ROOT, args.push_space)
     bundles: dict[Path, Bundle] = {}
     if args.train:
@@ -123,10 +124,7 @@ def check_folders(args: argparse.Namespace, folders: Iterable[Path]) -> None:
 
 
 def train_networks(args: argparse.Namespace, folders: dict[str, Path]) -> dict[Path, Bundle]:
-    """Train and report each network that is not trained yet.
-
-    Returns the bundles that were scored, by folder.
-    """
+    """Train and score networks; returns bundles by folder."""
     accelerator = make_accelerator()
     with accelerator.main_process_first():  # one process fetches, the others find it there
         root = args.data or fetch_dataset(args.task)
@@ -147,16 +145,16 @@ def train_networks(args: argparse.Namespace, folders: dict[str, Path]) -> dict[P
         if pictures < FEW_PICTURES and not args.folds:
             accelerator.print(f"{pictures} pictures are few: --folds 5 gives a mean score and its interval")
     networks = len(folders) * (1 + (args.folds or 0))
-    args.deadline = Deadline(args.minutes, networks, args.started) if args.minutes else None
+    args.budgets = budgets(args.minutes, networks, args.started)
     bundles = {}
     for architecture, folder in folders.items():
-        run, folds = args.runs / args.task / architecture, None
+        run = args.runs / args.task / architecture
         trained = args.resume and is_finished(run) and folder.is_dir()
         if trained and "val" in read_config(folder)["scores"]:  # a kill may have cut the report off
             accelerator.print(f"{folder} is finished already")
             continue
+        folds = cross_validate(args, architecture, dataset, run) if args.folds and not args.evaluate else None
         if not (args.evaluate or trained):
-            folds = cross_validate(args, architecture, dataset, run) if args.folds else None
             train_network(args, architecture, dataset, store, folder, run)
         if accelerator.is_main_process:
             # A card may become public: a person's own pictures appear in it only if they say so.
@@ -170,10 +168,7 @@ def train_networks(args: argparse.Namespace, folders: dict[str, Path]) -> dict[P
 
 
 def cross_validate(args: argparse.Namespace, architecture: str, dataset: Dataset, run: Path) -> dict[str, Any]:
-    """Train a network a fold; score it on the pictures left out.
-
-    Returns mean and interval of the mIoU, for the bundle's scores.
-    """
+    """Train and score a network a fold; returns `summarise`."""
     accelerator = make_accelerator()
     scores = []
     for number in range(args.folds):
@@ -220,18 +215,15 @@ def train_network(
     net = build_network(architecture, len(dataset.class_names), width=args.width, seed=args.seed, start=args.start)
     started = {"started_from": start_from(net, args.start, dataset.class_names, store)} if args.start else {}
 
-    def as_bundle(net: UNet, training: dict | None = None) -> Bundle:
-        return Bundle(
-            published(net, architecture), args.task, architecture, dataset.class_names, dataset.palette,
-            store.preprocessing, data=dataset.record, training=training or {},
-        )  # fmt: skip
+    def bundle_of(net: UNet, **fields: Any) -> Bundle:
+        return as_bundle(net, args.task, architecture, dataset, store.preprocessing, **fields)
 
     def validate(net: UNet) -> float:
-        return evaluate(Segmenter(as_bundle(net)), dataset.val, progress=False).miou()
+        return evaluate(Segmenter(bundle_of(net)), dataset.val, progress=False).miou()
 
     recipe, why = choose_recipe(args, len(store))
-    pace = measure_pace(net, store, recipe, accelerator, Segmenter(as_bundle(net.eval())), dataset.val)
-    schedule, budget = None, args.deadline.next_budget() if args.deadline else None
+    pace = measure_pace(net, store, recipe, accelerator, Segmenter(bundle_of(net.eval())), dataset.val)
+    schedule, budget = None, next(args.budgets)
     if budget is None:
         forecast = f"{why}: {pace.forecast(recipe, len(store), len(dataset.val))}"
     else:
@@ -252,24 +244,25 @@ def train_network(
         resume=args.resume,
         save_every=args.save_every,
         schedule=schedule,
-        budget=budget,
         title=f"{args.task} {architecture} ({count_parameters(net) / 1e6:.2f} M)",
         identity={"classes": dataset.class_names, "validation pictures": len(dataset.val)} | started,
     )
     for tracker in accelerator.trackers:
         tracker.finish()
     if accelerator.is_main_process:
-        as_bundle(finished.net, record_run(args.given, ROOT) | started | finished.record).save(folder)
+        training = record_run(args.given, ROOT) | started | finished.record
+        bundle_of(finished.net, training=training).save(folder)
         finish(run)
     accelerator.wait_for_everyone()
 
 
 def choose_recipe(args: argparse.Namespace, pictures: int) -> tuple[Recipe, str]:
-    """Choose the recipe for so many training pictures; say why its epochs."""
-    epochs = args.epochs or RECIPE.epochs
-    why = f"{epochs} epochs"
-    if not (args.epochs or args.known):
-        epochs, why = default_epochs(pictures, args.batch_size)
+    """Choose the recipe; say why its epochs."""
+    epochs, steps = args.epochs or RECIPE.epochs, math.ceil(pictures / args.batch_size)
+    why = "" if args.epochs else ", the default"
+    if not (args.epochs or args.known) and epochs * steps < FEW_STEPS:
+        epochs = math.ceil(FEW_STEPS / steps)
+        why = f", because {pictures} pictures make {steps} steps an epoch and {FEW_STEPS:,} are needed"
     recipe = Recipe(
         epochs=epochs,
         minutes=args.minutes,
@@ -280,7 +273,7 @@ def choose_recipe(args: argparse.Namespace, pictures: int) -> tuple[Recipe, str]
         seed=args.seed,
         augmentation=Augmentation(rotate=bool(args.known and args.known.rotate)),
     )
-    return recipe, why
+    return recipe, f"{epochs} epochs{why}"
 
 
 def describe(dataset: Dataset, store: PixelStore) -> str:

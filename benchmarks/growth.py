@@ -1,8 +1,7 @@
-"""How time and memory grow with the picture, up to 100 megapixels.
+"""How time and memory grow with the picture.
 
-Each size runs in a fresh process; --write also draws docs/growth.png. Memory is the most that was resident during the
-segmentation, less what was before, picture and network included; so labels and confidences, 5 bytes a pixel, count.
-Needs Linux.
+Each size runs in a fresh process; --write also draws docs/growth.png. Memory is the most resident (Linux) while
+segmenting, less what was before, picture and network included.
 """
 
 import statistics
@@ -11,11 +10,9 @@ from itertools import cycle
 from pathlib import Path
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from measuring import ROOT, fresh_process, interleaved, machine, parser, photo, publish, random_bundle, resident, table
 
-from training.charts import LEFT, RIGHT
+from training.charts import LEFT, RIGHT, new_figure, save_figure
 from unet.bundle import Bundle
 from unet.predict import Segmenter
 
@@ -45,7 +42,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def measure(network: str, megapixels: float) -> dict[str, float]:
-    """Pixels, median seconds and extra bytes of a segmentation of this size."""
+    """Pixels, median seconds and extra bytes of a segmentation."""
     bundle = Bundle.load(network) if Path(network).is_dir() else random_bundle(network, 1.0)
     segmenter = Segmenter(bundle)
     segmenter(photo(WARM_SIZE))  # the first run prepares kernels
@@ -61,10 +58,7 @@ def measure(network: str, megapixels: float) -> dict[str, float]:
 
 
 def line_through(found: list[dict]) -> tuple[float, float, float]:
-    """Fit seconds = fixed + rate * pixels to the relative error.
-
-    Returns (fixed, rate, largest relative residual).
-    """
+    """Fit fixed + rate * pixels; returns both and the worst residual."""
     pixels, seconds = (np.array([f[which] for f in found], float) for which in ("pixels", "seconds"))
     unknowns = np.stack([np.ones_like(pixels), pixels], axis=1) / seconds[:, None]
     solution = np.linalg.lstsq(unknowns, np.ones_like(seconds), rcond=None)[0]
@@ -72,7 +66,7 @@ def line_through(found: list[dict]) -> tuple[float, float, float]:
 
 
 def growth(curves: dict[str, list[dict]]) -> str:
-    """Two rows of a Markdown table for each network: time and extra memory."""
+    """A Markdown table of time and extra memory."""
     sizes = [f"{round(found['pixels'] / 1e6, 2):g} Mpx" for found in next(iter(curves.values()))]
     rows = []
     for name, found in curves.items():
@@ -84,9 +78,8 @@ def growth(curves: dict[str, list[dict]]) -> str:
 
 
 def draw(curves: dict[str, list[dict]], path: Path) -> None:
-    """Plot time, with the line through it, and extra memory over the picture's size."""
-    figure = Figure(figsize=(9, 3.6), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
+    """Plot time and extra memory over the picture's size."""
+    figure = new_figure(9, 3.6)
     times, memory = figure.subplots(1, 2)
     for (name, found), color, marker in zip(curves.items(), cycle(COLORS), cycle("os^D")):
         megapixels = np.array([f["pixels"] / 1e6 for f in found])
@@ -103,7 +96,7 @@ def draw(curves: dict[str, list[dict]], path: Path) -> None:
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
     times.legend(frameon=False, fontsize=8)
-    figure.savefig(path, metadata={"Software": None})
+    save_figure(figure, path)
 
 
 if __name__ == "__main__":

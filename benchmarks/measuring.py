@@ -1,4 +1,4 @@
-"""What the benchmarks share: options, tables, timing, pictures, a running page.
+"""What the benchmarks share.
 
 A benchmark runs as `python benchmarks/NAME.py`, with --write also puts its tables into the documentation, and with
 --quick only shows that it works. Importing this module makes the project importable.
@@ -39,7 +39,6 @@ from training.datasets import TASKS, fetch_dataset  # noqa: E402
 from unet.bundle import Bundle, Preprocessing  # noqa: E402
 from unet.model import ARCHITECTURES, UNet, UNetConfig  # noqa: E402
 
-DOCUMENTS = {"results": "README.md", "skips": "docs/results.md", "recipe": "docs/results.md"}
 CLASSES = 11  # of a network with random weights
 PICTURE = (360, 480)
 START_SECONDS = 300.0  # until app.py must have answered
@@ -47,29 +46,18 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 LOAD = os.getloadavg()[0]  # before anything is measured
 
 
-# Options and tables --------------------------------------------------------------------------------------------------
-
-
 def parser(description: str, *, quick: str = "", weights: bool = False, data: bool = False) -> argparse.ArgumentParser:
-    """A parser with the options that benchmarks share.
-
-    quick: the help text of --quick. weights, data: whether to add these options.
-    """
+    """A parser with shared options. quick: help text of --quick."""
     made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--write", action="store_true", help="put the tables into the documentation")
+    add = made.add_argument
+    add("--write", action="store_true", help="put the tables into the documentation")
     if quick:
-        made.add_argument("--quick", action="store_true", help=quick)
+        add("--quick", action="store_true", help=quick)
     if weights:
-        made.add_argument("--weights", type=Path, default=ROOT / "weights", help="bundles, as TASK/ARCHITECTURE")
+        add("--weights", type=Path, default=ROOT / "weights", help="bundles, as TASK/ARCHITECTURE")
     if data:
-        made.add_argument(
-            "--data",
-            nargs="+",
-            default=[],
-            type=lambda entry: tuple(entry.split("=", 1)),
-            metavar="TASK=FOLDER",
-            help="where a task's pictures are (default: downloaded once)",
-        )
+        where = "where a task's pictures are (default: downloaded once)"
+        add("--data", nargs="+", default=[], type=lambda text: text.split("=", 1), metavar="TASK=FOLDER", help=where)
     return made
 
 
@@ -77,7 +65,7 @@ _load_once = cache(load_dataset)  # every annotation is read for it
 
 
 def dataset(task: str, args: argparse.Namespace) -> Dataset:
-    """The pictures of a task, downloaded unless --data says where. Raises DownloadError, DataError."""
+    """A task's pictures. Raises DownloadError, DataError."""
     return _load_once(dict(args.data).get(task) or fetch_dataset(task), task=TASKS.get(task))
 
 
@@ -87,35 +75,29 @@ def bundle_folders(weights: Path, task: str = "*") -> list[Path]:
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]], *, text: int = 1) -> str:
-    """A Markdown table; all columns after the first ``text`` are right-aligned."""
+    """A Markdown table; only ``text`` columns are aligned left."""
     head, *body = [f"| {' | '.join(map(str, row))} |" for row in (header, *rows)]
     return "\n".join([head, "|" + "---|" * text + "--:|" * (len(header) - text), *body])
 
 
-def markers(name: str) -> tuple[str, str]:
-    """The lines around a benchmark's tables in a document."""
-    return f"<!-- {name}: python benchmarks/{name}.py --write -->", f"<!-- end of {name} -->"
-
-
-def document(name: str) -> Path:
-    """Where a benchmark's tables stand."""
-    return ROOT / DOCUMENTS.get(name, "docs/benchmarks.md")
-
-
-def published(name: str) -> str:
-    """What stands between a benchmark's markers."""
-    begin, end = markers(name)
-    return document(name).read_text(encoding="utf-8").split(begin)[1].split(end)[0].strip()
+def place(name: str) -> tuple[Path, str, str, str]:
+    """A document, and its text before, between and after a benchmark's markers."""
+    begin, end = f"<!-- {name}: python benchmarks/{name}.py --write -->\n", f"\n<!-- end of {name} -->\n"
+    for path in (ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))):
+        before, found, rest = path.read_text(encoding="utf-8").partition(begin)
+        if found:
+            text, end, after = rest.partition(end)
+            return path, before + begin, text, end + after
+    raise SystemExit(f"no document has the line {begin.strip()}; add it, and {end.strip()} after it")
 
 
 def publish(name: str, *blocks: str, write: bool) -> None:
-    """Print paragraphs and tables; with ``write``, also put them between their markers."""
+    """Print blocks; with ``write``, put them between their markers."""
     text = "\n\n".join(blocks)
     print(text)
     if write:
-        path, (begin, end) = document(name), markers(name)
-        before, rest = path.read_text(encoding="utf-8").split(begin)
-        path.write_text(f"{before}{begin}\n{text}\n{end}{rest.split(end)[1]}", encoding="utf-8")
+        path, before, _, after = place(name)
+        path.write_text(before + text + after, encoding="utf-8")
 
 
 def shown(values: Sequence[float], unit: str = " s", digits: int | None = None) -> str:
@@ -138,19 +120,14 @@ def machine(*packages: str) -> str:
     return f"{', '.join(parts)}, load {LOAD:.1f} before; {', '.join(versions)}"
 
 
-# Measuring -----------------------------------------------------------------------------------------------------------
-
-
 def wait_for_gpu() -> None:
     if torch.cuda.is_initialized():
         torch.cuda.synchronize()
 
 
 def interleaved(works: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
-    """Seconds of each work, ``repeats`` times, after one run that does not count.
-
-    Every repeat runs each work once, so that other load on the machine slows all of them alike.
-    """
+    """Seconds of each work, ``repeats`` times, after one that does not count."""
+    # Every repeat runs each work once, so that other load on the machine slows all of them alike.
     seconds: dict[str, list[float]] = {name: [] for name in works}
     for repeat in range(repeats + 1):
         for name, work in works.items():
@@ -164,10 +141,9 @@ def interleaved(works: Mapping[str, Callable[[], object]], repeats: int) -> dict
 
 
 def matmul_peaks(precision: str, *, quick: bool) -> tuple[dict[str, float], str]:
-    """FLOP/s of a large matrix product, and the same in words.
+    """FLOP/s of a large matrix product, best of ten, and in words.
 
-    In ``precision`` and in float32, the best of ten each.
-    precision: one that the device multiplies natively: a large emulated product takes minutes.
+    precision: beside float32, one that the device multiplies natively: emulated, it takes minutes.
     """
     n, peaks = 128 if quick else 8192 if DEVICE.type == "cuda" else 2048, {}
     for name in dict.fromkeys((precision, "float32")):
@@ -178,9 +154,9 @@ def matmul_peaks(precision: str, *, quick: bool) -> tuple[dict[str, float], str]
 
 
 def flops(config: UNetConfig, size: tuple[int, int], *, training: bool = False) -> int:
-    """Count the FLOPs of a network for one picture (1, 3, *size).
+    """Count a network's FLOPs for one picture (1, 3, *size).
 
-    training: count the backward pass too. Nothing is computed.
+    training: with the backward pass. Nothing is computed.
     """
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
         logits = UNet(config)(torch.empty(1, config.in_channels, *size))
@@ -190,35 +166,28 @@ def flops(config: UNetConfig, size: tuple[int, int], *, training: bool = False) 
 
 
 def random_bundle(architecture: str, width: float) -> Bundle:
-    """A bundle with random weights and no working size.
-
-    width: multiplies the channels of the published architecture.
-    """
+    """A bundle with random weights. width: multiplies its channels."""
     torch.manual_seed(0)
     config = ARCHITECTURES[architecture]
     config = replace(config, widths=tuple(round(w * width) for w in config.widths), num_outputs=CLASSES)
     names, palette = [f"class {i}" for i in range(CLASSES)], np.zeros((CLASSES, 3))
-    return Bundle(
-        UNet(config).eval(), "random weights", architecture, names, palette, Preprocessing((120,) * 3, (65,) * 3)
-    )
+    preprocessing = Preprocessing((120,) * 3, (65,) * 3)
+    return Bundle(UNet(config).eval(), "random weights", architecture, names, palette, preprocessing)
 
 
 def photo(size: tuple[int, int] = PICTURE) -> np.ndarray:
-    """uint8 (*size, 3): a photograph that comes with scikit-learn."""
+    """uint8 (*size, 3): a photograph of scikit-learn."""
     return np.asarray(Image.fromarray(load_sample_image("china.jpg")).resize(size[::-1]))
 
 
 def different_pictures(folder: Path, count: int) -> list[Path]:
-    """JPEG files of PICTURE's size, all different, so that no answer is cached."""
+    """JPEG files of PICTURE's size, all different: no answer is cached."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{i}.jpg" for i in range(count)]
     image = photo()
     for i, path in enumerate(paths):
         Image.fromarray(np.roll(image, 7 * i, axis=1)).save(path, quality=92)
     return paths
-
-
-# Processes -----------------------------------------------------------------------------------------------------------
 
 
 def fresh_process(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -228,17 +197,14 @@ def fresh_process(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def resident(which: str, process: int | str = "self") -> int:
-    """Bytes of a process (Linux): "VmRSS" resident now, "VmHWM" the most so far."""
+    """Bytes (Linux): "VmRSS" resident now, "VmHWM" the most so far."""
     status = Path(f"/proc/{process}/status").read_text()
     return 1024 * int(re.search(rf"^{which}:\s*(\d+)", status, re.MULTILINE)[1])
 
 
 @dataclass(frozen=True)
 class Page:
-    """A running `python app.py`.
-
-    cache: the folder of its files. started: when, by time.perf_counter.
-    """
+    """A running `python app.py`. cache: the folder of its files."""
 
     process: subprocess.Popen
     url: str
@@ -262,9 +228,8 @@ class Page:
 
 @contextmanager
 def serve(weights: Path, **environment: str) -> Iterator[Page]:
-    """`python app.py` on a free port, with these variables, once it answers; terminated afterwards."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+    """Run `python app.py` on a free port, with these variables."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     with tempfile.TemporaryDirectory() as folder:
         log, files = Path(folder) / "log", Path(folder) / "cache"

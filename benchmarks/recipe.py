@@ -1,14 +1,12 @@
 """What each part of the training recipe is worth.
 
-On one task, the recipe is trained shortly as it is and with one thing changed; stopped, the same command goes on. The
-recipe is trained with three seeds: what they differ by is noise, and so is a change that makes no more of a difference.
+The recipe is trained shortly as it is and with one thing changed; stopped, the same command goes on. What three seeds
+differ by is noise, and so is a change that makes no more of a difference.
 """
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +14,14 @@ import numpy as np
 from measuring import ROOT, dataset, parser, publish, table
 
 from training.augment import Augmentation, PixelStore
-from training.checkpoint import Interrupted, TrainingError
+from training.checkpoint import TrainingError
 from training.dataset import Dataset
 from training.datasets import TASKS
 from training.distributed import make_accelerator
 from training.evaluate import evaluate, scores
 from training.fit import fit
 from training.recipe import Recipe
-from training.start_from import build_network, start_from
+from training.start_from import as_bundle, build_network, start_from
 from unet.bundle import Bundle
 from unet.metrics import ConfusionMatrix
 from unet.predict import Segmenter
@@ -47,43 +45,35 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None) -> None:
     options = parser(__doc__, data=True)
     options.add_argument("--task", choices=TASKS, default="streets")
     options.add_argument("--epochs", type=int, default=10)
     options.add_argument("--crop", type=int, nargs=2, default=(96, 128), metavar=("H", "W"))
-    options.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS), metavar="NAME")
     options.add_argument("--runs", type=Path, default=ROOT / "runs" / "recipe", help="where everything is kept")
     args = options.parse_args(arguments)
     size = "x".join(map(str, args.crop))
     folder = args.runs / args.task / f"{args.epochs} epochs, {size}"
     pictures = dataset(args.task, args)
-    rows, recipe_miou = [], None
-    for name in args.only:
+    rows, points = [], ""
+    for name, changes in VARIANTS.items():
         done = folder / f"{name}.json"
         if not done.exists():
             try:
-                found = measure(VARIANTS[name], pictures, args, folder / name)
-            except Interrupted as stop:
-                print(f"\n{stop}; the same command goes on", file=sys.stderr)
-                return 130
-            except TrainingError as error:
-                print(f"recipe.py: {error}", file=sys.stderr)
-                return 2
+                found = measure(changes, pictures, args, folder / name)
+            except TrainingError as error:  # interrupted, too
+                raise SystemExit(f"recipe.py: {error}; the same command goes on") from error
             done.write_text(json.dumps(found) + "\n", encoding="utf-8")
         found = json.loads(done.read_text(encoding="utf-8"))
-        points = "" if recipe_miou is None else f"{100 * (found['miou'] - recipe_miou):+.1f}"
         if name == "recipe":
             recipe_miou = found["miou"]
+        else:
+            points = f"{100 * (found['miou'] - recipe_miou):+.1f}"
         rows.append((name, f"{found['miou']:.3f}", points, f"{found['mean_dice']:.3f}"))
         print(f"{name}: mIoU {found['miou']:.4f}", flush=True)
-    text = (
-        f"{args.task}, residual-add, {args.epochs} epochs of {len(pictures.train)} pictures, crops of {size}, seed 0."
-    )
-    publish(
-        "recipe", text, table(("", "mIoU", "points from the recipe", "Dice, mean over classes"), rows), write=args.write
-    )
-    return 0
+    trained = f"{args.epochs} epochs of {len(pictures.train)} pictures, crops of {size}, seed 0"
+    columns = ("", "mIoU", "points from the recipe", "Dice, mean over classes")
+    publish("recipe", f"{args.task}, residual-add, {trained}.", table(columns, rows), write=args.write)
 
 
 def measure(changes: dict[str, Any], pictures: Dataset, args: argparse.Namespace, folder: Path) -> dict[str, Any]:
@@ -92,9 +82,8 @@ def measure(changes: dict[str, Any], pictures: Dataset, args: argparse.Namespace
     own = {name: value for name, value in changes.items() if name in Recipe.__dataclass_fields__}
     other = {name: value for name, value in changes.items() if name not in own}
     working_pixels = task.working_pixels and round(task.working_pixels * other.pop("working_pixels", 1))
-    recipe = Recipe(args.epochs, 6, tuple(args.crop), augmentation=Augmentation(rotate=task.rotate, **other))
+    recipe = Recipe(args.epochs, 6, tuple(args.crop), augmentation=Augmentation(rotate=task.rotate, **other), **own)
     resume = (folder / "checkpoint").exists()
-    recipe = replace(recipe, **own)
     counts = train_and_score(pictures, pictures.train, working_pixels, recipe, folder=folder, resume=resume)
     return scores(counts, pictures.class_names, len(pictures.val))
 
@@ -105,23 +94,22 @@ def train_and_score(
     working_pixels: int | None,
     recipe: Recipe,
     *,
-    width: float | None = None,
     start: Bundle | None = None,
     **options: Any,
 ) -> ConfusionMatrix:
-    """Train a residual-add; the counts of its last weights over val.
+    """Train a residual-add; returns the counts of its last weights over val.
 
-    train: the pairs to train on. start: the bundle to start from. options: of `fit`, as which it raises.
+    train: the pairs to train on. start: the bundle to start from. options: of `fit`.
     """
     names, accelerator = pictures.class_names, make_accelerator()  # a checkpoint holds all that one has ever prepared
     store = PixelStore(train, working_pixels, accelerator.device)
-    net = build_network("residual-add", len(names), width=width, seed=recipe.seed, start=start)
+    net = build_network("residual-add", len(names), width=None, seed=recipe.seed, start=start)
     if start:
         start_from(net, start, names, store)
     trained = fit(net, store, recipe, accelerator=accelerator, validate=None, **options).net
-    bundle = Bundle(trained, "benchmark", "residual-add", names, pictures.palette, store.preprocessing)
+    bundle = as_bundle(trained, "benchmark", "residual-add", pictures, store.preprocessing)
     return evaluate(Segmenter(bundle), pictures.val)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

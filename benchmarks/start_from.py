@@ -1,7 +1,7 @@
 """Measure what starting from another task's weights is worth.
 
-Twenty nuclei pictures are learnt from nothing and from the weights for streets; both networks are scored on the whole
-validation split. The time is the processor's, of all its cores together, so that a busy machine changes nothing.
+Twenty nuclei pictures are learnt from nothing and from the weights for streets. The time is the processor's, of all its
+cores together, so that a busy machine changes nothing.
 """
 
 import argparse
@@ -30,7 +30,6 @@ def main(arguments: list[str] | None = None) -> None:
     options.add_argument("--pictures", type=int, default=20)
     options.add_argument("--minutes", type=float, default=5.0)
     options.add_argument("--seeds", type=int, default=3)
-    options.add_argument("--width", type=float, help="(default: that of the weights)")
     options.add_argument("--crop", type=int, nargs=2, default=(96, 96), metavar=("H", "W"))
     args = options.parse_args(arguments)
     pictures = dataset(TASK, args)
@@ -57,12 +56,10 @@ def measure(pictures: Dataset, start: Bundle | None, seed: int, args: argparse.N
             [pictures.train[i] for i in chosen],
             TASKS[TASK].working_pixels,
             Recipe(crop=tuple(args.crop), seed=seed, minutes=args.minutes, augmentation=augmentation),
-            width=args.width,
             start=start,
             folder=Path(folder),
             save_every=1_000_000,
-            schedule=TimeSchedule(validation=0.01, validations_after=0, overhead=0),
-            budget=60 * args.minutes,
+            schedule=TimeSchedule(60 * args.minutes, validation=0.01, validations_after=0, overhead=0),
             clock=time.process_time,
         )
     print(f"from {start.task if start else 'nothing'}, seed {seed}: Dice {counts.mean_dice():.4f}", flush=True)

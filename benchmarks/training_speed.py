@@ -1,8 +1,7 @@
-"""Pictures a second in training, beside the loop that most people write.
+"""Pictures a second in training, beside the usual loop.
 
-The other loop trains the same networks on crops of the same size: files decoded and augmented by DataLoader workers on
-the CPU; float32, NCHW; same loss and optimizer. The second table is what evaluation and checkpoints cost of a run with
-train.py's defaults.
+That loop trains the same networks on crops of the same size: files decoded and augmented by DataLoader workers on the
+CPU; float32, NCHW; same loss and optimizer. The second table: what validating and saving cost with train.py's defaults.
 """
 
 import argparse
@@ -31,8 +30,7 @@ from training.evaluate import evaluate
 from training.fit import fit
 from training.loss import SegmentationLoss, class_weights
 from training.recipe import Recipe
-from training.start_from import build_network, published
-from unet.bundle import Bundle
+from training.start_from import as_bundle, build_network
 from unet.metrics import IGNORE_INDEX
 from unet.model import UNet
 from unet.predict import Segmenter
@@ -103,7 +101,7 @@ def seconds(spans: list[tuple[float, float]]) -> list[float]:
 
 
 class Bench:
-    """One network on the first pictures of a data set, trained in two ways."""
+    """A network and some pictures, trained in two ways."""
 
     def __init__(self, pictures: Dataset, architecture: str, args: argparse.Namespace) -> None:
         self.pictures, self.architecture, self.width = pictures, architecture, args.width
@@ -121,11 +119,10 @@ class Bench:
         return build_network(self.architecture, classes, width=self.width, seed=0, start=None)
 
     def fit_once(self) -> dict[str, float]:
-        """Train with `fit`; the rate, augmentation's share, seconds of the rest."""
+        """Rate of `fit`, share of augmenting, seconds of the rest."""
 
         def validate(net: UNet) -> float:
-            net, names, palette = published(net, self.architecture), self.pictures.class_names, self.pictures.palette
-            bundle = Bundle(net, "benchmark", self.architecture, names, palette, self.store.preprocessing)
+            bundle = as_bundle(net, "benchmark", self.architecture, self.pictures, self.store.preprocessing)
             return evaluate(Segmenter(bundle), self.val, progress=False).miou()
 
         accelerator, batch = make_accelerator(), self.store.batch
@@ -133,14 +130,8 @@ class Bench:
         accelerator.save_state, checkpoints = watched(accelerator.save_state)
         validate, validations = watched(validate)
         with tempfile.TemporaryDirectory() as folder:
-            fit(
-                self.network(),
-                self.store,
-                self.recipe,
-                accelerator=accelerator,
-                validate=validate,
-                folder=Path(folder),
-            )
+            options = {"accelerator": accelerator, "validate": validate, "folder": Path(folder)}
+            fit(self.network(), self.store, self.recipe, **options)
         self.store.batch = batch
         # From the second epoch's first batch until its loss has been read, for which the device is waited for.
         second = batches[len(batches) // 2 :]
@@ -155,15 +146,9 @@ class Bench:
     def usual_loop(self) -> float:
         """Pictures a second."""
         with tempfile.TemporaryDirectory() as folder:
-            loader = DataLoader(
-                CroppedFiles(self, Path(folder)),
-                self.recipe.batch_size,
-                shuffle=True,
-                drop_last=True,
-                num_workers=WORKERS,
-                persistent_workers=True,
-                pin_memory=DEVICE.type == "cuda",
-            )
+            files, size, on_gpu = CroppedFiles(self, Path(folder)), self.recipe.batch_size, DEVICE.type == "cuda"
+            workers = {"num_workers": WORKERS, "persistent_workers": True, "pin_memory": on_gpu}
+            loader = DataLoader(files, size, shuffle=True, drop_last=True, **workers)
             net = self.network().to(DEVICE).train()
             weights = class_weights(self.store.class_shares(self.config.num_classes))
             loss_function = SegmentationLoss(self.config.num_outputs, weights).to(DEVICE)
@@ -193,15 +178,14 @@ class CroppedFiles(torch.utils.data.Dataset):
         self.scale, self.margin = augmentation.scale, bench.config.margin
         size, strength = bench.config.input_size(bench.recipe.crop), augmentation.color
         fill = {tv_tensors.Image: 0, tv_tensors.Mask: IGNORE_INDEX}
-        self.augment = v2.Compose(
-            [
-                v2.RandomHorizontalFlip(),
-                v2.RandomCrop(size, pad_if_needed=True, fill=fill),
-                v2.ColorJitter(strength, strength, strength),
-                v2.ToDtype({tv_tensors.Image: torch.float32, tv_tensors.Mask: torch.int64}),
-                v2.Normalize(self.preprocessing.mean, self.preprocessing.std),
-            ]
-        )
+        steps = [
+            v2.RandomHorizontalFlip(),
+            v2.RandomCrop(size, pad_if_needed=True, fill=fill),
+            v2.ColorJitter(strength, strength, strength),
+            v2.ToDtype({tv_tensors.Image: torch.float32, tv_tensors.Mask: torch.int64}),
+            v2.Normalize(self.preprocessing.mean, self.preprocessing.std),
+        ]
+        self.augment = v2.Compose(steps)
 
     def __len__(self) -> int:
         return len(self.files)

@@ -73,11 +73,10 @@ def test_card_metadata(architecture):
 
 def test_licence_of_the_data_is_the_licence_of_the_card():
     data = {"name": "Hands", "license": "other", "license_name": "Research only", "url": "https://example.org/terms"}
-    other = model_card(make_bundle(data=data | {"hub_dataset": "ann/hands"}))
+    other = model_card(make_bundle(data=data))
     front = front_matter(other)
     assert (front["license"], front["license_name"]) == ("other", "research-only")
     assert front["license_link"] == "https://example.org/terms"
-    assert front["datasets"] == ["ann/hands"]
     free = front_matter(model_card(make_bundle(data={"license": "cc0-1.0"}), existing=other))
     assert free["license"] == "cc0-1.0"
     assert not {"license_name", "license_link"} & set(free)

@@ -31,14 +31,13 @@ class Clock:
 
         store.batch = slow_batch
         recipe = dataclasses.replace(RECIPE, minutes=5)
-        schedule = TimeSchedule(guess, after, overhead)
+        schedule = TimeSchedule(budget, guess, after, overhead)
         run = train(
             folder,
             store=store,
             recipe=recipe,
             validate=validate,
             schedule=schedule,
-            budget=budget,
             clock=lambda: self.now,
             **options,
         )

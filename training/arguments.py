@@ -1,10 +1,13 @@
-"""The command line of train.py: its flags and what they allow."""
+"""The command line of train.py."""
 
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +22,9 @@ DEFAULT_ARCHITECTURES = ("residual-add", "crop-concat")
 
 
 def parse_arguments(arguments: list[str] | None, *, description: str | None = None) -> argparse.Namespace:
-    """Parse the flags and fill in the defaults that depend on the task.
+    """Parse the flags; exits where one is wrong.
 
-    Exits with a message where a flag is wrong.
-    ``known`` is the known task that was named, or None: a folder's name makes no pictures those of a known set.
+    ``known`` is the known task that was named, or None.
     """
     parser = argparse.ArgumentParser(
         prog="train.py", description=description, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -45,9 +47,8 @@ def parse_arguments(arguments: list[str] | None, *, description: str | None = No
     if args.epochs and args.minutes:
         parser.error("--epochs and --minutes both say how long to train; choose one")
     args.fit_size = args.working_pixels is None and args.known is None
-    if args.working_pixels is None and args.known:
-        args.working_pixels = args.known.working_pixels
-    args.working_pixels = args.working_pixels or None
+    usual = args.known.working_pixels if args.known else None
+    args.working_pixels = (usual if args.working_pixels is None else args.working_pixels) or None
     return args
 
 
@@ -110,23 +111,16 @@ def _add_publishing(parser: argparse.ArgumentParser) -> None:
 
 
 def _whole(low: int, high: int) -> Callable[[str], int]:
-    return _within(int, lambda value: low <= value <= high, f"a whole number from {low:,} to {high:,}")
+    return partial(_parse, int, low, high, f"a whole number from {low:,} to {high:,}")
 
 
 def _real(high: float) -> Callable[[str], float]:
-    return _within(float, lambda value: 0 < value <= high, f"a number above 0, {high:,} at most")
+    return partial(_parse, float, math.ulp(0), high, f"a number above 0, {high:,} at most")
 
 
-def _within(kind: type, allowed: Callable[[Any], bool], words: str) -> Callable[[str], Any]:
-    """An argparse type: a number of the ``allowed`` ones, which ``words`` name."""
-
-    def parse(text: str) -> Any:
-        try:
-            value = kind(text)
-        except ValueError:
-            value = None
-        if value is None or not allowed(value):
-            raise argparse.ArgumentTypeError(f"it must be {words}, not {text!r}")
-        return value
-
-    return parse
+def _parse(kind: type, low: float, high: float, words: str, text: str) -> Any:
+    with suppress(ValueError):
+        value = kind(text)
+        if low <= value <= high:
+            return value
+    raise argparse.ArgumentTypeError(f"it must be {words}, not {text!r}")

@@ -1,4 +1,4 @@
-"""Augmented crops of a training split, made in batches on the device."""
+"""Augmented crops, made in batches on the device."""
 
 from __future__ import annotations
 
@@ -40,12 +40,9 @@ class Augmentation:
 class PixelStore:
     """A split's pictures and label maps, decoded once.
 
-    All pixels lie back to back in one uint8 tensor (P, 4): red, green, blue, label. A batch is one gather from it, so
-    cropping, zooming, rotating and mirroring a whole batch costs a few tensor operations on any device.
-
-    cache: folder of the file that holds the pixels; the system keeps in memory what fits of it. A later run uses the
-    file again. None keeps all pixels in memory. With a cache, pairs must be ``Pairs``.
-    A GPU holds the pixels if they take at most half of its free memory; else batches are made on the CPU.
+    All pixels lie back to back in one uint8 tensor (P, 4): red, green, blue, label. A batch is one gather from it.
+    pairs: ``Pairs``, or without a cache any sequence. cache: folder of the file that holds the pixels, of which the
+    system keeps in memory what fits; None keeps all. A GPU holds the pixels if half of its free memory suffices.
     Raises DataError where the file cannot be written.
     """
 
@@ -59,12 +56,9 @@ class PixelStore:
     ) -> None:
         self.device = torch.device(device)
         resizing = Preprocessing((0, 0, 0), (1, 1, 1), working_pixels)
-        self.names = [str(i) for i in range(len(pairs))]
-        if isinstance(pairs, Pairs):
-            self.names = [path.name for path in pairs.images]
-            sizes = [pairs.size(i) for i in range(len(pairs))]
-        else:
-            sizes = [image.shape[:2] for image, _ in pairs]
+        on_disk = isinstance(pairs, Pairs)
+        self.names = [path.name for path in pairs.images] if on_disk else [str(i) for i in range(len(pairs))]
+        sizes = map(pairs.size, range(len(pairs))) if on_disk else (image.shape[:2] for image, _ in pairs)
         self.sizes = torch.tensor([resizing.working_size(size) for size in sizes])
         areas = self.sizes.prod(dim=1)
         self.offsets = areas.cumsum(0) - areas
@@ -85,7 +79,7 @@ class PixelStore:
         return len(self.sizes)
 
     def class_shares(self, num_classes: int) -> Tensor:
-        """float64 (num_classes,): each class's share of the pixels that are not void."""
+        """float64 (num_classes,): shares of pixels that are not void."""
         counts = self._label_counts[:num_classes].double()
         return counts / counts.sum().clamp(min=1)
 
@@ -121,7 +115,7 @@ class PixelStore:
 
 
 def _read_pixels(pairs: Sequence[tuple[np.ndarray, np.ndarray]], resizing: Preprocessing) -> Iterator[np.ndarray]:
-    """Pictures with labels at working size, uint8 (h * w, 4)."""
+    """Pictures with labels, uint8 (h * w, 4) each."""
     for image, labels in tqdm(pairs, "reading", leave=False, disable=None):
         image = resizing.resize(image)
         h, w, _ = image.shape
@@ -130,10 +124,7 @@ def _read_pixels(pairs: Sequence[tuple[np.ndarray, np.ndarray]], resizing: Prepr
 
 
 def _pixel_file(pairs: Pairs, resizing: Preprocessing, folder: Path, size: int) -> Path:
-    """The file with all pixels, ``size`` bytes, written unless it is there.
-
-    Raises DataError where it cannot be written.
-    """
+    """The file of all pixels, written where missing."""
     known_by = (pairs.fingerprint(), resizing.working_pixels)
     path = folder / f"pixels-{hashlib.sha256(repr(known_by).encode()).hexdigest()[:16]}.bin"
     if path.exists():
@@ -161,7 +152,7 @@ def _pixel_file(pairs: Pairs, resizing: Preprocessing, folder: Path, size: int) 
 
 
 def _count_values(pixels: Tensor) -> Tensor:
-    """Histograms of the columns of uint8 (P, 4): int64 (4, 256)."""
+    """Histograms int64 (4, 256) of uint8 (P, 4)."""
     counts = torch.zeros(4 * 256, dtype=torch.long, device=pixels.device)
     columns = 256 * torch.arange(4, dtype=torch.int32, device=pixels.device)
     for part in pixels.split(1 << 18):
@@ -170,7 +161,7 @@ def _count_values(pixels: Tensor) -> Tensor:
 
 
 def _mean_and_deviation(counts: Tensor) -> tuple[float, float]:
-    """Mean and standard deviation of values 0..255 that occur so often."""
+    """Mean and deviation of 0..255, by their counts."""
     # In whole numbers, so that no order of summing matters.
     n, total, squares = (sum(k * value**power for value, k in enumerate(counts.tolist())) for power in range(3))
     return total / n, max(1.0, math.sqrt((n * squares - total**2) / (n * max(1, n - 1))))
@@ -197,7 +188,7 @@ def _bilinear(pixels: Tensor, rows: Tensor, columns: Tensor, height: Tensor, wid
 def _nearest_label(
     pixels: Tensor, rows: Tensor, columns: Tensor, height: Tensor, width: Tensor, offset: Tensor
 ) -> Tensor:
-    """int64 (N, h, w) at fractional positions (N, h, w), IGNORE_INDEX outside."""
+    """Labels at fractional positions, IGNORE_INDEX outside."""
     row, column = rows.round().long(), columns.round().long()
     inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
     index = (row * width + column + offset).where(inside, 0)
@@ -209,7 +200,7 @@ def _uniform(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
 
 
 def _random_matrices(n: int, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
-    """From steps in crops to steps in pictures, float64 (N, 2, 2)."""
+    """From crops to pictures: float64 (N, 2, 2)."""
     low, high = (math.log(s) for s in augmentation.scale)
     zoom = (low + (high - low) * _uniform((n,), generator)).exp()
     flip_rows, flip_columns, transpose = (_uniform((3, n), generator) < 0.5).unbind()
@@ -225,19 +216,17 @@ def _random_matrices(n: int, augmentation: Augmentation, generator: torch.Genera
 
 
 def _grid(size: tuple[int, int], margin: int, matrix: Tensor, middle: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows and columns of the crops in their pictures, (N, h, w)."""
+    """Positions of the crops in their pictures."""
     steps = [torch.arange(-margin, n + margin, device=middle.device) - (n - 1) / 2 for n in size]
     down, across = torch.meshgrid(*steps, indexing="ij")
     return tuple(
-        matrix[:, axis, 0].view(-1, 1, 1) * down
-        + matrix[:, axis, 1].view(-1, 1, 1) * across
-        + (middle[:, axis] - 0.5).view(-1, 1, 1)
-        for axis in (0, 1)
+        step[:, 0, None, None] * down + step[:, 1, None, None] * across + start[:, None, None]
+        for step, start in zip(matrix.unbind(1), (middle - 0.5).unbind(1), strict=True)
     )
 
 
 def _mirror(position: Tensor, length: Tensor) -> Tensor:
-    """Fold positions into 0..length-1, mirrored at the border pixels' centres."""
+    """Mirror positions at the border pixels' centres."""
     last = (length - 1).float()
     period = (2 * last).clamp(min=1)
     folded = position.remainder(period)

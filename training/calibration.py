@@ -1,7 +1,4 @@
-"""Calibrate a network's confidence by one temperature, fitted on val.
-
-Guo, Pleiss, Sun, Weinberger 2017, arXiv 1706.04599.
-"""
+"""Calibrate by one temperature (Guo et al. 2017, arXiv 1706.04599)."""
 
 from __future__ import annotations
 
@@ -27,9 +24,7 @@ def calibrate(segmenter: Segmenter, pairs: Sequence[tuple[np.ndarray, np.ndarray
     """Fit and set the temperature of the segmenter's bundle.
 
     Returns it with the expected calibration error (ECE) before and after, and with the mean confidence that 95 % of the
-    pictures reach: below it, a picture is unlike them.
-
-    Label maps stay as they are: dividing all logits by one number changes no largest.
+    pictures reach: below it, a picture is unlike them. Label maps stay as they are.
     """
     pictures = _sample(segmenter, pairs)
     logits, truth = (torch.cat(parts) for parts in zip(*pictures, strict=True))
@@ -44,10 +39,7 @@ def calibrate(segmenter: Segmenter, pairs: Sequence[tuple[np.ndarray, np.ndarray
 
 
 def fit_temperature(logits: Tensor, truth: Tensor) -> float:
-    """Find the divisor of the logits that makes the truth most likely.
-
-    logits: (N, C). truth: (N,). Returns a number from 0.1 to 10.
-    """
+    """Divisor, 0.1 to 10, of logits (N, C) for truth (N,)."""
 
     def loss(log_temperature: float) -> float:
         scaled = logits / float(np.exp(log_temperature))
@@ -62,10 +54,7 @@ def fit_temperature(logits: Tensor, truth: Tensor) -> float:
 
 
 def calibration_error(logits: Tensor, truth: Tensor) -> float:
-    """Compute the expected calibration error.
-
-    The gap between confidence and accuracy in each of BINS bins of confidence, averaged over the pixels.
-    """
+    """Expected calibration error of logits (N, C), in BINS bins."""
     confidence, label = decide(logits.T)
     right = (label.long() == truth).double()
     bins = (confidence * BINS).long().clamp(max=BINS - 1)
@@ -74,16 +63,13 @@ def calibration_error(logits: Tensor, truth: Tensor) -> float:
 
 
 def usual_confidence(pictures: Sequence[Tensor]) -> float:
-    """The mean confidence that 95 % of the pictures reach.
-
-    pictures: calibrated logits (N, C) of each.
-    """
+    """Mean confidence that 95 % of pictures, logits (N, C), reach."""
     means = [decide(logits.T)[0].mean().item() for logits in pictures if len(logits)]
     return round(float(np.quantile(means, 0.05)), 4) if means else 0.0
 
 
 def _sample(segmenter: Segmenter, pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[tuple[Tensor, Tensor]]:
-    """Sample labelled pixels: of each picture logits (N, C), classes (N,)."""
+    """Of each picture logits (N, C) and classes (N,) of some pixels."""
     draw = np.random.default_rng(0)
     pictures = []
     for image, truth in map(pairs.__getitem__, sample_indices(len(pairs))):

@@ -1,7 +1,4 @@
-"""Write a bundle's model card: Hub metadata and text.
-
-What a bundle does not record is left out, not guessed.
-"""
+"""Write a model card of what a bundle records."""
 
 from __future__ import annotations
 
@@ -22,7 +19,7 @@ from unet.model import ARCHITECTURES, UNetConfig, count_parameters
 
 from .record import duration
 
-#: The text of every card: edit it freely; its values are those that `describe` passes.
+#: The text of every card: edit it freely; its values are the bundle's fields and those that `describe` adds.
 TEMPLATE = Path(__file__).with_name("model_card.md")
 #: The generated text lies between these; what a person writes outside them is kept.
 BEGIN, END = "<!-- unet:begin -->", "<!-- unet:end -->"
@@ -45,7 +42,7 @@ DIFFERENCES = {
 
 
 def write_card(bundle: Bundle, folder: str | Path) -> Path:
-    """Write a bundle's README.md, keeping what a person wrote; returns its path."""
+    """Write a bundle's README.md, keeping what a person wrote."""
     path = Path(folder) / CARD_FILE
     text = model_card(bundle, folder=folder, existing=read_text(path))
     partial = path.with_name(CARD_FILE + ".partial")
@@ -56,11 +53,11 @@ def write_card(bundle: Bundle, folder: str | Path) -> Path:
 def model_card(
     bundle: Bundle, *, repo_id: str | None = None, folder: str | Path | None = None, existing: str = ""
 ) -> str:
-    """Make the card: metadata for the Hub, then the text of `describe`.
+    """Make the card: metadata, then the text.
 
-    The text stands between two markers.
-    repo_id: where it is loaded from. folder: where its pictures lie. existing: the card there is; text outside the
-    markers and metadata that is not ours are kept. Raises HubError where that card cannot be understood.
+    repo_id: where it is loaded from; None is the folder train.py writes. folder: where its pictures and weights lie.
+    existing: the card there is; text outside the markers and metadata that is not ours are kept.
+    Raises HubError where that card cannot be understood.
     """
     where = f"{repo_id or folder}/{CARD_FILE}"
     existing = existing.replace("\r\n", "\n").lstrip("\ufeff")
@@ -77,19 +74,18 @@ def model_card(
         theirs = {key: value for key, value in theirs.items() if key in ours or not key.startswith("license_")}
     body = describe(bundle, repo_id=repo_id, folder=folder).replace(BEGIN, "").replace(END, "")
     block = f"{BEGIN}\n{body}\n{END}"
-    before, begin, rest = card.text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if BEGIN not in card.text and END not in card.text:
+    parts = re.split(f"({BEGIN}|{END})", card.text)
+    if len(parts) == 1:
         text = f"{card.text.strip()}\n\n{block}\n".lstrip()
-    elif begin and end and not any(marker in before + after for marker in (BEGIN, END)):
-        text = before + block + after
+    elif parts[1::2] == [BEGIN, END]:
+        text = parts[0] + block + parts[-1]
     else:
         raise HubError(f"{where} must have {BEGIN} once and {END} once after it; put them around the generated text")
     return f"---\n{yaml_dump(theirs | ours, sort_keys=False)}---\n{text}"
 
 
 def read_text(path: Path) -> str:
-    """Text of a UTF-8 file, empty where there is none. Raises HubError."""
+    """Text of a UTF-8 file, else empty. Raises HubError."""
     try:
         return path.read_text(encoding="utf-8") if path.is_file() else ""
     except UnicodeDecodeError as error:
@@ -105,7 +101,7 @@ def _metadata(bundle: Bundle) -> ModelCardData:
     results = [
         EvalResult(
             task_type="image-segmentation",
-            dataset_type=str(data.get("hub_dataset") or slug(dataset) or "custom"),
+            dataset_type=slug(dataset) or "custom",
             dataset_name=dataset,
             dataset_split=split,
             metric_type=metric,
@@ -122,7 +118,6 @@ def _metadata(bundle: Bundle) -> ModelCardData:
         license=data.get("license"),
         license_name=name,
         license_link=link,
-        datasets=[data["hub_dataset"]] if data.get("hub_dataset") else None,
         metrics=list(dict.fromkeys(result.metric_type for result in results)) or None,
         tags=["image-segmentation", "semantic-segmentation", "u-net", "pytorch", bundle.architecture, bundle.task],
         model_name=f"{PREFIX}{bundle.architecture}-{bundle.task}" if results else None,
@@ -131,32 +126,20 @@ def _metadata(bundle: Bundle) -> ModelCardData:
 
 
 def describe(bundle: Bundle, *, repo_id: str | None = None, folder: str | Path | None = None) -> str:
-    """The card's Markdown text: model_card.md, filled with what ``bundle`` records.
-
-    repo_id: where it is loaded from; None is the folder train.py writes. folder: where its pictures and weights lie.
-    """
+    """Fill model_card.md with what ``bundle`` records."""
     config, paper = bundle.net.config, ARCHITECTURES["crop-concat"]
     files = {path.name: path for path in Path(folder).iterdir()} if folder else {}
     environment = jinja2.Environment(finalize=_line)
     environment.globals = {"number": _number, "listed": _list, "duration": duration, "averaged_over": averaged_over}
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
-        architecture=bundle.architecture,
-        task=bundle.task,
-        class_names=bundle.class_names,
+        vars(bundle),
         config=config,
         usual=ARCHITECTURES.get(bundle.architecture, config),
         drawing=draw_network(config),
         differs=[name for field, name in DIFFERENCES.items() if getattr(config, field) != getattr(paper, field)],
         parameters=count_parameters(bundle.net),
         weights_bytes=files[WEIGHTS_FILE].stat().st_size if WEIGHTS_FILE in files else 0,
-        working_pixels=bundle.preprocessing.working_pixels,
-        data=bundle.data,
-        training=bundle.training,
-        splits={
-            split: (scores, bundle.scores.get(split + AVERAGED)) for split, scores in bundle.plain_scores().items()
-        },
-        folds=bundle.scores.get("folds"),
-        calibration=bundle.scores.get("calibration"),
+        splits={split: (plain, bundle.scores.get(split + AVERAGED)) for split, plain in bundle.plain_scores().items()},
         pictures={name: caption for name, caption in CARD_PICTURES.items() if name in files},
         repo_id=repo_id,
         onnx_file=ONNX_FILE,
@@ -164,7 +147,7 @@ def describe(bundle: Bundle, *, repo_id: str | None = None, folder: str | Path |
 
 
 def draw_network(config: UNetConfig) -> str:
-    """Draw the U as text, one line a level, with sizes."""
+    """Draw the U as text, one line a level."""
     size = config.input_size((256, 256) if config.padded else (388, 388))
     rows = [("level", "encoder", "skip connection", "decoder"), ("input", _shape((config.in_channels, *size)), "", "")]
     for number, level in enumerate(config.level_shapes(size)):
@@ -185,7 +168,7 @@ def _shape(shape: tuple[int, int, int]) -> str:
 
 
 def averaged_over(scores: dict[str, Any]) -> str:
-    """Say what was averaged: "averaged over flips and 2 scales (1, 1.25)"."""
+    """In words: "averaged over flips and 2 scales (1, 1.25)"."""
     averaging = scores.get("averaging") or {}
     scales = [f"{scale:g}" for scale in averaging.get("scales") or ()]
     flips = "flips and " if averaging.get("flip") else ""
@@ -213,5 +196,5 @@ def _number(value: Any) -> str:
 
 
 def slug(text: str) -> str:
-    """Lower-case letters, digits and hyphens, as the Hub wants a repository's name."""
+    """Lower-case letters, digits and hyphens, as the Hub wants."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")

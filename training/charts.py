@@ -1,4 +1,4 @@
-"""Draw the pictures of a card: curves, confusion matrix, examples."""
+"""Draw a card's curves, confusion matrix and examples."""
 
 from __future__ import annotations
 
@@ -17,11 +17,8 @@ MANY_CLASSES = 14  # from here on the numbers in the cells would not be legible
 
 
 def draw_curves(history: Sequence[dict[str, Any]], path: str | Path) -> None:
-    """Loss of every epoch, and the validation score where it was taken.
-
-    history: what ``fit`` writes, one dict an epoch with "epoch", "loss" and, where validated, "score".
-    """
-    figure = _figure(7, 3.2)
+    """Draw loss and score over the epochs, see `read_history`."""
+    figure = new_figure(7, 3.2)
     losses = figure.add_subplot(xlabel="epoch")
     losses.plot([entry["epoch"] for entry in history], [entry["loss"] for entry in history], color=LEFT)
     losses.set_ylabel("training loss", color=LEFT)
@@ -33,18 +30,15 @@ def draw_curves(history: Sequence[dict[str, Any]], path: str | Path) -> None:
     scores.set_ylim(0, 1)
     for axes in (losses, scores):
         axes.spines["top"].set_visible(False)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_confusion(counts: np.ndarray, class_names: Sequence[str], path: str | Path) -> None:
-    """Draw a confusion matrix in percent of each row.
-
-    counts: int (C, C), rows truth and columns prediction.
-    """
+    """Draw counts (C, C), rows truth, in percent of each row."""
     size = len(class_names)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = 2.4 + 0.42 * min(size, 24)
-    figure = _figure(side + 0.6, side)
+    figure = new_figure(side + 0.6, side)
     axes = figure.add_subplot(xlabel="prediction", ylabel="truth")
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.set_xticks(range(size), class_names, rotation=45, ha="right", rotation_mode="anchor")
@@ -54,21 +48,20 @@ def draw_confusion(counts: np.ndarray, class_names: Sequence[str], path: str | P
         for row, column in np.ndindex(size, size):
             ink = "white" if shares[row, column] > 0.5 else "#333333"
             axes.text(column, row, f"{shares[row, column]:.0%}"[:-1], ha="center", va="center", color=ink, fontsize=8)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_examples(
     rows: Sequence[tuple[str, np.ndarray | None, np.ndarray, np.ndarray]], palette: np.ndarray, path: str | Path
 ) -> None:
-    """Draw pictures, truths, answers and mistakes, one row a picture.
+    """Draw pictures, truths, answers and mistakes.
 
-    rows: title; picture uint8 (H, W, 3), None in all rows where its terms do not allow to show it; truth; answer.
-    truth, answer: uint8 (H, W) label maps, void in white. Mistakes are black.
+    rows: title; picture uint8 (H, W, 3), None in all where it may not be shown; truth and answer, uint8 (H, W).
     """
     columns = ["picture", "truth", "answer", "mistakes"]
     if rows[0][1] is None:
         columns.remove("picture")
-    figure = _figure(2.3 * len(columns), 1.9 * len(rows))
+    figure = new_figure(2.3 * len(columns), 1.9 * len(rows))
     grid = figure.subplots(len(rows), len(columns), squeeze=False)
     colors = np.full((256, 3), 255, np.uint8)
     colors[: len(palette)] = palette
@@ -82,14 +75,16 @@ def draw_examples(
         axes_of_row[0].set_ylabel(title, fontsize=8)
     for name, axes in zip(columns, grid[0], strict=True):
         axes.set_title(name, fontsize=9)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure, width and height in inches."""
     figure = Figure(figsize=(width, height), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)  # no window, no global state: pyplot would keep both
     return figure
 
 
-def _save(figure: Figure, path: str | Path) -> None:
-    figure.savefig(path, metadata={"Software": None})  # the same numbers give the same bytes
+def save_figure(figure: Figure, path: str | Path) -> None:
+    """Write a PNG, the same bytes for the same numbers."""
+    figure.savefig(path, metadata={"Software": None})

@@ -1,4 +1,4 @@
-"""A run's folder: one run at a time, always one complete checkpoint."""
+"""A run's folder always has one complete checkpoint."""
 
 from __future__ import annotations
 
@@ -32,22 +32,21 @@ class Interrupted(TrainingError):
 
 
 class RunState:
-    """Run state that Accelerate does not save.
+    """Step, time, averaged weights: Accelerate saves the rest."""
 
-    The step, the averaged weights, and the best of them so far.
-    """
-
-    def __init__(self, average: AveragedModel) -> None:
+    def __init__(self, average: AveragedModel, budget: float | None, validation: float | None) -> None:
         self.average = average
         self.step = 0
         self.seconds = 0.0
-        self.budget: float | None = None  # seconds, of a run that ends after a given time
+        self.budget = budget  # seconds, of a run that ends after a given time
+        self.validation = validation  # seconds that one takes
+        self.validated = 0.0  # when that was, in seconds of the run
         self.best_score = -math.inf
         self.best_step = 0
         self.best_weights = copy.deepcopy(average.module.state_dict())
 
     def keep_best(self, score: float) -> None:
-        """Copy the averaged weights if their ``score`` is the best so far."""
+        """Copy the averaged weights if none scored higher."""
         if score > self.best_score:
             self.best_score, self.best_step = score, self.step
             self.best_weights = copy.deepcopy(self.average.module.state_dict())
@@ -70,11 +69,10 @@ class RunFolder:
 
     @contextmanager
     def open(self, settings: Mapping[str, Any], state: RunState, *, resume: bool) -> Iterator[None]:
-        """Lock the folder, then start in it or resume from its checkpoint.
+        """Lock the folder, then start or resume.
 
         settings: what a resumed run must share with its beginning. state: loaded from the checkpoint.
-        Raises TrainingError where another run holds the lock, where an unfinished run would be overwritten, and where
-        the settings differ.
+        Raises TrainingError for another run there, an unfinished one without ``resume``, and other settings.
         """
         lock = FileLock(self.path / LOCK_FILE, timeout=0)  # the system releases it however the process ends
         if self.accelerator.is_main_process:
@@ -123,10 +121,7 @@ class RunFolder:
         self.accelerator.wait_for_everyone()
 
     def save(self, epochs: Sequence[dict[str, Any]]) -> None:
-        """Write a checkpoint, then swap it for the old.
-
-        epochs: lines for the history. Raises TrainingError where the disk does not take them.
-        """
+        """Extend the history and swap the checkpoint. Raises TrainingError."""
         main = self.accelerator.is_main_process
         if main:
             for leftover in (self.partial, self.previous):
@@ -152,7 +147,7 @@ class RunFolder:
 
 
 def finish(folder: Path) -> None:
-    """Delete a run's checkpoint once its bundle is saved; the history stays."""
+    """Delete the checkpoint; the history stays."""
     (folder / FINISHED_FILE).touch()
     for path in folder.glob(f"{CHECKPOINT_FOLDER}*"):
         shutil.rmtree(path, ignore_errors=True)
@@ -164,7 +159,7 @@ def is_finished(folder: Path) -> bool:
 
 
 def read_history(folder: Path) -> list[dict[str, Any]]:
-    """One dict an epoch: "epoch", "step", "loss", "seconds" and, where validated, "score"."""
+    """Of each epoch: epoch, step, loss, seconds, perhaps score."""
     path, entries = folder / HISTORY_FILE, []
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
         with suppress(json.JSONDecodeError):  # a kill may have cut a line off

@@ -17,10 +17,10 @@ from .checkpoint import TrainingError
 
 
 def make_accelerator(tracker: str | None = None) -> Accelerator:
-    """Make this process's Accelerator, in bfloat16 where that is native.
+    """This process's Accelerator, in bfloat16 where native.
 
-    `accelerate launch` and ACCELERATE_MIXED_PRECISION override the precision.
-    tracker: "trackio" or "tensorboard", which then gets loss and score. Raises TrainingError where it is not installed.
+    ACCELERATE_MIXED_PRECISION overrides the precision. tracker: "trackio" or "tensorboard".
+    Raises TrainingError where the tracker is not installed.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     # Under torchrun, Accelerate joins processes without a GPU into one group only where it is told to use the CPU.
@@ -33,18 +33,16 @@ def make_accelerator(tracker: str | None = None) -> Accelerator:
 
 
 def gather(x: Tensor, accelerator: Accelerator) -> Tensor:
-    """Concatenate the parts (n, ...) of all processes, with gradient.
+    """Concatenate the parts of all processes, with gradient.
 
-    Every process then has the whole batch's loss, whose gradient is the mean over processes, which is what DDP takes.
+    Each then has the loss of the whole batch; its gradient is the mean over processes, which is what DDP takes.
     """
     return torch.cat(distributed.all_gather(x)) if accelerator.num_processes > 1 else x
 
 
 def agree(values: Sequence[float], accelerator: Accelerator) -> list[float]:
-    """Take the largest of each value over all processes.
-
-    What decides the next step must be the same for all, or they would wait for each other for ever.
-    """
+    """Take the largest of each value over all processes."""
+    # What decides the next step must be the same for all, or they would wait for each other for ever.
     if accelerator.num_processes == 1:
         return list(values)
     largest = torch.tensor(values, dtype=torch.double, device=accelerator.device)
@@ -53,10 +51,7 @@ def agree(values: Sequence[float], accelerator: Accelerator) -> list[float]:
 
 
 class GlobalBatchNorm(nn.BatchNorm2d):
-    """BatchNorm over the parts of a batch in all processes.
-
-    torch's SyncBatchNorm does the same, but refuses tensors on a CPU.
-    """
+    """BatchNorm over all processes; SyncBatchNorm refuses CPUs."""
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:

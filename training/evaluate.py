@@ -26,7 +26,7 @@ from .record import hardware
 
 
 def evaluate(segmenter: Segmenter, pairs: Sequence[tuple[np.ndarray, np.ndarray]], **options: Any) -> ConfusionMatrix:
-    """Count over a whole split, void left out. options: of ``evaluate_each``."""
+    """Count over a whole split. options: of ``evaluate_each``."""
     return sum(evaluate_each(segmenter, pairs, **options), ConfusionMatrix(len(segmenter.bundle.class_names)))
 
 
@@ -37,11 +37,7 @@ def evaluate_each(
     size: tuple[int, int] | None = None,
     progress: bool = True,
 ) -> Iterator[ConfusionMatrix]:
-    """Count one picture after the other.
-
-    size: (h, w) to which pictures and truths are brought first, to stand beside a result that was measured so; None for
-    each picture's own.
-    """
+    """Count each picture, resized to ``size`` (h, w) if given."""
     for image, truth in tqdm(pairs, "evaluating", leave=False, disable=None if progress else True):
         if size is not None:
             image = np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR))
@@ -52,7 +48,7 @@ def evaluate_each(
 
 
 def scores(confusion: ConfusionMatrix, class_names: Sequence[str], pictures: int) -> dict[str, Any]:
-    """Scores as a bundle stores them; None for an absent class."""
+    """Scores as stored; None for an absent class."""
 
     def by_class(values: np.ndarray) -> dict[str, float | None]:
         return {n: None if math.isnan(v) else round(float(v), 4) for n, v in zip(class_names, values, strict=True)}
@@ -70,10 +66,9 @@ def scores(confusion: ConfusionMatrix, class_names: Sequence[str], pictures: int
 def report(
     segmenter: Segmenter, folder: Path, run: Path, dataset: Dataset, *, average: bool = False, show: bool = False
 ) -> None:
-    """Score a bundle; print and store its scores, charts and card.
+    """Score a bundle; print and store the results.
 
-    run: the folder with its history. average: score with test-time augmentation, too. show: pictures of the data set
-    may appear in the card.
+    run: the folder with its history. average: score with test-time augmentation, too. show: pictures may be shown.
     """
     bundle = segmenter.bundle
     names = bundle.class_names
@@ -96,7 +91,11 @@ def report(
         accuracy = evaluate(segmenter, dataset.val, size=size).pixel_accuracy()
         bundle.scores["prior_result"] = {"size": size, "pixel_accuracy": round(accuracy, 4), "earlier": words}
         print(f"pixel accuracy at {size[0]}x{size[1]}: {accuracy:.1%}; an earlier result: {words}")
-    bundle.training["speed"] = _speed(segmenter, dataset.val.image(0))
+    image = dataset.val.image(0)
+    seconds = [segmenter(image).seconds for _ in range(6)][1:]  # the first prepares everything
+    bundle.training["speed"] = {
+        f"{image.shape[0]}x{image.shape[1]}, {hardware()}": round(statistics.median(seconds), 3)
+    }
     if history := read_history(run):
         draw_curves(history, folder / "curves.png")
     draw_confusion(total.counts, names, folder / "confusion.png")
@@ -121,16 +120,10 @@ def _print_scores(folder: Path, scores: dict[str, Any]) -> None:
     print()
 
 
-def _speed(segmenter: Segmenter, image: np.ndarray) -> dict[str, float]:
-    """{"HxW, hardware": seconds}, the median of five runs after a first one."""
-    seconds = [segmenter(image).seconds for _ in range(6)][1:]
-    return {f"{image.shape[0]}x{image.shape[1]}, {hardware()}": round(statistics.median(seconds), 3)}
-
-
 def _best_and_worst(
     segmenter: Segmenter, each: list[ConfusionMatrix], dataset: Dataset, *, show: bool
 ) -> list[tuple[str, np.ndarray | None, np.ndarray, np.ndarray]]:
-    """Choose the two best and two worst pictures of val for draw_examples."""
+    """Rows of val for draw_examples."""
     order = sorted(range(len(each)), key=lambda i: -each[i].miou() if each[i].counts.any() else -2)
     rows = []
     for i in dict.fromkeys([*order[:2], *order[-2:]]):

@@ -1,18 +1,17 @@
 """Train a U-Net on CPUs or GPUs, with checkpoints.
 
-Everything a step does follows from the seed and the step's number: which pictures, how they are augmented, what dropout
-drops. So a resumed run continues exactly where it stopped.
+Everything a step does follows from the seed and the step's number, so a resumed run continues exactly where it stopped.
 """
 
 from __future__ import annotations
 
 import copy
-import dataclasses
 import math
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,7 +34,7 @@ RECENT = 20  # steps between two looks at the loss: each look waits for the devi
 
 
 class Fit(NamedTuple):
-    """A finished run: its best averaged weights and its record."""
+    """A finished run: its best weights and record."""
 
     net: UNet
     record: dict[str, Any]
@@ -52,28 +51,23 @@ def fit(
     resume: bool = False,
     save_every: int = 1,
     schedule: Schedule | None = None,
-    budget: float | None = None,
     clock: Callable[[], float] = time.perf_counter,
     title: str = "training",
     identity: Mapping[str, Any] | None = None,
 ) -> Fit:
     """Train ``net`` on ``store``; returns its best averaged weights.
 
-    validate: the score of a network in eval mode, higher is better; it decides which weights are the best.
-        None keeps the last.
-    folder: where the checkpoint and the history are kept; a kill at any moment loses ``save_every`` epochs at most.
-    schedule: how long the run is; None for the recipe's epochs. budget: seconds of ``clock``, for a
-        TimeSchedule; time.process_time makes it the processor's time.
+    validate: the score of a network in eval mode, higher is better, by which weights are kept; None keeps the last.
+    folder: of the checkpoint and the history; a kill at any moment loses ``save_every`` epochs at most.
+    schedule: how long the run is, in seconds of ``clock`` or in steps; None for the recipe's epochs.
     identity: what else, beside recipe, network and pictures, a resumed run must have in common with its beginning.
-    Several processes train as one would on the same batches: BatchNorm and loss are those of the whole batch, and only
-    dropout differs. Loss and score also go to the accelerator's trackers.
-    Raises TrainingError where another run is going on in the folder, where it holds an unfinished one and resume is
-    False, where the checkpoint cannot be written, where a batch cannot be shared out evenly, or where the loss is not
-    finite, and Interrupted after Ctrl-C or SIGTERM, with everything saved.
+    Several processes train as one would on the same batches, but for dropout.
+    Raises TrainingError where the folder is in use or holds an unfinished run (without resume), where the checkpoint
+    cannot be written, where the batch does not suit, or where the loss is not finite, and Interrupted after Ctrl-C or
+    SIGTERM, with everything saved.
     """
     run = _Run(net, store, recipe, accelerator, schedule, clock)
     state = run.state
-    state.budget = budget
     run_folder = RunFolder(folder, accelerator)
     with (
         run_folder.open(run.settings() | dict(identity or {}), state, resume=resume),
@@ -140,7 +134,7 @@ class _Run:
         # Its learning rate is set at every step.
         optimizer = torch.optim.AdamW(net.parameters(), weight_decay=recipe.weight_decay, fused=True)
         self.average = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(), use_buffers=True)
-        self.state = RunState(self.average)
+        self.state = RunState(self.average, self.schedule.budget, self.schedule.validation)
         self.model, self.optimizer = accelerator.prepare(net, optimizer)
         accelerator.register_for_checkpointing(self.state)
         self.losses: list[Tensor] = []  # of this epoch's steps
@@ -149,24 +143,23 @@ class _Run:
 
     def settings(self) -> dict[str, Any]:
         """What decides every step: recipe, network and pictures."""
-        network = {f"network.{name}": value for name, value in dataclasses.asdict(self.config).items()}
-        seen = self.store.preprocessing
-        pictures = {"pictures": len(self.store), "working_pixels": seen.working_pixels}
-        statistics = {"pictures.mean": seen.mean, "pictures.std": seen.std}
-        return dataclasses.asdict(self.recipe) | network | pictures | statistics
+        network = {f"network.{name}": value for name, value in asdict(self.config).items()}
+        seen = asdict(self.store.preprocessing)
+        pictures = {"pictures": len(self.store), "working_pixels": seen.pop("working_pixels")}
+        return asdict(self.recipe) | network | pictures | {f"pictures.{name}": value for name, value in seen.items()}
 
     @property
     def steps(self) -> int:
-        """Of the whole run, an estimate where its time is given."""
+        """Of the whole run; an estimate in a timed one."""
         return self.schedule.steps(self.state)
 
     @property
     def epoch(self) -> int:
-        """Epochs begun, the one that ends with this step included."""
+        """Epochs begun, with the one ending now."""
         return math.ceil(self.state.step / self.steps_per_epoch)
 
     def start_clock(self) -> None:
-        """Count seconds from now on, after those of the checkpoint."""
+        """Count seconds on from those of the checkpoint."""
         self.started = self.clock() - self.state.seconds
         self.is_over = self.schedule.is_over(self.state)
 
@@ -189,17 +182,14 @@ class _Run:
         accelerator.backward(loss)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self.average.multi_avg_fn = get_ema_multi_avg_fn(recipe.average_decay(share))
+        self.average.multi_avg_fn = get_ema_multi_avg_fn(math.exp(-min(1.0, share / recipe.ema)))
         self.average.update_parameters(accelerator.unwrap_model(self.model))
         self.losses.append(loss.detach())
         self.state.step += 1
         self._read_clock()
 
     def recent_loss(self) -> float:
-        """Mean loss of the last steps.
-
-        Raises TrainingError, with the pictures, where one is not finite.
-        """
+        """Mean of the last losses; TrainingError if not finite."""
         recent = torch.stack(self.losses[-RECENT:]).cpu()
         if not recent.isfinite().all():
             bad = self.state.step - len(recent) + int(recent.isfinite().logical_not().nonzero()[0])
@@ -211,7 +201,7 @@ class _Run:
         return recent.mean().item()
 
     def end_epoch(self, validate: Callable[[UNet], float] | None) -> None:
-        """Validate if due, and note the epoch for the history."""
+        """Validate if due; note the epoch for the history."""
         state = self.state
         entry = {"epoch": self.epoch, "step": state.step, "loss": torch.stack(self.losses).mean().item()}
         self.losses.clear()
@@ -223,19 +213,18 @@ class _Run:
             entry["score"] = validate(self.average.module)
             state.keep_best(entry["score"])
             self._read_clock()
-            self.schedule.note_validation(state.seconds - before, state)
+            state.validation, state.validated = state.seconds - before, state.seconds
         self.accelerator.log({name: entry[name] for name in ("loss", "score") if name in entry}, step=state.step)
         self._read_clock()
         self.unsaved.append(entry | {"seconds": round(state.seconds, 1)})
 
     def result(self) -> Fit:
-        """The network with its best averaged weights and its own dropout rates."""
         best = self.accelerator.unwrap_model(self.model)
         best.load_state_dict(self.state.best_weights)
         for module, rate in self.dropout_rates.items():
             module.p = rate
         record = {
-            "recipe": dataclasses.asdict(self.recipe),
+            "recipe": asdict(self.recipe),
             "epochs": self.epoch,
             "steps": self.state.step,
             "pictures_seen": self.state.step * self.recipe.batch_size,
@@ -248,7 +237,7 @@ class _Run:
         return Fit(best.eval(), record)
 
     def _indices(self, step: int) -> Tensor:
-        """Pictures of a step, int64 (batch_size,); an epoch has them all."""
+        """Pictures of a step, int64 (batch_size,)."""
         epoch, position = divmod(step, self.steps_per_epoch)
         pictures, batch_size = len(self.store), self.recipe.batch_size
         order = torch.randperm(pictures, generator=torch.Generator().manual_seed(_seed(self.recipe.seed, epoch)))
@@ -256,7 +245,7 @@ class _Run:
         return order[torch.arange(position * batch_size, (position + 1) * batch_size) % pictures]
 
     def _batch(self, step: int) -> tuple[Tensor, Tensor]:
-        """This process's part of the normalised images, and all labels."""
+        """This process's normalised images, and all labels."""
         images, labels = self.store.batch(
             self._indices(step),
             self.config.output_size(self.config.input_size(self.recipe.crop)),

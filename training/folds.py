@@ -1,4 +1,4 @@
-"""Cross-validation: with few pictures, one split into train and val says little."""
+"""Cross-validation, where pictures are few."""
 
 from __future__ import annotations
 
@@ -16,22 +16,16 @@ FEW_PICTURES = 40
 
 
 def fold(dataset: Dataset, number: int, folds: int, seed: int) -> Dataset:
-    """Split train and val anew, for fold ``number`` of ``folds``.
-
-    Every picture is in the val of exactly one fold.
-    """
+    """Split anew; each picture is in one fold's val."""
     pairs = sorted(dataset.train.pairs + dataset.val.pairs, key=lambda pair: pair.image)
     held_out = set(np.random.default_rng(seed).permutation(len(pairs))[number::folds].tolist())
     train, val = (tuple(p for i, p in enumerate(pairs) if (i in held_out) == held) for held in (False, True))
-    return dataclasses.replace(
-        dataset,
-        train=dataclasses.replace(dataset.train, pairs=train, _known={}),
-        val=dataclasses.replace(dataset.val, pairs=val, _known={}),
-    )
+    train = dataclasses.replace(dataset.train, pairs=train, _known={})
+    return dataclasses.replace(dataset, train=train, val=dataclasses.replace(dataset.val, pairs=val, _known={}))
 
 
 def summarise(scores: Sequence[float], pictures: int) -> dict[str, Any]:
-    """Mean mIoU over folds, with its 95 % interval by Student's t."""
+    """Mean mIoU and its 95 % interval, by Student's t."""
     mean = statistics.mean(scores)
     half = float(stats.t.ppf(0.975, len(scores) - 1)) * statistics.stdev(scores) / len(scores) ** 0.5
     return {

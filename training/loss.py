@@ -1,4 +1,4 @@
-"""The loss: cross-entropy plus Dice, over the pixels that are not void."""
+"""The loss: cross-entropy plus Dice."""
 
 from __future__ import annotations
 
@@ -23,10 +23,7 @@ class SegmentationLoss(nn.Module):
         self.dice = DiceLoss("binary" if num_outputs == 1 else "multiclass", smooth=1.0, ignore_index=IGNORE_INDEX)
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The loss of a batch, a scalar; 0 if all is void.
-
-        logits: (N, C, H, W). labels: int64 (N, H, W).
-        """
+        """Loss of (N, C, H, W) and int64 (N, H, W)."""
         counted = labels != IGNORE_INDEX
         if logits.shape[1] == 1:
             # Masked by hand: a mean over all pixels would let the void ones dilute the rest.
@@ -40,8 +37,5 @@ class SegmentationLoss(nn.Module):
 
 
 def class_weights(shares: Tensor) -> Tensor:
-    """Weights that favour rare classes mildly.
-
-    float32 (C,): 1 / ln(1.10 + share) (Paszke et al. 2016, ENet).
-    """
+    """float32 (C,): 1 / ln(1.10 + share) (Paszke et al. 2016, ENet)."""
     return (1 / torch.log(1.10 + shares)).float()

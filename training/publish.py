@@ -1,7 +1,6 @@
 """Push bundles and the page to the Hugging Face Hub.
 
-A push is checked before anything is sent, and is one commit a repository: whatever breaks in between, the Hub has the
-old revision or the new one.
+A push is checked before anything is sent, and is one commit a repository: each has its old revision or its new one.
 """
 
 from __future__ import annotations
@@ -15,14 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from huggingface_hub import (
-    CommitOperationAdd,
-    CommitOperationDelete,
-    HfApi,
-    ModelCard,
-    RepoCard,
-    hf_hub_download,
-)
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelCard, RepoCard, hf_hub_download
 from huggingface_hub.errors import LocalTokenNotFoundError, RepositoryNotFoundError
 from huggingface_hub.utils import tqdm
 from huggingface_hub.utils.sha import git_hash
@@ -52,7 +44,7 @@ _Files = dict[str, Path | bytes]  # by their names in the repository
 
 @dataclass(frozen=True)
 class _Push:
-    """One commit to come, on a revision; None is a new repository."""
+    """One commit to come; a new repository has no revision."""
 
     repo_id: str
     kind: str
@@ -60,18 +52,26 @@ class _Push:
     files: _Files
     stale: list[str]
     revision: str | None
+    tag: str | None = None
 
 
 def check_push(
     bundles: Iterable[tuple[str, str]], namespace: str | None = None, *, tag: str | None = None
 ) -> list[str]:
-    """Check names, tag and token of a push, before its bundles exist.
+    """Check names, tag and token of a push.
 
     Returns the ids of the repositories.
     bundles: (task, architecture) each. namespace: a user or an organisation; None is the account of the token.
     Raises HubError for a name or a tag that the Hub does not take, and for a token that may not write there.
     """
-    names = [_repo_name(task, architecture) for task, architecture in bundles]
+    names = []
+    for task, architecture in bundles:
+        names.append(f"{PREFIX}{slug(architecture)}-{slug(task)}")
+        if not slug(task) or not slug(architecture) or len(names[-1]) > 96:
+            raise HubError(
+                f"the task {task!r} with {architecture!r} makes no name of a repository on the Hub; give the task "
+                "another name with --task: 1 to 60 letters, digits and hyphens"
+            )
     if tag is not None and (not is_name(tag) or tag in ("main", "HEAD") or tag.endswith(".lock")):
         raise HubError(f"{tag!r} cannot name a version; use letters, digits, dots and hyphens, as in v1")
     if namespace and not is_name(namespace):
@@ -87,12 +87,12 @@ def push_bundles(
     tag: str | None = None,
     loaded: Mapping[Path, Bundle] | None = None,
 ) -> list[str]:
-    """Push each bundle to the model repository <namespace>/unet-<architecture>-<task>; returns their addresses.
+    """Push each bundle to its repository; returns the addresses.
 
+    They are called <namespace>/unet-<architecture>-<task>. One that has the bundle already gets no new commit; what
+    people wrote into its card is kept.
     namespace: a user or an organisation; None is the account of the token. private: create repositories that only their
-    owner sees. tag: name the revisions pushed, as "v1"; a tag is never moved. loaded: bundles in hand, by folder. A
-    repository that has the bundle already gets no new commit. Once a card is on the Hub, it is edited there: the text
-    people wrote into it is kept.
+    owner sees. tag: name the revisions pushed, as "v1"; a tag is never moved. loaded: bundles in hand, by folder.
 
     Raises HubError before anything is sent where a check fails, and where the push breaks off; then each repository
     has its old revision or its new one, and the same call completes it.
@@ -102,8 +102,7 @@ def push_bundles(
         raise HubError("there is no bundle to push; train one with train.py, or name the folders that hold them")
     bundles = {Path(folder): (loaded or {}).get(Path(folder)) or Bundle.load(folder) for folder in folders}
     for folder, bundle in bundles.items():
-        scores = bundle.scores.get("val")
-        if not isinstance(scores, dict) or not isinstance(scores.get("miou"), int | float):
+        if "val" not in bundle.scores:
             raise HubError(f"{folder} has no scores on val, which its card shows; evaluate it first with train.py")
     repo_ids = check_push(((b.task, b.architecture) for b in bundles.values()), namespace, tag=tag)
     if doubled := {repo_id for repo_id in repo_ids if repo_ids.count(repo_id) > 1}:
@@ -113,30 +112,19 @@ def push_bundles(
             _plan(api, repo_id, folder, bundle, private=private, tag=tag)
             for repo_id, (folder, bundle) in zip(repo_ids, bundles.items(), strict=True)
         ]
-        tagged = {push.repo_id for push in pushes if tag and _is_tagged(api, push, tag)}
     for number, push in enumerate(tqdm(pushes, desc="Pushing", unit="bundle")):
         done, left = (", ".join(repo_ids[part]) or "none" for part in (slice(number), slice(number, None)))
         with _sending(push.repo_id, f"Done: {done}. Not done: {left}; each of them is as it was before or complete"):
             if push.revision is None:
                 api.create_repo(push.repo_id, private=private, exist_ok=True)
             revision = _commit(api, push)
-            if tag and push.repo_id not in tagged:
-                api.create_tag(push.repo_id, tag=tag, revision=revision)
+            if push.tag:
+                api.create_tag(push.repo_id, tag=push.tag, revision=revision)
     return [f"{api.endpoint}/{repo_id}" for repo_id in repo_ids]
 
 
-def _repo_name(task: str, architecture: str) -> str:
-    name = f"{PREFIX}{slug(architecture)}-{slug(task)}"
-    if not slug(task) or not slug(architecture) or len(name) > 96:
-        raise HubError(
-            f"the task {task!r} with {architecture!r} makes no name of a repository on the Hub; give the task another "
-            "name with --task: 1 to 60 letters, digits and hyphens"
-        )
-    return name
-
-
 def _writable(api: HfApi, namespace: str | None, names: list[str]) -> list[str]:
-    """Check that the token may write ``names`` -> repository ids."""
+    """Ids of the repositories, which the token may write."""
     with _asking():
         account = api.whoami()
     user, organisations = account["name"], {org["name"]: org for org in account.get("orgs", [])}
@@ -163,7 +151,7 @@ def _writable(api: HfApi, namespace: str | None, names: list[str]) -> list[str]:
 
 
 def _plan(api: HfApi, repo_id: str, folder: Path, bundle: Bundle, *, private: bool, tag: str | None) -> _Push:
-    """What a push of this bundle will change; nothing is sent yet."""
+    """What a push of this bundle will change."""
     revision, present = _look(api, repo_id, "model", private=private)
     card = folder / CARD_FILE
     if CARD_FILE in present:
@@ -181,26 +169,18 @@ def _plan(api: HfApi, repo_id: str, folder: Path, bundle: Bundle, *, private: bo
     files |= {name: folder / name for name in CARD_PICTURES if (folder / name).is_file()}
     message = f"{bundle.architecture} for {bundle.task}" + (f", {tag}" if tag else "")
     stale = [name for name in CARD_PICTURES if name in present and name not in files]
-    return _Push(repo_id, "model", message, files, stale, revision)
-
-
-def _is_tagged(api: HfApi, push: _Push, tag: str) -> bool:
-    """Whether the tag names these files. Raises HubError."""
-    if push.revision is None or tag not in {ref.name for ref in api.list_repo_refs(push.repo_id).tags}:
-        return False
-    if not _has_files(api, push.repo_id, tag, push.files):
-        raise HubError(
-            f"{push.repo_id} has a version {tag} already, with other files; versions stay what they are: choose "
-            "another name for this one"
-        )
-    return True
+    if tag and revision and tag in {ref.name for ref in api.list_repo_refs(repo_id).tags}:
+        if not _has_files(api, repo_id, tag, files):
+            raise HubError(
+                f"{repo_id} has a version {tag} already, with other files; versions stay what they are: choose another "
+                "name for this one"
+            )
+        tag = None
+    return _Push(repo_id, "model", message, files, stale, revision, tag)
 
 
 def _look(api: HfApi, repo_id: str, kind: str, *, private: bool) -> tuple[str | None, list[str]]:
-    """A repository's revision and files, or None.
-
-    Raises HubError for a public one where ``private`` is asked for.
-    """
+    """Revision and files; HubError if public against ``private``."""
     try:
         info = api.repo_info(repo_id, repo_type=kind)
     except RepositoryNotFoundError:
@@ -214,17 +194,17 @@ def _look(api: HfApi, repo_id: str, kind: str, *, private: bool) -> tuple[str | 
 
 
 def _commit(api: HfApi, push: _Push) -> str:
-    """Send a commit; returns its revision. The client leaves out unchanged files."""
+    """Send a commit; returns its revision."""
     operations = [CommitOperationAdd(name, content) for name, content in push.files.items()]
     operations += [CommitOperationDelete(name) for name in push.stale]
-    # On top of the revision looked at: no edit in between is lost.
+    # On top of the revision looked at: no edit in between is lost. The client leaves out unchanged files.
     return api.create_commit(
         push.repo_id, operations, commit_message=push.message, repo_type=push.kind, parent_commit=push.revision
     ).oid
 
 
 def _has_files(api: HfApi, repo_id: str, revision: str | None, files: _Files) -> bool:
-    """Whether a revision has these files, by their hashes; nothing is downloaded."""
+    """Whether a revision has these files, by their hashes."""
     entries = api.get_paths_info(repo_id, list(files), revision=revision)
     remote = {entry.path: entry.lfs.sha256 if entry.lfs else entry.blob_id for entry in entries}
     for name, content in files.items():
@@ -236,7 +216,7 @@ def _has_files(api: HfApi, repo_id: str, revision: str | None, files: _Files) ->
 
 @contextmanager
 def _asking() -> Iterator[None]:
-    """Raise HubError where the Hub cannot be asked, before anything is sent."""
+    """Raise HubError where the Hub cannot be asked."""
     try:
         yield
     except LocalTokenNotFoundError as error:
@@ -247,7 +227,7 @@ def _asking() -> Iterator[None]:
 
 @contextmanager
 def _sending(repo_id: str, state: str) -> Iterator[None]:
-    """Raise HubError where a push breaks off; say what is where."""
+    """Raise HubError where a push breaks off."""
     try:
         yield
     except (*NETWORK_ERRORS, ValueError) as error:
@@ -268,47 +248,46 @@ def check_name(repo_id: str) -> None:
         )
 
 
-def check_space(tree: Path, repo_id: str) -> _Files:
-    """The files that git tracks in ``tree``, by their names.
+def check_space(tree: Path, repo_id: str) -> tuple[_Files, RepoCard]:
+    """The files that git tracks, and README.md.
 
     Raises HubError for a wrong name or a tree that would not start.
     """
     check_name(repo_id)
     try:
-        listing = subprocess.run(["git", "-C", str(tree), "ls-files", "-z"], capture_output=True)
-    except OSError as error:
-        raise HubError(f"git cannot be run ({error}); install it, a Space is what git tracks") from error
-    if listing.returncode:
-        said = " ".join(listing.stderr.decode(errors="replace").split())
+        command = ["git", "-C", str(tree), "ls-files", "-z"]
+        listing = subprocess.run(command, capture_output=True, encoding="utf-8", check=True).stdout
+    except (OSError, subprocess.CalledProcessError) as error:
+        said = " ".join(getattr(error, "stderr", str(error)).split())
         raise HubError(
-            f"git cannot list the files of {tree}: {said}. A Space is what git tracks: in a downloaded archive, run "
-            "`git init` and `git add .` first"
-        )
-    paths = {name: tree / name for name in sorted(listing.stdout.decode().split("\0")) if name}
+            f"git cannot list the files of {tree}: {said}. A Space is what git tracks: install git, and in a "
+            "downloaded archive run `git init` and `git add .` first"
+        ) from error
+    paths = {name: tree / name for name in sorted(listing.split("\0")) if name}
     files: _Files = {name: path for name, path in paths.items() if path.is_file() and not path.is_symlink()}
     if absent := [name for name in ("README.md", "requirements.txt") if name not in files]:
         raise HubError(f"a Space needs {' and '.join(absent)}, which {tree} does not track")
     try:
-        front = RepoCard(read_text(tree / "README.md")).data.to_dict()
+        card = RepoCard(read_text(tree / "README.md"))
     except (ValueError, YAMLError) as error:
         raise HubError(f"the front matter of README.md is not valid YAML: {one_line(error)}") from error
     pin = re.search(r"^gradio(?:\[[^\]]*\])?\s*==\s*([\w.]+)", read_text(tree / "requirements.txt"), re.MULTILINE)
-    sdk, version, app = (front.get(key) for key in ("sdk", "sdk_version", "app_file"))
+    sdk, version, app, python = map(card.data.get, ("sdk", "sdk_version", "app_file", "python_version"))
     problems = {
         f"sdk is {sdk!r}, it must be 'gradio'": sdk != "gradio",
         "requirements.txt does not pin gradio with ==": pin is None,
         f"sdk_version is {version!r}, requirements.txt pins gradio {pin and pin[1]}": pin and str(version) != pin[1],
         f"app_file is {app!r}, which is no file of the tree": app not in files,
-        "python_version is not set": not front.get("python_version"),
+        "python_version is not set": not python,
     }
     if any(problems.values()):
         found = "; ".join(problem for problem, is_there in problems.items() if is_there)
         raise HubError(f"the front matter of README.md does not make a Space: {found}")
-    return files
+    return files, card
 
 
 def push_space(tree: str | Path, repo_id: str, *, namespace: str | None = None, private: bool = False) -> str:
-    """Create or update a Gradio Space in one commit; returns its address.
+    """Push this page to a Gradio Space; returns its address.
 
     tree: a git checkout; the files that git tracks are sent. repo_id: "name" or "owner/name". namespace: where the
     bundles were pushed; the Space then loads them from there (UNET_WEIGHTS) and the tree goes without them. None sends
@@ -317,10 +296,8 @@ def push_space(tree: str | Path, repo_id: str, *, namespace: str | None = None, 
     Raises HubError before anything is sent where a check fails, and where the push breaks off.
     """
     tree = Path(tree)
-    files = check_space(tree, repo_id)
-    api = HfApi()
+    files, card = check_space(tree, repo_id)
     bundles = {path.parent for path in files.values() if path.name == WEIGHTS_FILE}
-    card = RepoCard(read_text(tree / "README.md"))
     if namespace:
         files = {name: path for name, path in files.items() if path.parent not in bundles}
         card.data.models = card.data.preload_from_hub = [found.location for found in find_bundles(namespace)]
@@ -328,11 +305,37 @@ def push_space(tree: str | Path, repo_id: str, *, namespace: str | None = None, 
             raise HubError(f"{namespace} has no bundle on the Hub yet; push them first")
     elif not bundles:
         raise HubError(f"{tree} has no bundle that git tracks; add weights/ to it, or push the bundles and name where")
-    owner, _, name = repo_id.rpartition("/")
-    (repo_id,) = _writable(api, owner or None, [name])
+    api = HfApi()
+    repo_id = _writable_space(api, repo_id)
     if THUMBNAIL in files:
         card.data.thumbnail = f"{api.endpoint}/spaces/{repo_id}/resolve/main/{THUMBNAIL}"
     files["README.md"] = str(card).encode()
+    return _push_space(api, repo_id, "gradio", "The page", files, namespace=namespace, private=private)
+
+
+def push_static_space(networks: Mapping[str, Bundle], repo_id: str, *, private: bool = False) -> str:
+    """Push a page that visitors' browsers run; returns its address.
+
+    networks: the two that it shows. Raises HubError as `push_space` does, and what `export_page` raises.
+    """
+    api = HfApi()
+    repo_id = _writable_space(api, repo_id)
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [path for path in export_page(networks, folder).rglob("*") if path.is_file()]
+        files: _Files = {path.relative_to(folder).as_posix(): path for path in paths}
+        return _push_space(api, repo_id, "static", "The page without a server", files, private=private)
+
+
+def _writable_space(api: HfApi, repo_id: str) -> str:
+    check_name(repo_id)
+    owner, _, name = repo_id.rpartition("/")
+    return _writable(api, owner or None, [name])[0]
+
+
+def _push_space(
+    api: HfApi, repo_id: str, sdk: str, message: str, files: _Files, *, namespace: str | None = None, private: bool
+) -> str:
+    """Make a Space of these files; returns its address."""
     with _asking():
         revision, present = _look(api, repo_id, "space", private=private)
         variables = api.get_space_variables(repo_id) if revision else {}
@@ -340,33 +343,11 @@ def push_space(tree: str | Path, repo_id: str, *, namespace: str | None = None, 
     current = variables[WEIGHTS_VARIABLE].value if WEIGHTS_VARIABLE in variables else None
     with _sending(repo_id, "The Space has its old files or its new ones"):
         if revision is None:
-            api.create_repo(repo_id, repo_type="space", space_sdk="gradio", private=private, exist_ok=True)
+            api.create_repo(repo_id, repo_type="space", space_sdk=sdk, private=private, exist_ok=True)
         # Both trees understand the variable, so it is set before the commit that needs it.
         if namespace and namespace != current:
             api.add_space_variable(repo_id, WEIGHTS_VARIABLE, namespace)
-        _commit(api, _Push(repo_id, "space", "The page", files, stale, revision))
+        _commit(api, _Push(repo_id, "space", message, files, stale, revision))
         if current and not namespace:
             api.delete_space_variable(repo_id, WEIGHTS_VARIABLE)
-    return f"{api.endpoint}/spaces/{repo_id}"
-
-
-def push_static_space(networks: Mapping[str, Bundle], repo_id: str, *, private: bool = False) -> str:
-    """Create or update a Space whose visitors' browsers run two networks; returns its address.
-
-    Raises HubError as `push_space` does, and what `export_page` raises.
-    """
-    check_name(repo_id)
-    owner, _, name = repo_id.rpartition("/")
-    api = HfApi()
-    (repo_id,) = _writable(api, owner or None, [name])
-    with _asking():
-        revision, present = _look(api, repo_id, "space", private=private)
-    with tempfile.TemporaryDirectory() as folder:
-        paths = [path for path in export_page(networks, folder).rglob("*") if path.is_file()]
-        files: _Files = {path.relative_to(folder).as_posix(): path for path in paths}
-        stale = [name for name in present if name not in files and name != ".gitattributes"]
-        with _sending(repo_id, "The Space has its old files or its new ones"):
-            if revision is None:
-                api.create_repo(repo_id, repo_type="space", space_sdk="static", private=private, exist_ok=True)
-            _commit(api, _Push(repo_id, "space", "The page without a server", files, stale, revision))
     return f"{api.endpoint}/spaces/{repo_id}"

@@ -1,8 +1,7 @@
-"""Every number of a training run that one tunes, and the learning-rate schedule."""
+"""Every number of a run that one tunes."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 
 from .augment import Augmentation
@@ -20,7 +19,6 @@ class Recipe:
     ema: the weights' exponential moving average looks back over this share of the run.
     dropout: the network's dropout rates are multiplied by this while it trains.
     dice: weight of the Dice loss beside the cross-entropy. class_weights: let rare classes weigh more in the latter.
-    `python benchmarks/recipe.py` measures what each is worth.
     """
 
     epochs: int = 60
@@ -47,7 +45,3 @@ class Recipe:
         """
         warmup = max(self.warmup, share, 1e-9)
         return self.learning_rate * min((progress + share) / warmup, max(0.0, 1 - progress) ** self.decay)
-
-    def average_decay(self, share: float) -> float:
-        """Decay of the weights' moving average, for a step of this ``share``."""
-        return math.exp(-min(1.0, share / self.ema))

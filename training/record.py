@@ -1,4 +1,4 @@
-"""What it takes to do a run again: command, commit, versions, hardware."""
+"""Record what it takes to do a run again."""
 
 from __future__ import annotations
 
@@ -41,10 +41,7 @@ def duration(seconds: float) -> str:
 
 
 def command_line(given: list[str]) -> str:
-    """The command for the record, without this machine's paths.
-
-    Left out is what changes nothing about the result: where it was written to, and that the run was resumed.
-    """
+    """The command, without paths and what changes no result."""
     shown, rest = [], iter(given)
     for argument in rest:
         if argument in ("--output", "--runs"):
@@ -57,7 +54,7 @@ def command_line(given: list[str]) -> str:
 
 
 def commit_of(tree: Path) -> str | None:
-    """HEAD's commit, "-dirty" if files other than weights/ and README.md differ."""
+    """HEAD's commit, "-dirty" beyond weights/ and README.md."""
     try:
         commit, changed = (
             subprocess.run(["git", *command], cwd=tree, capture_output=True, text=True, check=True).stdout.strip()

@@ -1,8 +1,7 @@
 """The network a training begins with, new or trained.
 
-Other classes and wider levels are allowed. Widening keeps the function (Chen, Goodfellow, Shlens 2016, Net2Net, arXiv
-1511.05641): new channels are noisy copies of old ones, and nothing old looks at them yet, so that the first logits are
-those of the trained network.
+Widening keeps the function (Chen, Goodfellow, Shlens 2016, Net2Net, arXiv 1511.05641): new channels are noisy copies of
+old ones, and nothing old looks at them yet.
 """
 
 from __future__ import annotations
@@ -13,11 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unet.bundle import Bundle
+from unet.bundle import Bundle, Preprocessing
 from unet.model import ARCHITECTURES, ConvBlock, UNet, UNetConfig
 
 from .augment import Augmentation, PixelStore
 from .checkpoint import TrainingError
+from .dataset import Dataset
 
 NOISE = 0.5  # of the weights' own deviation, added to a copied channel: equal channels would stay equal for ever
 CALIBRATION_PICTURES = 16
@@ -33,27 +33,29 @@ def build_network(architecture: str, classes: int, *, width: float | None, seed:
     """A network with random weights, as it is trained.
 
     width: multiplies the architecture's channels; None is 1, or the widths of ``start``, the bundle to start from.
-    The paper's network has no BatchNorm, but trains far better with it: it is put in here; `published` folds it away.
     """
     config = ARCHITECTURES[architecture]
     widths = tuple(max(1, round(channels * (width or 1))) for channels in config.widths)
     if start and width is None:
         widths = start.net.config.widths
     outputs = 1 if classes == 2 else classes
+    # The paper's network has no BatchNorm, but trains far better with it; `as_bundle` folds it away.
     norm = "before_relu" if config.batch_norm == "none" else config.batch_norm
     torch.manual_seed(seed)
     return UNet(dataclasses.replace(config, widths=widths, num_outputs=outputs, batch_norm=norm))
 
 
-def published(net: UNet, architecture: str) -> UNet:
-    """Fold away the BatchNorm that only the training needs."""
-    return net.fold_batch_norm() if ARCHITECTURES[architecture].batch_norm == "none" else net
+def as_bundle(net: UNet, task: str, architecture: str, dataset: Dataset, seen: Preprocessing, **fields: Any) -> Bundle:
+    """A trained network's bundle; ``fields`` are Bundle's."""
+    if ARCHITECTURES[architecture].batch_norm == "none":
+        net = net.fold_batch_norm()
+    names, palette = dataset.class_names, dataset.palette
+    return Bundle(net, task, architecture, names, palette, seen, data=dataset.record, **fields)
 
 
 def start_from(net: UNet, source: Bundle, class_names: tuple[str, ...], store: PixelStore) -> dict[str, Any]:
-    """Copy the weights of a bundle into ``net``, in place.
+    """Copy a bundle's weights into ``net``; returns a record.
 
-    Returns what the training record says of it.
     class_names: what ``net`` tells apart; where they are not the source's, its head keeps its random weights.
     store: the training pictures, by whose statistics a BatchNorm is put in where the source's was folded away.
     Raises TrainingError for a network of another body or with narrower levels.
@@ -94,7 +96,7 @@ def _check_body(old: UNetConfig, new: UNetConfig) -> None:
 
 
 def _copy_network(old: UNet, new: UNet, *, keep_head: bool) -> None:
-    """Copy every layer. ``seen``: where old input channels are among the new."""
+    """Copy every layer; ``seen``: places of old channels."""
     seen = torch.arange(old.config.in_channels)
     skips = []
     for old_block, new_block in zip(old.encoder, new.encoder, strict=True):
@@ -126,7 +128,7 @@ def _copy_block(old: ConvBlock, new: ConvBlock, seen: Tensor) -> Tensor:
 
 
 def _copy_convolution(old: nn.Conv2d | nn.ConvTranspose2d, new: nn.Conv2d | nn.ConvTranspose2d, seen: Tensor) -> Tensor:
-    """Copy one layer -> the new places of its channels."""
+    """Copy a layer; returns its channels' new places."""
     values, weight = old.weight, new.weight
     if isinstance(new, nn.ConvTranspose2d):  # theirs are (in, out, h, w)
         values, weight = values.transpose(0, 1), weight.transpose(0, 1)
@@ -141,10 +143,7 @@ def _copy_convolution(old: nn.Conv2d | nn.ConvTranspose2d, new: nn.Conv2d | nn.C
 
 
 def _calibrate(net: UNet, images: Tensor) -> None:
-    """Set every BatchNorm to the statistics of ``images`` and undo them.
-
-    The function stays what it was, in eval mode exactly and in training nearly, as the batches are alike.
-    """
+    """Let BatchNorms undo their statistics: the function stays as it was."""
 
     def undo(norm: nn.BatchNorm2d, inputs: tuple[Tensor]) -> None:
         variance, mean = torch.var_mean(inputs[0], dim=(0, 2, 3))
@@ -162,7 +161,7 @@ def _calibrate(net: UNet, images: Tensor) -> None:
 
 
 def _training_crops(net: UNet, store: PixelStore) -> Tensor:
-    """Normalised crops of the first training pictures, 64 pixels or more."""
+    """Normalised crops of the first training pictures."""
     images, _ = store.batch(
         torch.arange(min(CALIBRATION_PICTURES, len(store))),
         net.config.output_size(net.config.input_size((64, 64))),

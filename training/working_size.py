@@ -25,11 +25,10 @@ def sample_indices(n: int, most: int = 50) -> list[int]:
 
 
 def suitable_pixels(label_maps: Iterable[np.ndarray], receptive_radius: int) -> int | None:
-    """How many pixels pictures should have for a network.
+    """Pixels that pictures should have; None is all.
 
-    receptive_radius: how far it sees. None: as many as they have.
-    label_maps: uint8 (H, W) each. The typical region, such that half of all that is labelled belongs to larger ones,
-    becomes as large as what the network sees across; no picture is made larger for that.
+    label_maps: uint8 (H, W). receptive_radius: how far the network sees. The typical region, such that half of all that
+    is labelled belongs to larger ones, becomes as large as what it sees across; no picture is made larger for that.
     """
     maps, pixels = [], []
     for label_map in label_maps:
@@ -49,9 +48,8 @@ def suitable_pixels(label_maps: Iterable[np.ndarray], receptive_radius: int) -> 
 
 
 def _regions(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Size and area of each connected region of a mask.
+    """Size and area of each region, as shares of the picture.
 
-    mask: bool (H, W). Size as a share of the picture's side, area as a share of the picture.
     The size is the side of the square of the same area; of a region that is long and thin, four times its width.
     """
     numbers, n = ndimage.label(mask)
