@@ -1,7 +1,6 @@
 """How much of a batch's time do the networks take?
 
-Photos as JPEG files, all different, are segmented into a folder as `python -m unet segment` does it. Decoding, scoring
-and writing run in threads beside the network; the rest of the time is what they cost nevertheless.
+Different JPEG files are segmented into a folder as by `python -m unet segment`, which decodes and writes in threads.
 """
 
 import tempfile

@@ -1,8 +1,7 @@
-"""Answers a second of the live camera, and their lag, in a real browser.
+"""Answers a second of the live camera, and their lag.
 
-Chromium's own camera, a moving picture of 640 x 480, is answered by both networks for hands and shown in 8 and 64
-colours; then by both networks for two visitors at once. The lag of an answer is the time from taking its frame to
-drawing it.
+Chromium's own camera, 640 x 480, is answered by both networks and shown in k colours; then for two visitors at once.
+The lag of an answer is the time from taking its frame to drawing it.
 """
 
 import shutil
@@ -50,7 +49,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def watch(visitors: Sequence[Page], view: str, colors: int, seconds: float) -> list[tuple[float, list[float]]]:
-    """Answers a second and lags in seconds, for each visitor."""
+    """Answers a second and lags in seconds, of each visitor."""
     for visitor in visitors:
         visitor.locator("#colours input[type=number]").fill(str(colors))
         visitor.get_by_role("switch", name="Live").click()

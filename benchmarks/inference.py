@@ -1,7 +1,6 @@
 """How fast both networks answer, beside the usual way to run them.
 
-The usual way is the tutorials': float32, NCHW, eager, the whole picture at once, softmax and argmax. Measured are the
-bundles in weights/, and the architectures at full width with random weights.
+That is the tutorials': float32, NCHW, eager, the whole picture at once, softmax and argmax.
 """
 
 import argparse
@@ -12,9 +11,9 @@ import sys
 import time
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 from unittest.mock import patch
 
 import measuring
@@ -40,7 +39,7 @@ try:
 except ImportError:  # where only what runs the networks is installed, its column is left out
     segmentation_models_pytorch = None
 
-Answer = tuple[np.ndarray, np.ndarray]
+Answer = tuple[np.ndarray, np.ndarray]  # uint8 labels and float32 probabilities, (h, w)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -64,11 +63,8 @@ def native_precision() -> str:
     return "bfloat16" if has_native_bfloat16(DEVICE) else "float32"
 
 
-# How it is commonly done ---------------------------------------------------------------------------------------------
-
-
 def whole_picture(bundle: Bundle) -> Callable[[np.ndarray], Answer]:
-    """The bundle's network and preprocessing, run on the whole picture at once."""
+    """The bundle run on the whole picture at once."""
     config = bundle.net.config
     net = copy.deepcopy(bundle.net).to(DEVICE, memory_format=torch.contiguous_format).eval()
 
@@ -88,7 +84,7 @@ def whole_picture(bundle: Bundle) -> Callable[[np.ndarray], Answer]:
 
 
 def other_unet(classes: int) -> Callable[[np.ndarray], Answer]:
-    """segmentation_models_pytorch's default U-Net, ResNet-34 inside, on the whole picture."""
+    """segmentation_models_pytorch's default, on the whole picture."""
     net = segmentation_models_pytorch.Unet("resnet34", encoder_weights=None, classes=classes).to(DEVICE).eval()
 
     def segment(image: np.ndarray) -> Answer:
@@ -101,17 +97,11 @@ def other_unet(classes: int) -> Callable[[np.ndarray], Answer]:
 
 
 def decide(logits: torch.Tensor) -> Answer:
-    """Labels and probabilities, as tutorials compute them.
-
-    Logits (1, C, h, w) -> uint8 (h, w), float32 (h, w).
-    """
+    """Answer from logits (1, C, h, w), as tutorials do."""
     if logits.shape[1] == 1:
         logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
     probability, label = logits.softmax(dim=1).max(dim=1)
     return label[0].to(torch.uint8).cpu().numpy(), probability[0].cpu().numpy()
-
-
-# The tables: a heading and a table each ------------------------------------------------------------------------------
 
 
 def speed(bundles: Sequence[Bundle], args: argparse.Namespace) -> tuple[str, str]:
@@ -146,7 +136,7 @@ def speed(bundles: Sequence[Bundle], args: argparse.Namespace) -> tuple[str, str
 
 
 def closeness(bundles: Sequence[Bundle], args: argparse.Namespace) -> tuple[str, str]:
-    """Compare Segmenter's labels with float32 on the CPU, over the val pictures."""
+    """Compare Segmenter's labels with float32 on the CPU."""
     rows = []
     for bundle in bundles:
         try:
@@ -174,7 +164,7 @@ def closeness(bundles: Sequence[Bundle], args: argparse.Namespace) -> tuple[str,
 
 
 def where_the_time_goes(bundles: Sequence[Bundle], args: argparse.Namespace) -> tuple[str, str]:
-    """Time the page's steps from an uploaded file to the viewer's bytes."""
+    """Time the page's steps from a file to the viewer's bytes."""
     task = min((bundle.task for bundle in bundles), key=lambda task: (task != "streets", task))
     pairs = {
         f"weights/{task}": [bundle for bundle in bundles if bundle.task == task][:2],
@@ -198,39 +188,37 @@ def where_the_time_goes(bundles: Sequence[Bundle], args: argparse.Namespace) -> 
 
 def one_picture(file: bytes, segmenters: Sequence[Segmenter]) -> Counter[str]:
     """Seconds of every part, without the parts inside it."""
+    segmenting, networks = "resizing, tiles, labels, confidences", "both networks"
     seconds: Counter[str] = Counter()
 
-    @contextmanager
-    def watch(part: str, around: str | None = None) -> Iterator[None]:
+    def timed(part: str, work: Callable[..., Any], *given: Any, **options: Any) -> Any:
+        seconds[part] += 0.0  # parts stand in the order in which they begin
         measuring.wait_for_gpu()
         start = time.perf_counter()
-        yield
+        result = work(*given, **options)
         measuring.wait_for_gpu()
-        elapsed = time.perf_counter() - start
-        if around:
-            seconds[around] -= elapsed
-        seconds[part] += elapsed
+        seconds[part] += time.perf_counter() - start
+        return result
 
-    with watch("reading the file"):
-        image = read_image(file)
-    with watch("shrinking for the screen"):
-        view = shrink(image, VIEW_PIXELS)
-    answers, segmenting = [], "resizing, tiles, labels, confidences"
-    for segmenter in segmenters:
-        forward = watch("both networks", around=segmenting)(segmenter.net.forward)
-        with patch.object(segmenter.net, "forward", forward), watch(segmenting):
-            answers.append(segmenter(image))
-    with watch("comparing"):
-        comparison = compare(*answers)
-    with watch("packing both answers and the picture for the viewer"):
+    def pack() -> None:
         confidences = [sample(answer.confidence, view.shape[:2]) for answer in answers]
         viewer.planes(view.shape[:2], comparison.label_maps, confidences)
         Image.fromarray(view).save(io.BytesIO(), "PNG", compress_type=zlib.Z_RLE)
+
+    image = timed("reading the file", read_image, file)
+    view = timed("shrinking for the screen", shrink, image, VIEW_PIXELS)
+    answers = []
+    for segmenter in segmenters:
+        with patch.object(segmenter.net, "forward", partial(timed, networks, segmenter.net.forward)):
+            answers.append(timed(segmenting, segmenter, image))
+    seconds[segmenting] -= seconds[networks]
+    comparison = timed("comparing", compare, *answers)
+    timed("packing both answers and the picture for the viewer", pack)
     return seconds
 
 
 def limits(_bundles: Sequence[Bundle], args: argparse.Namespace) -> tuple[str, str]:
-    """Both networks alone: what share of the device's measured matrix product do they reach?"""
+    """What share of a matrix product do the networks reach?"""
     precision, rows = native_precision(), []
     peaks, reached = matmul_peaks(precision, quick=args.quick)
     for name, size in (("crop-concat", (572, 572)), ("residual-add", (360, 480))):

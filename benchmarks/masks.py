@@ -1,8 +1,7 @@
-"""Share of JPEG mask pixels read right, and its effect.
+"""How many pixels of JPEG masks are read right, and what it changes.
 
-CamVid's labels, painted in Cityscapes' colours at 256x256 and saved
-with the quantisation tables of a Cityscapes pair (JPEG), are read back, and the network in weights/streets is scored
-against them.
+CamVid's labels, painted in Cityscapes' colours at 256x256 and saved as a Cityscapes pair (JPEG) is, are read back; the
+network in weights/streets is scored against them.
 """
 
 import io
@@ -70,7 +69,7 @@ def resized(labels: np.ndarray) -> np.ndarray:
 
 
 def as_jpeg_pair(photo: np.ndarray, mask: np.ndarray, tables: dict[int, list[int]]) -> np.ndarray:
-    """The mask after both halves were saved as one JPEG with 4:2:0 subsampling."""
+    """The mask after both were saved as one JPEG (4:2:0)."""
     file = io.BytesIO()
     Image.fromarray(np.concatenate([photo, mask], axis=1)).save(file, "JPEG", qtables=tables, subsampling="4:2:0")
     return np.asarray(Image.open(file))[:, photo.shape[1] :]

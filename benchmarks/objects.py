@@ -1,7 +1,6 @@
-"""Are nuclei counted as the data set's authors counted them?
+"""Are nuclei counted as their authors counted them?
 
 FOLDER holds images/, labels/ with the true masks, and counts.json: {name of a picture: how many nuclei were outlined}.
-Objects of fewer than MIN_AREA pixels are left out: no nucleus of the set is that small.
 """
 
 import json
@@ -14,7 +13,7 @@ from unet import Segmentation, Segmenter, read_image
 from unet.images import read_annotation
 from unet.objects import find_objects
 
-MIN_AREA = 20
+MIN_AREA = 20  # no nucleus of the set is smaller
 
 
 def main(arguments: list[str] | None = None) -> None:

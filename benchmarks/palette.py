@@ -1,4 +1,4 @@
-"""Speed and quality of PaletteLadder, beside what one would use instead."""
+"""PaletteLadder beside what one would use instead."""
 
 from collections.abc import Callable
 from functools import partial
@@ -20,9 +20,6 @@ def main(arguments: list[str] | None = None) -> None:
     publish("palette", header, *speed(args.quick), *quality(pictures(args.quick)), write=args.write)
 
 
-# Pictures ------------------------------------------------------------------------------------------------------------
-
-
 def drawing() -> np.ndarray:
     """Flat shapes with smooth edges."""
     picture = Image.new("RGB", (1920, 1440), (135, 206, 235))
@@ -37,7 +34,7 @@ def drawing() -> np.ndarray:
 
 
 def screenshot() -> np.ndarray:
-    """A window full of coloured text, with buttons and a gradient."""
+    """Coloured text, buttons and a gradient."""
     picture = Image.new("RGB", (1000, 640), (246, 248, 250))
     draw = ImageDraw.Draw(picture)
     draw.rectangle([0, 0, 1000, 40], fill=(36, 41, 47))
@@ -70,11 +67,8 @@ def pictures(quick: bool) -> dict[str, np.ndarray]:
     return {name: np.ascontiguousarray(image[::4, ::4] if quick else image) for name, image in images.items()}
 
 
-# What one would use instead: (image, k) -> colours ------------------------------------------------------------------
-
-
 def clusters(image: np.ndarray, k: int, *, method: type = KMeans, n_init: int = 1, sample: int = 0) -> np.ndarray:
-    """Centres that scikit-learn finds in all pixels, or in ``sample`` of them."""
+    """Centres that scikit-learn finds, in ``sample`` pixels or all."""
     pixels = image.reshape(-1, 3).astype(np.float64)
     if sample:
         pixels = np.random.default_rng(0).choice(pixels, min(sample, len(pixels)), replace=False)
@@ -82,7 +76,7 @@ def clusters(image: np.ndarray, k: int, *, method: type = KMeans, n_init: int = 
 
 
 def kmeans_of_cells(image: np.ndarray, k: int) -> np.ndarray:
-    """k-means on the mean colours of 6-bit cells, weighted by their pixels."""
+    """k-means on the means of 6-bit cells, weighted by pixels."""
     pixels = image.reshape(-1, 3)
     numbers = (pixels >> 2).astype(np.int64) @ [1 << 12, 1 << 6, 1]
     counts = np.bincount(numbers)
@@ -106,11 +100,8 @@ OTHERS: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {
 }
 
 
-# Measuring -----------------------------------------------------------------------------------------------------------
-
-
 def speed(quick: bool) -> tuple[str, str]:
-    """Time the ladder, a step of the slider, and other ways to one palette."""
+    """Time the ladder, the slider, and other ways to a palette."""
     large, view = (photo(size) for size in (((300, 400), (150, 200)) if quick else ((3000, 4000), (1155, 1732))))
     pixels, view_pixels = (f"{image.shape[0] * image.shape[1] / 1e6:.3g} megapixels" for image in (large, view))
     ladder, live = PaletteLadder(large), LiveView(view)
@@ -137,7 +128,7 @@ def speed(quick: bool) -> tuple[str, str]:
 
 
 def quality(images: dict[str, np.ndarray]) -> tuple[str, str]:
-    """Squared errors, divided by those of k-means on all pixels."""
+    """Squared errors beside those of k-means on all pixels."""
     rows = []
     for name, image in images.items():
         ladder = PaletteLadder(image)
@@ -154,7 +145,7 @@ def quality(images: dict[str, np.ndarray]) -> tuple[str, str]:
 
 
 def squared_error(image: np.ndarray, colors: np.ndarray) -> float:
-    """Mean squared error over all pixels, each in its nearest colour."""
+    """Mean squared error, each pixel in its nearest colour."""
     palette = Palette(np.clip(np.round(colors), 0, 255))
     return float(np.square(palette.decode(palette.encode(image)).astype(float) - image).mean())
 

@@ -1,4 +1,4 @@
-"""The stored scores of the bundles in weights/, and their CPU hours."""
+"""Scores of the bundles in weights/, and their CPU hours."""
 
 import re
 from pathlib import Path
@@ -9,14 +9,12 @@ from measuring import ROOT, bundle_folders, parser, publish, table
 from unet.bundle import Bundle
 from unet.model import count_parameters
 
-HEADER = (
-    "task", "network", "mIoU", "CPU hours", "mIoU per CPU hour", "Dice", "pixel accuracy", "parameters",
-    "pictures seen", "trained on",
-)  # fmt: skip
+HEADER = ["task", "network", "mIoU", "CPU hours", "mIoU per CPU hour", "Dice", "pixel accuracy", "parameters"]
+HEADER += ["pictures seen", "trained on"]
 
 
 def results(weights: Path) -> str:
-    """A Markdown table; of each task, most accuracy per CPU hour first."""
+    """A Markdown table, most accuracy per CPU hour first."""
     rows = sorted((row(Bundle.load(folder)) for folder in bundle_folders(weights)), key=lambda row: row[0])
     return table(HEADER, [cells for _, cells in rows], text=2)
 
@@ -40,15 +38,12 @@ def row(bundle: Bundle) -> tuple[tuple[str, float], tuple[str, ...]]:
         f"{val['pixel_accuracy']:.3f}",
         f"{count_parameters(bundle.net) / 1e6:.2f} M",
         seen,
-        ", ".join(filter(None, (training["hardware"], training.get("processor")))),
+        training["hardware"],
     )
 
 
 def cpu_hours(training: dict[str, Any]) -> float | None:
-    """Hours times threads, with those of the weights started from.
-
-    None where a record lacks them.
-    """
+    """Hours times threads, with those before; None if not recorded."""
     threads = re.match(r"(\d+) CPU thread", training.get("hardware") or "")
     before = cpu_hours(training["started_from"]) if training.get("started_from") else 0.0
     if not threads or before is None:

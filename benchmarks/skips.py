@@ -1,8 +1,7 @@
 """Does it matter whether a skip connection is added or concatenated?
 
-Both skips are trained with the same body, recipe and seeds; other options, as --epochs 12, are train.py's. Trained
-networks stay in runs/skips/ with their scores beside them, so that only what is missing is trained. A row of
-benchmarks/skips.json is replaced when its networks are measured anew; the table shows all rows.
+Both are trained with the same body, recipe and seeds, unless they are in runs/skips/ already; other options, as
+--epochs 12, are train.py's. The table shows all rows of benchmarks/skips.json; those measured anew are replaced.
 """
 
 import argparse
@@ -30,9 +29,7 @@ from unet.predict import Segmenter
 
 BODIES, SKIPS = ("residual", "crop"), ("add", "concat")
 RESULTS = ROOT / "benchmarks" / "skips.json"
-NETWORKS = (
-    "task", "body", "channels", "skip", "epochs", "score", "parameters", "multiply-adds", "a picture",
-)  # fmt: skip
+NETWORKS = ("task", "body", "channels", "skip", "epochs", "score", "parameters", "multiply-adds", "a picture")
 DIFFERENCES = ("task", "body", "concat − add", "95 % interval, over seeds", "p, over seeds", "p, over pictures")
 SIDE = 256  # multiply-adds are counted for an answer of this many pixels a side
 
@@ -71,7 +68,7 @@ def is_trained(folder: Path) -> bool:
 
 
 def train_one(task: str, architecture: str, seed: int, args: argparse.Namespace) -> int:
-    """Train a network unless it is trained, resuming an interrupted run; train.py's exit status."""
+    """Train what is not trained; returns train.py's exit status."""
     if is_trained(folder_of(task, architecture, seed, args)):
         return 0
     place, data = args.runs / f"seed{seed}", dict(args.data).get(task)
@@ -81,7 +78,7 @@ def train_one(task: str, architecture: str, seed: int, args: argparse.Namespace)
 
 
 def score_one(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
-    """Score a bundle over val and on each picture; keep the scores beside it."""
+    """Score over val and on each picture; keep the scores."""
     kept = folder / "scores.json"
     if not kept.exists():
         segmenter = Segmenter.load(folder)
@@ -94,10 +91,7 @@ def score_one(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def measure(task: str, body: str, args: argparse.Namespace) -> dict[str, Any] | None:
-    """Compare both skips of a body on a task.
-
-    Over the seeds for which both are trained; None for fewer than two.
-    """
+    """Compare skips over the seeds of both; None for fewer than two."""
     pairs = [{skip: folder_of(task, f"{body}-{skip}", seed, args) for skip in SKIPS} for seed in range(args.seeds)]
     pairs = [pair for pair in pairs if all(map(is_trained, pair.values()))]
     if len(pairs) < 2:
@@ -130,7 +124,7 @@ def measure(task: str, body: str, args: argparse.Namespace) -> dict[str, Any] | 
 
 
 def check_alike(folders: Sequence[Path]) -> None:
-    """Raise SystemExit where networks of one row differ in width or epochs."""
+    """Raise SystemExit where a row's networks are not alike."""
     found: dict[str, Path] = {}
     for folder in folders:
         config = read_config(folder)
@@ -152,8 +146,8 @@ def paired_tests(
 ) -> dict[str, Any]:
     """Is concat - add real?
 
-    Over seeds, which says what training again would give: mean difference, its 95 % interval and the paired t-test's p.
-    Over val pictures, each the mean of its seeds, which says whether these networks differ: Wilcoxon's signed-rank p.
+    Over seeds, as if trained again: mean difference, its 95 % interval and the paired t-test's p. Over val pictures,
+    each the mean of its seeds, whether these networks differ: Wilcoxon's signed-rank p.
     """
     difference = np.subtract(concat, add)
     test = stats.ttest_rel(concat, add)
@@ -170,12 +164,12 @@ def paired_tests(
 
 
 def multiply_adds(config: UNetConfig) -> int:
-    """Multiply-adds of the convolutions for SIDE x SIDE pixels, or the next valid size."""
+    """Multiply-adds for SIDE x SIDE pixels, or the next valid size."""
     return flops(config, config.input_size((SIDE, SIDE))) // 2
 
 
 def skips(measured: Sequence[dict[str, Any]]) -> str:
-    """Two Markdown tables: each network, and each difference with its tests."""
+    """Two Markdown tables: networks, and differences."""
     networks, differences = [], []
     for row in measured:
         for skip in SKIPS:

@@ -1,7 +1,6 @@
-"""How long `python app.py` takes to answer, and its memory at rest.
+"""How long `python app.py` takes to answer, and its memory.
 
-One start more, for the disk's cache, does not count. For comparison, in turn: a process that only imports gradio and
-torch, the least that such a page can take.
+The first start does not count. In turn with them a process only imports gradio and torch, the least that it can take.
 """
 
 import subprocess

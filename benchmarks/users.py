@@ -1,8 +1,7 @@
-"""Twenty users at once: are all answered in turn, while palettes stay live?
+"""Twenty users at once: answered in turn, with live palettes?
 
-Each asks both networks about a picture of their own through gradio_client, a tenth of a second after the one before.
-The ideal is a queue without gaps, in which the n-th waits n times as long as somebody alone. Another user asks for a
-palette again and again, which must not wait for the networks.
+Each asks both networks about a picture of their own, a tenth of a second after the one before. The ideal is that the
+n-th waits n times as long as somebody alone. Another user asks for palettes, which must not wait for the networks.
 """
 
 import statistics
@@ -58,7 +57,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def ask(client: Client, picture: Path, *values: Any, api_name: str) -> tuple[float, float]:
-    """Seconds until the answer, and when it was there; raises where there is none."""
+    """Seconds until the answer, and when it was there."""
     start = time.perf_counter()
     client.predict(handle_file(picture), *values, api_name=api_name)
     end = time.perf_counter()
