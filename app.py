@@ -1,10 +1,9 @@
-"""The page: two U-Nets side by side, and the picture in k colours.
+"""The page: two U-Nets, and k colours.
 
     python app.py                           the bundles in weights/
     UNET_WEIGHTS=<folder or Hub name> python app.py
 
-What the page consists of, and what follows what. Each section is a file in page/ with its layout, its handlers and
-its HTML.
+What the page consists of, and what follows what. Each section is a file in page/.
 """
 
 from __future__ import annotations
@@ -25,8 +24,7 @@ from starlette.middleware import Middleware
 from page import answer, api, batch, camera, cleanup, code, inside, networks, palettes, picture, scores, top
 from page.cleanup import HOUR
 from page.components import NEWEST, ON_NETWORKS, PRIVATE, QUIET
-from page.errors import Page, not_found
-from page.limits import BodyLimit
+from page.errors import Page, limit_body, not_found
 from page.session import State, examples, read_picture
 from unet.bundle import BundleError
 from unet.hub import WEIGHTS_VARIABLE
@@ -35,21 +33,31 @@ HERE = Path(__file__).parent / "page"
 UPLOAD_BYTES = 300_000_000  # 40 million pixels of 3 channels x 16 bits, plus headers
 
 
-class Sections(NamedTuple):
-    """The sections of the page, from top to bottom."""
+class Components(NamedTuple):
+    """What the sections' builders return, from top to bottom."""
 
-    head: top.Section
-    source: picture.Section
-    colours: palettes.Section
-    result: answer.Section
-    judged: scores.Section
+    task: gr.Radio
+    example: gr.Textbox
+    box: gr.Image
+    camera: gr.Image
+    gallery: gr.Gallery
+    settings: list[Any]  # of the colours: how many, of which space
+    ask: gr.Checkbox
+    palette: gr.HTML
+    chart: gr.HTML
+    menus: list[gr.Dropdown]
+    viewer: gr.HTML
+    answered: list[gr.HTML]
+    truth: gr.File
+    judged: list[gr.HTML]
     look_inside: Callable[[Any], None]
-    pictures: batch.Section
+    table: gr.HTML
+    run: gr.State
     texts: list[gr.Markdown]
 
 
 def build_demo() -> gr.Blocks:
-    """The page with its handlers. Finds the bundles; loads none of them."""
+    """The page with its handlers; loads no network."""
     try:
         tasks, why = list(networks.tasks()), f"{networks.WEIGHTS} holds no task with two networks"
     except BundleError as error:
@@ -69,96 +77,94 @@ def build_demo() -> gr.Blocks:
                 with gr.Accordion("What am I looking at?", open=False, elem_id="explanation"):
                     gr.Markdown((HERE / "explanation.md").read_text(encoding="utf-8"))
             with gr.Column(scale=8, min_width=300, elem_id="answer"):
-                camera.build(state.sides, *colours.settings)
+                camera.build(state.sides, *colours[0])
                 result = answer.build(state, tasks[0])
         judged = scores.build()
         look_inside = inside.build(state)
-        pictures = batch.build(state, head.task)
+        pictures = batch.build(state, head[0])
         texts = code.build()
         api.add_endpoints(tasks)
-        connect(demo, state, Sections(head, source, colours, result, judged, look_inside, pictures, texts))
+        connect(demo, state, Components(*head, *source, *colours, *result, *judged, look_inside, *pictures, texts))
     return demo
 
 
 # ---- what follows what -----------------------------------------------------------------------------------------------
 
 
-def connect(demo: gr.Blocks, state: State, sections: Sections) -> None:
+def connect(demo: gr.Blocks, state: State, ui: Components) -> None:
     """The events that lead from one section to another.
 
-    A picture's way: dropped, pasted or chosen (scripts/picture.js), it is put into ``source.box``; picture.take_upload
+    A picture's way: dropped, pasted or chosen (scripts/picture.js), it is put into ``ui.box``; picture.take_upload
     reads it, answer.ask has both networks answer, and answer.show, scores.show and page/inside.py say what they found.
     """
-    head, source, colours, result, judged, _, pictures, texts = sections
-
     # A new picture: it is shown, then its palette and the networks set off together.
-    opened = [state.picture, result.viewer, judged.truth, colours.ask]
-    of_task = [source.gallery, state.sides, *result.menus, *opened]
+    opened = [state.picture, ui.viewer, ui.truth, ui.ask]
+    of_task = [ui.gallery, state.sides, *ui.menus, *opened]
     for event, handler, inputs, outputs in (
-        (demo.load, top.open_page, None, [head.task, *of_task, *colours.settings]),
-        (head.task.input, top.take_task, [head.task, state.sides, state.picture], of_task),
-        (source.gallery.select, picture.take_example, [head.task, source.gallery], opened),
-        (source.box.input, picture.take_upload, source.box, [*opened, source.box]),
-        (source.camera.input, picture.take_upload, source.camera, [*opened, source.camera]),
-        (pictures.table.open, batch.open_row, pictures.run, opened),
+        (demo.load, top.open_page, None, [ui.task, *of_task, *ui.settings]),
+        (ui.task.input, top.take_task, [ui.task, state.sides, state.picture], of_task),
+        (ui.gallery.select, picture.take_example, [ui.task, ui.gallery], opened),
+        (ui.box.input, picture.take_upload, ui.box, [*opened, ui.box]),
+        (ui.camera.input, picture.take_upload, ui.camera, [*opened, ui.camera]),
+        (ui.table.open, batch.open_row, ui.run, opened),
     ):
         taken = event(handler, inputs, outputs, **NEWEST, **QUIET)
-        repaint(taken.success, state, colours)
-        ask(taken.success, state, sections)
-        taken.failure(lambda: (None, None), None, [source.box, source.camera], **QUIET)
-        taken.success(lambda: "", None, colours.chart, **QUIET)
-        taken.success(picture.name_example, [head.task, state.picture], head.example, **QUIET)
+        repaint(taken.success, state, ui)
+        ask(taken.success, state, ui)
+        taken.failure(lambda: (None, None), None, [ui.box, ui.camera], **QUIET)
+        taken.success(lambda: "", None, ui.chart, **QUIET)
+        taken.success(picture.name_example, [ui.task, state.picture], ui.example, **QUIET)
 
-    for side, menu in enumerate(result.menus):
+    for side, menu in enumerate(ui.menus):
         take = functools.partial(answer.take_side, side=side)
-        chosen = menu.input(take, [head.task, state.sides, menu], [state.sides, *result.menus], **QUIET)
-        ask(chosen.success, state, sections)
-        chosen.failure(answer.restore_menus, state.sides, result.menus, **QUIET)
+        chosen = menu.input(take, [ui.task, state.sides, menu], [state.sides, *ui.menus], **QUIET)
+        ask(chosen.success, state, ui)
+        chosen.failure(answer.restore_menus, state.sides, ui.menus, **QUIET)
 
-    for event in (judged.truth.upload, judged.truth.clear):
-        inputs = [state.answer, state.picture, judged.truth]
+    for event in (ui.truth.upload, ui.truth.clear):
+        inputs = [state.answer, state.picture, ui.truth]
         taken = event(scores.take_truth, inputs, [state.picture, state.answer], **QUIET)
-        show(taken.success, state, sections)
-        taken.failure(lambda: None, None, judged.truth, **QUIET)
+        show(taken.success, state, ui)
+        taken.failure(lambda: None, None, ui.truth, **QUIET)
 
     # `.change` with its "always_last" is the one binding that ends on the right value for a drag, arrow keys and a
     # typed number alike. The networks are asked when the slider rests, never during a drag.
-    for control in colours.settings:
-        repaint(control.change, state, colours)
-        control.change(None, colours.ask, js="unetPalette.rest", **PRIVATE)
-    for event in (colours.palette.rest, colours.ask.input):
-        ask(event, state, sections)
-    all_colours = result.viewer.all_colours(lambda: False, None, colours.ask, **QUIET)
-    ask(all_colours.success, state, sections)
+    for control in ui.settings:
+        repaint(control.change, state, ui)
+        control.change(None, ui.ask, js="unetPalette.rest", **PRIVATE)
+    for event in (ui.palette.rest, ui.ask.input):
+        ask(event, state, ui)
+    all_colours = ui.viewer.all_colours(lambda: False, None, ui.ask, **QUIET)
+    ask(all_colours.success, state, ui)
 
-    settings = [head.task, head.example, *result.menus, *colours.settings, colours.ask]
+    settings = [ui.task, ui.example, *ui.menus, *ui.settings, ui.ask]
     gr.on([setting.change for setting in settings], None, settings, js="unetPage.remember", **PRIVATE)
-    demo.load(None, texts, texts, js="unetPage.withAddress", **PRIVATE)
+    demo.load(None, ui.texts, ui.texts, js="unetPage.withAddress", **PRIVATE)
 
 
-def repaint(event: Callable[..., Any], state: State, colours: palettes.Section) -> None:
+def repaint(event: Callable[..., Any], state: State, ui: Components) -> None:
     """The picture in k colours."""
-    event(palettes.show, [state.picture, *colours.settings], colours.palette, **NEWEST, **QUIET)
+    event(palettes.show, [state.picture, *ui.settings], ui.palette, **NEWEST, **QUIET)
 
 
-def ask(event: Callable[..., Any], state: State, sections: Sections) -> None:
-    """The networks, then what the page says of their answer."""
+def ask(event: Callable[..., Any], state: State, ui: Components) -> None:
+    """Ask the networks, then show their answer."""
     asked = event(
         answer.ask,
-        [state.picture, state.sides, sections.colours.ask, *sections.colours.settings],
+        [state.picture, state.sides, ui.ask, *ui.settings],
         state.answer,
-        show_progress_on=[sections.result.viewer],
+        show_progress_on=[ui.viewer],
         **NEWEST,
         **ON_NETWORKS,
     )
-    show(asked.success, state, sections)
+    show(asked.success, state, ui)
 
 
-def show(event: Callable[..., Any], state: State, sections: Sections) -> None:
-    """What the page says of an answer, section by section."""
-    event(answer.show, state.answer, sections.result.shown, **NEWEST, **QUIET)
-    event(scores.show, state.answer, sections.judged.shown, **NEWEST, **QUIET)
-    sections.look_inside(event)
+def show(event: Callable[..., Any], state: State, ui: Components) -> None:
+    """Show an answer, section by section."""
+    event(answer.show, state.answer, ui.answered, **NEWEST, **QUIET)
+    event(scores.show, state.answer, ui.judged, **NEWEST, **QUIET)
+    ui.look_inside(event)
 
 
 # ---- serving ---------------------------------------------------------------------------------------------------------
@@ -192,7 +198,7 @@ def launch(demo: gr.Blocks, **options: Any) -> Any:
         state_session_capacity=cleanup.SESSIONS,
         app_kwargs={
             "lifespan": cleanup.lifespan,
-            "middleware": [Middleware(BodyLimit)],
+            "middleware": [Middleware(limit_body)],
             "exception_handlers": {Exception: not_found},
         },
         footer_links=["api"],
@@ -203,7 +209,7 @@ def launch(demo: gr.Blocks, **options: Any) -> Any:
 
 
 def warm_up() -> None:
-    """Answer the first example before anybody asks: the page then opens with an answer."""
+    """Answer the first example before anybody asks."""
     if os.environ.get("SPACES_ZERO_GPU"):  # its worker starts as a copy of this process: all networks must be here
         for locations in networks.tasks().values():
             for location in locations.values():
@@ -226,10 +232,7 @@ def check_temporary_folder() -> None:
 
 
 def main() -> None:
-    """Serve the page until it is interrupted.
-
-    Raises SystemExit with a sentence if it cannot start.
-    """
+    """Serve the page, or exit with a sentence."""
     check_temporary_folder()
     page = build_demo()
     warm_up()

@@ -24,7 +24,7 @@ from measuring import DEVICE, interleaved, matmul_peaks, photo, random_bundle, s
 from PIL import Image
 
 from page import viewer
-from page.formatting import parameters as parameters_text
+from page.components import parameters as parameters_text
 from page.session import VIEW_PIXELS
 from training.datasets import DownloadError
 from unet.bundle import Bundle

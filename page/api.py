@@ -1,4 +1,4 @@
-"""The HTTP and MCP endpoints, by name and without a session."""
+"""The HTTP and MCP endpoints, without a session."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The section *Many pictures at once*: a table and a ZIP."""
+"""The section *Many pictures at once*."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
 import gradio as gr
 import numpy as np
@@ -19,10 +19,9 @@ from gradio import FileData
 
 from page import decoding, networks
 from page.cleanup import HOUR
-from page.components import QUIET, TRUTH_FILES, FileBox, html, render
+from page.components import QUIET, TRUTH_FILES, FileBox, classes, html, render
+from page.components import seconds as seconds_text
 from page.errors import refusal
-from page.formatting import classes
-from page.formatting import seconds as seconds_text
 from page.networks import Sides
 from page.picture import Opened, opened
 from page.session import MAX_PIXELS, State, examples, known, new_file, open_picture, requires_session
@@ -47,19 +46,15 @@ class Stopped(Exception):
 
 @dataclass
 class Run:
-    """Pictures on their way through both networks.
-
-    pictures: (name, path) each. pixels: how many they have together. truths: paths by the name of their picture.
-    remarks: sentences. under_way: how far a large picture is, in words. stopped: cancelled by the visitor.
-    """
+    """Pictures on their way through both networks."""
 
     task: str
     sides: Sides
-    pictures: list[tuple[str, str]]
-    pixels: int
-    truths: dict[str, str]
+    pictures: list[tuple[str, str]]  # names and paths
+    pixels: int  # of all together
+    truths: dict[str, str]  # paths by the name of their picture
     remarks: list[str]
-    under_way: str = ""
+    under_way: str = ""  # how far a large picture is
     stopped: bool = False
 
     def count_tile(self, number: int, done: int, total: int) -> None:
@@ -93,7 +88,7 @@ def _named(files: Sequence[FileData]) -> list[tuple[str, str]]:
 def begin(
     task: str, sides: Sides | None, pictures: list[FileData] | None, truths: list[FileData] | None
 ) -> tuple[Run, str, gr.Button]:
-    """Begin a run -> (the run, progress, the disabled button)."""
+    """Begin a run -> (run, progress, disabled button)."""
     run = take(task, known(sides), pictures, truths)
     return run, show_progress(run, 0, ["waiting for their turn"]), gr.Button(interactive=False)
 
@@ -108,7 +103,7 @@ def _pixels_of(path: str) -> int:
 
 
 def answers_of(run: Run, file: BinaryIO) -> Iterator[Row]:
-    """A row a picture; everything else goes into the ZIP."""
+    """A row a picture; the rest goes into the ZIP."""
     ask = functools.partial(networks.segmentations, run.sides)
     folders = tuple(re.sub(r"[^\w-]+", "-", side.name) for side in run.sides)
     return segment_many(run.pictures, ask, folders, file, truths=run.truths, max_pixels=MAX_PIXELS, reader=decoding)
@@ -116,7 +111,7 @@ def answers_of(run: Run, file: BinaryIO) -> Iterator[Row]:
 
 @contextlib.contextmanager
 def new_archive(run: Run) -> Iterator[tuple[Path, BinaryIO]]:
-    """A ZIP to write, and its path; unfinished ones are deleted."""
+    """A ZIP to write; unfinished ones are deleted."""
     path = new_file(f"{run.task}-{len(run.pictures)}-pictures.zip")
     try:
         with path.open("wb") as file:
@@ -148,25 +143,24 @@ def segment_all(run: Run) -> Iterator[tuple[Any, ...]]:
 
     yield progress(), "", gr.DownloadButton(visible=False), gr.Button(interactive=True)
     # Closing the answers completes the archive, after a stop too.
-    with new_archive(run) as (archive, file), contextlib.closing(answers_of(run, file)) as answers:
-        try:
-            for row in _with_ticks(answers, run):
-                if row is None:
-                    yield progress(), gr.skip(), gr.skip(), gr.skip()
-                    continue
+    with (
+        new_archive(run) as (archive, file),
+        contextlib.closing(answers_of(run, file)) as answers,
+        contextlib.suppress(Stopped),
+    ):
+        for row in _with_ticks(answers, run):
+            if row is not None:
                 rows.append(row)
                 run.under_way = ""
-                yield progress(), table(), gr.skip(), gr.skip()
-                if run.stopped:
-                    break
-        except Stopped:
-            pass
+            yield progress(), gr.skip() if row is None else table(), gr.skip(), gr.skip()
+            if row is not None and run.stopped:
+                break
     save = gr.DownloadButton(value=str(archive), visible=True)
     yield progress(finished=True), table(), save, gr.Button(interactive=False)
 
 
 def _with_ticks(answers: Iterator[Row], run: Run) -> Iterator[Row | None]:
-    """The answers, and None again and again while one is being made."""
+    """The answers, and None while one is being made."""
     # Gradio finds the visitor, for whom messages are, in the context.
     context = contextvars.copy_context()
     context.run(networks.on_tile.set, run.count_tile)
@@ -176,8 +170,7 @@ def _with_ticks(answers: Iterator[Row], run: Run) -> Iterator[Row | None]:
                 coming = thread.submit(context.run, next, answers, None)
                 while not wait([coming], TICK).done:
                     yield None
-                row = coming.result()
-                if row is None:
+                if (row := coming.result()) is None:
                     return
                 yield row
         finally:
@@ -186,7 +179,7 @@ def _with_ticks(answers: Iterator[Row], run: Run) -> Iterator[Row | None]:
 
 @requires_session
 def open_row(run: Run, event: gr.EventData) -> Opened:
-    """Open a row's picture and ground truth in the viewer."""
+    """Open a row's picture and ground truth."""
     row = getattr(event, "row", None)
     if row not in range(len(run.pictures)):  # what a browser sends
         raise refusal("There is no such row.")
@@ -221,13 +214,8 @@ def batch_table(names: Sequence[str], rows: Sequence[Row], class_names: Sequence
 # ---- the section -----------------------------------------------------------------------------------------------------
 
 
-class Section(NamedTuple):
-    table: gr.HTML
-    run: gr.State
-
-
-def build(state: State, task: gr.Radio) -> Section:
-    """Draw the section inside gr.Blocks; the table's event is ``open`` {row}."""
+def build(state: State, task: gr.Radio) -> tuple[gr.HTML, gr.State]:
+    """Draw the section -> (table, with ``open`` {row}; run)."""
     html("batch-title", TITLE)
     with gr.Row(elem_id="batch"):
         with gr.Column(scale=4, min_width=300, elem_id="batch-files"):
@@ -261,4 +249,4 @@ def build(state: State, task: gr.Radio) -> Section:
         )
         done.then(lambda: gr.Button(interactive=True), None, begin_button, **QUIET)
     stop_button.click(stop, run, stop_button, queue=False, **QUIET)
-    return Section(table, run)
+    return table, run

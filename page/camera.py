@@ -34,7 +34,7 @@ REFRESH = 1.0  # seconds for which k colours serve, or more where fitting them t
 
 
 class Fitted(NamedTuple):
-    """A palette for several frames: fitted to each it would take longer, and flicker."""
+    """A palette for several frames, so that none flickers."""
 
     palette: Palette
     asked: tuple[int, str]  # k and space
@@ -42,7 +42,7 @@ class Fitted(NamedTuple):
 
 
 def build(sides: gr.State, colors: gr.Slider, space: gr.Radio) -> gr.HTML:
-    """Draw the panes inside gr.Blocks; any element with data-live switches them on and off."""
+    """Draw the panes; elements with data-live switch them."""
     live = html("live", None, script="camera.js", template=render("live"))
     fitted = gr.State(time_to_live=60)
     answered = live.frame(
@@ -63,8 +63,7 @@ def answer(
 ) -> tuple[dict[str, Any], Fitted | None]:
     """Answer one frame {picture, number, view} -> (panes, palette).
 
-    Of each pane its name, and the layer to draw over the frame, as a PNG in a data URL. The palette serves the next
-    frames.
+    Of each pane its name, and the layer to draw over the frame. The palette serves the next frames.
     """
     frame = read_frame(getattr(event, "picture", None))
     if getattr(event, "view", None) == "Colours":
@@ -79,12 +78,8 @@ def answer(
 
 
 def read_frame(sent: Any) -> np.ndarray:
-    """Decode a JPEG in a data URL -> uint8 (h, w, 3).
-
-    Raises gr.Error for anything else, or anything larger.
-
-    So small a JPEG is decoded here, in milliseconds; the processes that decode files are not kept from them.
-    """
+    """Decode a small JPEG in a data URL, or refuse."""
+    # Decoded here, in milliseconds: the processes that decode files are not kept from them.
     if not isinstance(sent, str) or not sent.startswith(JPEG) or len(sent) > FRAME_BYTES:
         raise refusal(f"A frame is a JPEG in a data URL of at most {FRAME_BYTES:,} characters.")
     try:
@@ -116,7 +111,7 @@ def _overlay(location: str, frame: np.ndarray) -> str:
 
 
 def _layer(label_map: np.ndarray, colors: np.ndarray, opacity: np.ndarray) -> str:
-    """Labels uint8 (h, w) as an indexed PNG in a data URL."""
+    """Labels uint8 (h, w) as an indexed PNG."""
     picture = Image.fromarray(label_map)
     picture.putpalette(np.column_stack([colors, opacity]).astype(np.uint8).tobytes(), "RGBA")
     return data_uri(picture, "png", compress_level=1)

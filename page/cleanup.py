@@ -1,8 +1,7 @@
 """Delete expired sessions and files.
 
-Gradio keeps a session's state for an hour, and files until they are old: within an hour a crowd, or one program, leaves
-more than a machine has. Beside documented names this uses those of the pinned Gradio; tests/test_load.py fails where
-another one differs.
+Gradio keeps both for an hour, in which a crowd, or one program, leaves more than a machine has. Beside documented names
+this uses those of the pinned Gradio; tests/test_load.py fails where another one differs.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ _M_ARENA_MAX = -8  # of malloc.h
 def forget_sessions(blocks: gr.Blocks) -> None:
     """Delete empty sessions, and the idlest beyond the limits.
 
-    Every call of an endpoint is a session of its own. To be called on the server's event loop, which makes them.
+    To be called on the server's event loop, which makes them: every call of an endpoint is one.
     """
     holder = blocks.state_holder
     busy = {event.session_hash for event in blocks._queue.event_ids_to_events.values()}
@@ -51,7 +50,7 @@ def forget_sessions(blocks: gr.Blocks) -> None:
 
 
 def held_bytes(value: Any) -> int:
-    """Bytes of all arrays in nested objects, each counted once."""
+    """Bytes of nested objects' arrays, each counted once."""
     waiting, seen, total = [value], {}, 0
     while waiting:
         value = waiting.pop()
@@ -62,17 +61,15 @@ def held_bytes(value: Any) -> int:
             waiting.append(value.base)
         elif isinstance(value, np.ndarray):
             total += value.nbytes
-        elif isinstance(value, dict):
-            waiting += value.values()
         elif isinstance(value, (list, tuple)):
             waiting += value
         else:
-            waiting += getattr(value, "__dict__", {}).values()
+            waiting += (value if isinstance(value, dict) else getattr(value, "__dict__", {})).values()
     return total
 
 
 def delete_files(blocks: gr.Blocks, *, max_bytes: int = CACHE_BYTES, now: float | None = None) -> None:
-    """Delete files older than an hour, and the oldest beyond ``max_bytes``.
+    """Delete files older than an hour, or beyond ``max_bytes``.
 
     The folder may be shared with other pages, whose files stay, but for uploads that broke off, which nobody can tell
     apart. Gradio's own deletion, every hour, stops for good when a file comes in while it runs.
@@ -102,16 +99,12 @@ def delete_files(blocks: gr.Blocks, *, max_bytes: int = CACHE_BYTES, now: float 
                 Path(path).parent.rmdir()
 
 
-def _glibc() -> ctypes.CDLL | None:
-    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
-    return libc if hasattr(libc, "malloc_trim") else None
-
-
 @contextlib.asynccontextmanager
 async def lifespan(app: Any) -> AsyncIterator[None]:
-    """Clean up every few seconds: the lifespan of Gradio's app."""
-    libc = _glibc()
-    if libc is not None:
+    """Clean up every few seconds while Gradio's app runs."""
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    is_glibc = hasattr(libc, "malloc_trim")
+    if is_glibc:
         # It gives threads heaps of their own, up to 8 a processor, in which what a picture took stays scattered: after
         # a crowd the page would hold hundreds of megabytes more, for nothing.
         libc.mallopt(_M_ARENA_MAX, 2)
@@ -122,7 +115,7 @@ async def lifespan(app: Any) -> AsyncIterator[None]:
             blocks = app.get_blocks()
             forget_sessions(blocks)
             await anyio.to_thread.run_sync(delete_files, blocks)
-            if libc is not None and not blocks._queue.event_ids_to_events:
+            if is_glibc and not blocks._queue.event_ids_to_events:
                 await anyio.to_thread.run_sync(libc.malloc_trim, 0)
 
     task = asyncio.create_task(go_on())

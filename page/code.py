@@ -17,10 +17,7 @@ TITLE = """
 
 
 def build() -> list[gr.Markdown]:
-    """Draw the section where it is called, inside gr.Blocks.
-
-    Returns its texts, which name the page's address.
-    """
+    """Draw the section -> texts that name its address."""
     html("code-title", TITLE)
     texts = []
     with gr.Tabs(elem_id="code"):

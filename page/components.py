@@ -1,18 +1,20 @@
-"""Gradio components as this page uses them, and the HTML that fills them."""
+"""Gradio components as this page uses them, and HTML."""
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 import jinja2
+import numpy as np
 from gradio.data_classes import FileData, GradioRootModel, ImageData
 
-from page.formatting import percent
 from unet.images import hex_code
+from unet.overlay import unpainted_classes
 
 HERE = Path(__file__).parent
 TRUTH_FILES = [".png", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".jpg", ".jpeg"]
@@ -24,22 +26,17 @@ ON_NETWORKS = PRIVATE | {"concurrency_id": "networks", "concurrency_limit": 1}
 
 
 def raw(component: Any, payload: Any) -> Any:
-    """What was sent: a file as its path, several as FileData, other values unchanged.
-
-    The library validates it: Gradio's own reading knows fewer formats and refuses in fewer words. `errors.check_files`
-    has seen every path.
-    """
+    """What was sent: a file's path, FileData, other values."""
+    # The library validates it: Gradio's own reading knows fewer formats and refuses in fewer words.
     if isinstance(payload, (FileData, ImageData)):
         return payload.path
     return payload.root if isinstance(payload, GradioRootModel) else payload
 
 
 def _raw(component: type) -> type:
-    """A subclass of a component whose preprocess is `raw`.
-
-    It has to be a class, since Gradio makes a session's component anew after each update, but no class statement: for
-    one, Gradio writes a stub beside this file.
-    """
+    """A subclass of a component whose preprocess is `raw`."""
+    # A class, since Gradio makes a session's component anew after each update, but no class statement: for one, Gradio
+    # writes a stub beside this file.
     return type.__new__(type(component), component.__name__, (component,), {"preprocess": raw})
 
 
@@ -50,14 +47,44 @@ Number = _raw(gr.Number)
 
 
 def html(name: str, value: Any = "", *, script: str | None = None, template: str | None = None) -> gr.HTML:
-    """HTML that the page's CSS finds by its name, and that nothing else styles.
+    """HTML that the page's CSS finds by its name.
 
-    script: a file in page/scripts that runs with it; the events that it triggers are the component's. template: of
-    Gradio's, where the value is no HTML.
+    script: a file in page/scripts; the events that it triggers are the component's. template: where value is no HTML.
     """
     js = (HERE / "scripts" / script).read_text(encoding="utf-8") if script else None
     options = {"html_template": template} if template else {}
     return gr.HTML(value, elem_id=name, apply_default_css=False, js_on_load=js, **options)
+
+
+# ---- HTML ------------------------------------------------------------------------------------------------------------
+
+
+def percent(share: float) -> str:
+    """Write a share: "30.6 %", "–" for NaN."""
+    if share != share:
+        return "–"
+    if 0 < share < 0.0005:  # never "0.0 %" for something, nor "100.0 %" for not quite all
+        return "< 0.1 %"
+    return "> 99.9 %" if 0.9995 <= share < 1 else f"{100 * share:.1f} %"
+
+
+def seconds(duration: float) -> str:
+    """Two digits that mean something: "0.07 s", "38 s"."""
+    return f"{duration:.2f} s" if duration < 0.995 else f"{duration:.1f} s" if duration < 9.95 else f"{duration:.0f} s"
+
+
+def parameters(count: int) -> str:
+    """Number of parameters: "0.66 M", "31.0 M"."""
+    return f"{count / 1e6:.2f} M" if count < 10e6 else f"{count / 1e6:.1f} M"
+
+
+def classes(names: Sequence[str], palette: np.ndarray) -> list[dict[str, Any]]:
+    """Index, name, colour and painted, for each class."""
+    unpainted = unpainted_classes(names)
+    return [
+        {"index": i, "name": name, "color": color, "painted": i not in unpainted}
+        for i, (name, color) in enumerate(zip(names, palette.tolist(), strict=True))
+    ]
 
 
 def _template(name: str) -> str:

@@ -1,9 +1,4 @@
-"""The process behind decoding.py: it decodes pictures in turn.
-
-It ends with its standard input.
-
-Run as a script, with the seconds and bytes that one picture may take.
-"""
+"""The process behind decoding.py."""
 
 from __future__ import annotations
 
@@ -20,7 +15,7 @@ except ImportError:  # Windows, where decoding.py's own clock is the only limit
 
 
 def serve(seconds: int, memory: int) -> None:
-    """Answer (function of unet.images, path, options) with (result or ImageError, notes), all pickled."""
+    """Answer (function of unet.images, path, options), pickled."""
     if resource:
         resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -1,14 +1,12 @@
 """Drawings of networks and of tiles.
 
-SVG and HTML that take their colours from the page: text and lines from the text around them, maps from ``--accent``.
-Everything is drawn from the configuration and the arrays at hand, for any number of levels and any widths, and so
-cannot be out of date. Shapes are written channels × height × width.
+Their colours come from the page: maps from ``--accent``, all else from the text around. Shapes are channels × height ×
+width.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from functools import cached_property
 from html import escape
 from typing import NamedTuple
 
@@ -38,7 +36,7 @@ _TILING_PIXELS = 250_000  # of the picture inside a drawing, at most
 
 
 def network(config: UNetConfig, size: tuple[int, int], *, name: str, without_skips: Collection[int] = ()) -> str:
-    """Draw a network for an input of ``size`` (h, w), as SVG.
+    """Draw a network for inputs (h, w), as SVG.
 
     Maps are seen from the side: as wide as they have channels, as high as they are high. The rectangle on a skip is the
     encoder's map from the front, to scale; the filled part is what crop keeps. Skips of ``without_skips`` are crossed
@@ -60,7 +58,7 @@ def network_words(config: UNetConfig, size: tuple[int, int], *, name: str) -> st
     how = "added to" if config.skip == "add" else "concatenated with"
     sentences = [f"{name}: {shape_text(start)} goes in, {shape_text(end)} comes out."]
     for i, level in enumerate(levels):
-        kept = f", cropped to {shape_text(level.encoder[:1] + level.decoder[1:])}," if _rim(level) else ""
+        kept = f", cropped to {shape_text(_cropped(level))}," if _rim(level) else ""
         sentences.append(
             f"Level {i}: the encoder’s {shape_text(level.encoder)}{kept} is {how} the decoder’s "
             f"{shape_text(level.decoder)}."
@@ -68,13 +66,31 @@ def network_words(config: UNetConfig, size: tuple[int, int], *, name: str) -> st
     return " ".join([*sentences, f"Bottleneck: {shape_text(bottleneck.encoder)}."])
 
 
+def _cropped(level: LevelShapes) -> Shape:
+    """Of the encoder's map, what crop keeps."""
+    return level.encoder[0], *level.decoder[1:]
+
+
 def _rim(level: LevelShapes) -> int:
-    """Pixels of the encoder's map that crop cuts away on each side."""
+    """Pixels of the encoder's map cropped on each side."""
     return (level.encoder[1] - level.decoder[1]) // 2
 
 
+def _element(tag: str, *content: str, **attributes: float | str) -> str:
+    """An SVG element; numbers have one decimal."""
+    said = "".join(
+        f' {name.strip("_").replace("_", "-")}="{value if isinstance(value, str) else f"{value:.1f}"}"'
+        for name, value in attributes.items()
+    )
+    return f"<{tag}{said}>{''.join(content)}</{tag}>"
+
+
+def _points(corners: Sequence[Point]) -> str:
+    return " ".join(f"{x:.1f},{y:.1f}" for x, y in corners)
+
+
 class _Row(NamedTuple):
-    """Where a level lies: text baseline, middle of its maps, turn of its arrows."""
+    """Where a level lies: text, maps, turn of arrows."""
 
     text: float
     middle: float
@@ -87,12 +103,33 @@ class _NetworkDrawing:
         self.levels = config.level_shapes(size)
         self.most_channels = max(shape[0] for level in self.levels for shape in level if shape)
         self.bottleneck = len(self.levels) - 1
+        self.join_first = config.join == "before_block"
         self.parts: list[str] = []
 
+        # Skips begin beside the widest encoder block, and leave room for the bottleneck between both sides.
+        entering = (config.in_channels, *config.widths)[: max(1, self.bottleneck)]
+        skip_start = _GUTTER + max(self._width(n) + self._block_width(i) for i, n in enumerate(entering))
+        self.skip_end = skip_start + max(_SKIP, self._block_width(self.bottleneck) + 10)
+        self.middle = (skip_start + self.skip_end) / 2  # of the skips' front views
+
+        rows, decoders, y = [], [0.0], 12.0
+        for i, level in enumerate(self.levels):
+            over = 6 if self.join_first else 10  # room for the skip to pass over the decoder's block
+            half = max(self._height(level.encoder[1]), 0 if i == self.bottleneck else _FRONT) / 2
+            text = y + 17
+            middle = text + over + half
+            y = middle + half + (24 if i < self.bottleneck else 8)
+            rows.append(_Row(text, middle, y))
+            if i < self.bottleneck:
+                stacks = [level.joined[0]] if config.skip == "add" else [level.encoder[0], level.decoder[0]]
+                join = 2 * _RADIUS + 4 + sum(map(self._width, stacks))
+                # Where the join comes last, the up-convolution's map has a place of its own.
+                decoders.append(self._block_width(i) + join + (0 if self.join_first else 4 + self._width(level.up[0])))
+        self.rows = rows
+        self.right_edge = self.skip_end + max(decoders) + _GAP + self._width(config.num_outputs) + _GUTTER
+
     def svg(self, name: str) -> str:
-        x, y = self._encoder()
-        x, y = self._decoder(x, y)
-        self._head(x, y)
+        self._head(*self._decoder(*self._encoder()))
         width, height = self.right_edge, self.rows[-1].turn
         words = escape(network_words(self.config, self.size, name=name))
         return (
@@ -100,7 +137,7 @@ class _NetworkDrawing:
             f'style="max-width:{1.5 * width:.0f}px">{"".join(self.parts)}</svg>'
         )
 
-    # ---- where things are
+    # ---- pieces
 
     def _width(self, channels: int) -> float:
         return max(_THINNEST, _WIDEST * channels / self.most_channels)
@@ -111,54 +148,11 @@ class _NetworkDrawing:
     def _block_width(self, level: int) -> float:
         return self.config.convolutions * (_GAP + self._width(self.config.widths[level]))
 
-    def _join_width(self, level: int) -> float:
-        parts = 2 if self.config.skip == "concat" else 1
-        return 2 * _RADIUS + 4 + parts * self._width(self.config.widths[level])
-
-    @cached_property
-    def skip_start(self) -> float:
-        """The end of the widest encoder block."""
-        widths = (self.config.in_channels, *self.config.widths)
-        return _GUTTER + max(self._width(widths[i]) + self._block_width(i) for i in range(max(1, self.bottleneck)))
-
-    @cached_property
-    def skip_end(self) -> float:
-        """Where all skips end, leaving room for the bottleneck."""
-        return self.skip_start + max(_SKIP, self._block_width(self.bottleneck) + 10)
-
-    @property
-    def middle(self) -> float:
-        """Of the skips' front views."""
-        return (self.skip_start + self.skip_end) / 2
-
-    @cached_property
-    def right_edge(self) -> float:
-        blocks = [self._block_width(i) + self._join_width(i) for i in range(self.bottleneck)]
-        if self.config.join == "after_block":  # then the up-convolution's map has a place of its own
-            blocks = [4 + width + self._width(self.config.widths[i]) for i, width in enumerate(blocks)]
-        return self.skip_end + max(blocks, default=0) + _GAP + self._width(self.config.num_outputs) + _GUTTER
-
-    @cached_property
-    def rows(self) -> list[_Row]:
-        rows, y = [], 12.0
-        over = 10 if self.config.join == "after_block" else 6  # room for the skip to pass over the decoder's block
-        for i, level in enumerate(self.levels):
-            half = max(self._height(level.encoder[1]), 0 if i == self.bottleneck else _FRONT) / 2
-            text = y + 17
-            middle = text + over + half
-            y = middle + half + (24 if i < self.bottleneck else 8)
-            rows.append(_Row(text, middle, y))
-        return rows
-
-    # ---- pieces
-
     def _map(self, x: float, y: float, shape: Shape, title: str, kind: str = "") -> float:
-        """Draw a stack of feature maps -> its right edge."""
+        """Draw feature maps -> their right edge."""
         w, h = self._width(shape[0]), self._height(shape[1])
-        self.parts.append(
-            f'<rect class="map {kind}" x="{x:.1f}" y="{y - h / 2:.1f}" width="{w:.1f}" height="{h:.1f}" rx="1">'
-            f"<title>{title}: {shape_text(shape)}</title></rect>"
-        )
+        said = _element("title", f"{title}: {shape_text(shape)}")
+        self.parts.append(_element("rect", said, class_=f"map {kind}", x=x, y=y - h / 2, width=w, height=h, rx="1"))
         return x + w
 
     def _arrow(self, *points: Point, title: str, kind: str = "flow") -> None:
@@ -166,13 +160,11 @@ class _NetworkDrawing:
         (x0, y0), (x, y) = points[-2:]
         dx, dy = (x > x0) - (x < x0), (y > y0) - (y < y0)
         tip = [(x, y), (x - 5 * dx - 3 * dy, y - 5 * dy - 3 * dx), (x - 5 * dx + 3 * dy, y - 5 * dy + 3 * dx)]
-        line, tip = (" ".join(f"{a:.1f},{b:.1f}" for a, b in corners) for corners in (points, tip))
-        self.parts.append(
-            f'<g class="{kind}"><title>{title}</title><polyline points="{line}"/><polygon points="{tip}"/></g>'
-        )
+        line, head = _element("polyline", points=_points(points)), _element("polygon", points=_points(tip))
+        self.parts.append(_element("g", _element("title", title), line, head, class_=kind))
 
     def _text(self, x: float, y: float, text: str, anchor: str = "start", kind: str = "") -> None:
-        self.parts.append(f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{text}</text>')
+        self.parts.append(_element("text", text, class_=kind, x=x, y=y, text_anchor=anchor))
 
     def _block(self, x: float, y: float, start: Shape, width: int) -> float:
         """Draw a block's convolutions -> where they end."""
@@ -185,52 +177,50 @@ class _NetworkDrawing:
         return x
 
     def _skip(self, i: int, x: float) -> None:
-        """From the encoder block's end at x across to the join."""
-        level, y = self.levels[i], self.rows[i].middle
+        """Draw from the encoder's end to the join."""
+        level, y, middle, cut = self.levels[i], self.rows[i].middle, self.middle, i in self.without_skips
         scale = min(_FRONT / level.encoder[1], _FRONT_WIDEST / level.encoder[2])
-        (outer_h, outer_w), (inner_h, inner_w) = (
-            (h * scale, w * scale) for h, w in (level.encoder[1:], level.decoder[1:])
-        )
-        cut = i in self.without_skips
-        kept = f", of which crop keeps {shape_text(level.encoder[:1] + level.decoder[1:])}" if _rim(level) else ""
-        title = f"Skip of level {i}: " + ("zeros instead of " if cut else "") + shape_text(level.encoder) + kept
-        kind = "skip cut" if cut else "skip"
-        does = f"Level {i}: " + ("put its skip back" if cut else "leave its skip out")
-        start, end = self.middle - outer_w / 2, self.middle + outer_w / 2
-        self.parts.append(
-            f'<g class="{kind} switch" data-level="{i}" role="button" tabindex="0" aria-pressed="{str(cut).lower()}" '
-            f'aria-label="{does}"><title>{title}. Click to {does.partition(": ")[2]}</title>'
-            f'<rect class="target" x="{self.middle - 30:.1f}" y="{y - 27:.1f}" width="60" height="54"/>'
-            f'<polyline points="{x + 1:.1f},{y:.1f} {start:.1f},{y:.1f}"/>'
-            f'<rect class="away" x="{start:.1f}" y="{y - outer_h / 2:.1f}" width="{outer_w:.1f}" '
-            f'height="{outer_h:.1f}"/><rect class="kept" x="{self.middle - inner_w / 2:.1f}" '
-            f'y="{y - inner_h / 2:.1f}" width="{inner_w:.1f}" height="{inner_h:.1f}"/>'
-            + (f'<path class="cross" d="M{self.middle - 9:.1f},{y - 9:.1f}l18,18m0,-18l-18,18"/>' if cut else "")
-            + "</g>"
-        )
+
+        def front(kind: str, h: float, w: float) -> str:
+            return _element("rect", class_=kind, x=middle - w / 2, y=y - h / 2, width=w, height=h)
+
+        start, end = (middle + sign * level.encoder[2] * scale / 2 for sign in (-1, 1))
+        kept = f", of which crop keeps {shape_text(_cropped(level))}" if _rim(level) else ""
+        title = f"Skip of level {i}: {'zeros instead of ' if cut else ''}{shape_text(level.encoder)}{kept}"
+        kind, does = ("skip cut", "put its skip back") if cut else ("skip", "leave its skip out")
+        drawn = [
+            _element("title", f"{title}. Click to {does}"),
+            front("target", 54, 60),
+            _element("polyline", points=_points([(x + 1, y), (start, y)])),
+            front("away", *(scale * side for side in level.encoder[1:])),
+            front("kept", *(scale * side for side in level.decoder[1:])),
+        ]
+        if cut:
+            drawn.append(_element("path", class_="cross", d=f"M{middle - 9:.1f},{y - 9:.1f}l18,18m0,-18l-18,18"))
+        button = {"role": "button", "tabindex": "0", "aria_pressed": str(cut).lower()}
+        label = f"Level {i}: {does}"
+        self.parts.append(_element("g", *drawn, class_=f"{kind} switch", data_level=str(i), aria_label=label, **button))
         caption = "zeros" if cut else f"crop {_rim(level)} a side" if _rim(level) else "nothing cropped"
-        self._text(self.middle, y + _FRONT / 2 + 12, caption, "middle", "small")
-        if self.config.join == "before_block":
-            self._arrow((end, y), (self.skip_end - 1, y), title=title, kind=kind)
+        self._text(middle, y + _FRONT / 2 + 12, caption, "middle", "small")
+        if self.join_first:
+            path = [(end, y), (self.skip_end - 1, y)]
         else:
             bend, over = self.skip_end - 8, self.rows[i].text + 5
             join = self.skip_end + self._width(level.up[0]) + self._block_width(i) + 4 + _RADIUS
             path = [(end, y), (bend, y), (bend, over), (join, over), (join, y - _RADIUS - 1)]
-            self._arrow(*path, title=title, kind=kind)
+        self._arrow(*path, title=title, kind=kind)
 
     def _join(self, x: float, y: float, level: LevelShapes) -> float:
-        """Draw the sign of a join and its result -> where that ends."""
+        """Draw a join's sign and result -> its end."""
         added, r = self.config.skip == "add", _RADIUS
         strokes = f"M{x + r - 4.5:.1f},{y:.1f}h9m-4.5,-4.5v9" if added else f"M{x + r - 2:.1f},{y - 4:.1f}v8m4,0v-8"
         title = "Added, number by number" if added else "Concatenated: one stack behind the other"
-        self.parts.append(
-            f'<g class="sign"><title>{title}</title><circle cx="{x + r:.1f}" cy="{y:.1f}" r="{r}"/>'
-            f'<path d="{strokes}"/></g>'
-        )
+        circle, sign = _element("circle", cx=x + r, cy=y, r=f"{r}"), _element("path", d=strokes)
+        self.parts.append(_element("g", _element("title", title), circle, sign, class_="sign"))
         x += 2 * r + 4
         if added:
             return self._map(x, y, level.joined, "The sum of both", "sum")
-        x = self._map(x, y, level.encoder[:1] + level.decoder[1:], "The encoder’s, in front", "copied")
+        x = self._map(x, y, _cropped(level), "The encoder’s, in front", "copied")
         return self._map(x, y, level.decoder, "The decoder’s, behind")
 
     # ---- the three parts
@@ -261,18 +251,17 @@ class _NetworkDrawing:
         return x, y
 
     def _decoder(self, x: float, y: float) -> Point:
-        """Draw the right side, from the bottleneck up -> where it ends."""
+        """Draw the right side, from below -> its end."""
         for i in range(self.bottleneck - 1, -1, -1):
             level, row, start = self.levels[i], self.rows[i], self.skip_end
-            before = self.config.join == "before_block"
-            up = start + (_RADIUS if before else self._width(level.up[0]) / 2)
-            foot = row.middle + (_RADIUS if before else self._height(level.up[1]) / 2) + 1
+            up = start + (_RADIUS if self.join_first else self._width(level.up[0]) / 2)
+            foot = row.middle + (_RADIUS if self.join_first else self._height(level.up[1]) / 2) + 1
             edge = self.right_edge - 4
             way = [(up, y)] if i == self.bottleneck - 1 else [(edge, y), (edge, row.turn), (up, row.turn)]
             self._arrow((x + 1, y), *way, (up, foot), title="Up-convolution 2 × 2: twice as high, twice as wide")
             self._text(up - 5, row.turn + 4, "up-conv", "end", "small")
             y = row.middle
-            if before:
+            if self.join_first:
                 x = self._block(self._join(start, y, level), y, level.joined, self.config.widths[i])
             else:
                 x = self._map(start, y, level.up, "After the up-convolution")
@@ -281,10 +270,8 @@ class _NetworkDrawing:
         return x, y
 
     def _head(self, x: float, y: float) -> None:
-        start, end = (
-            (self.config.in_channels, *self.size),
-            (self.config.num_outputs, *self.config.output_size(self.size)),
-        )
+        start = (self.config.in_channels, *self.size)
+        end = (self.config.num_outputs, *self.config.output_size(self.size))
         title = "Head, a 1 × 1 convolution: one number a class and pixel"
         self._arrow((x + 1, y), (x + _GAP - 1, y), title=title)
         self._map(x + _GAP, y, end, title, "input")
@@ -293,29 +280,22 @@ class _NetworkDrawing:
 
 
 def tiling(layout: Layout, tile: Tile, working: np.ndarray) -> str:
-    """Draw how a picture is cut into tiles, as SVG over the picture.
+    """Draw a picture's tiles over it, as SVG.
 
     Tiles are thin lines, ``tile`` is framed, what is read for it dashed. working: uint8 (h, w, 3), the picture at
     ``layout.working_size``; beyond it lies what the network reads there, the mirrored picture, paler.
     """
-    rows, columns = (
-        range(min(0, *(span.read.start for span in spans)), max(length, *(span.read.stop for span in spans)))
-        for spans, length in zip(
-            ([t.rows for t in layout.tiles], [t.columns for t in layout.tiles]), layout.working_size, strict=True
-        )
-    )
+    (h, w), first, last = layout.working_size, layout.tiles[0], layout.tiles[-1]
+    rows = range(min(0, first.rows.read.start), max(h, last.rows.read.stop))
+    columns = range(min(0, first.columns.read.start), max(w, last.columns.read.stop))
     picture = data_uri(Image.fromarray(shrink(mirrored(working, rows, columns), _TILING_PIXELS)), "webp")
     values = {"rows": rows, "columns": columns, "picture": picture, "words": _tile_words}
     return render("tiling", layout=layout, tile=tile, **values)
 
 
-def _size_text(size: tuple[int, int]) -> str:
-    return f"{size[0]} × {size[1]}"
-
-
 def _tile_words(tile: Tile) -> str:
     window = len(tile.rows.window), len(tile.columns.window)
-    return f"reads {_size_text(tile.input_size)} pixels to answer {_size_text(window)}"
+    return f"reads {shape_text(tile.input_size)} pixels to answer {shape_text(window)}"
 
 
 def tiling_facts(layout: Layout, tile: Tile, config: UNetConfig) -> str:
@@ -323,11 +303,11 @@ def tiling_facts(layout: Layout, tile: Tile, config: UNetConfig) -> str:
     rows, columns = len({t.rows.window for t in layout.tiles}), len({t.columns.window for t in layout.tiles})
     many = len(layout.tiles) > 1
     cut = f"cut into {rows} × {columns} tiles. For the framed one the network" if many else "in one tile. The network"
-    shrunk = "" if layout.size == layout.working_size else f" instead of {_size_text(layout.size)}"
+    shrunk = "" if layout.size == layout.working_size else f" instead of {shape_text(layout.size)}"
     if config.margin:
         around = f", with a margin of {config.margin} on each side, mirrored beyond the border"
     elif many:
         around = f", with a halo, because it sees {config.receptive_radius} pixels far, and zeros at the border"
     else:
         around = ", with zeros at the border"
-    return f"Seen at {_size_text(layout.working_size)} pixels{shrunk}, {cut} {_tile_words(tile)}{around}."
+    return f"Seen at {shape_text(layout.working_size)} pixels{shrunk}, {cut} {_tile_words(tile)}{around}."

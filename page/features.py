@@ -1,4 +1,4 @@
-"""What a skip connection carries, and what a network answers without it."""
+"""What a skip carries, and answers without it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def is_added(join: Join) -> bool:
 
 
 def strongest(join: Join, n: int) -> np.ndarray:
-    """Channels with the most to see, strongest first: int (n, 2).
+    """Channels with the most to see: int (n, 2).
 
     Strength is a channel's standard deviation over the tile. Added maps meet channel by channel, so both columns name
     the same channel, by the sum of the two deviations; concatenated ones are ranked each by themselves.
@@ -74,12 +74,12 @@ def joins(join: Join, *, count: int = 6) -> str:
 
 
 def _scale(values: np.ndarray) -> float:
-    """The magnitude drawn brightest, which half a percent may exceed."""
+    """The magnitude drawn brightest; few values exceed it."""
     return float(np.quantile(np.abs(values), 0.995))
 
 
 def _map(join: Join, values: np.ndarray, scale: float, what: str, channel: int) -> dict[str, Any]:
-    """Draw one map (h, w), to scale, what crop cuts away paler."""
+    """Draw a map (h, w), paler where cropped away."""
     picture, kept = signed_view(values, scale), join.decoder.shape[1:]
     if values.shape != kept:
         paler = np.rint(picture * 0.45 + 255 * 0.25).astype(np.uint8)

@@ -1,7 +1,4 @@
-"""The section *Inside the networks*: drawings, feature maps, tiles, ablations.
-
-Nothing is computed before the section is opened.
-"""
+"""The section *Inside the networks*."""
 
 from __future__ import annotations
 
@@ -17,8 +14,8 @@ import spaces
 
 from page import diagram, networks
 from page.cleanup import HOUR
-from page.client import raise_if_disconnected
 from page.components import NEWEST, ON_NETWORKS, PRIVATE, QUIET, html, render
+from page.errors import raise_if_disconnected
 from page.features import ablations, skip_features
 from page.features import joins as draw_joins
 from page.session import Answer, State, requires_session
@@ -34,6 +31,7 @@ SIDES = ("a", "b")
 RUNS = 5  # of each network, for their speeds
 VIEWS = ("Without", "Changes", "With all")
 TILES = (TILE, TILE // 2, TILE // 4)
+TEXT = dict(part.split("\n\n", 1) for part in (HERE / "inside.md").read_text(encoding="utf-8").split("# ")[1:])
 HINT = '<p class="quiet">Click a skip in the drawing to leave it out.</p>'
 
 Cuts = tuple[list[int], list[int]]  # the levels whose skips are left out of each network
@@ -52,7 +50,7 @@ def _skips(answer: Answer, side: int) -> range:
 
 
 def _segment(location: str, image: np.ndarray, each: Sequence[Sequence[int]], device: str | None = None) -> list:
-    """Label maps uint8 (H, W), one without each set of skips."""
+    """Label maps uint8 (H, W) without sets of skips."""
     network = networks.segmenter(location, device)
     return [network(image, without_skips=levels, progress=_stay).label_map for levels in each]
 
@@ -62,7 +60,7 @@ def _stay(*progress: int) -> None:
 
 
 def _joins(location: str, image: np.ndarray, level: int, side: int, device: str | None = None) -> str:
-    """Draw the maps at one join, on the device that computes them."""
+    """Draw the maps at a join, where they are computed."""
     network = networks.segmenter(location, device)
     return draw_joins(skip_features(network, image, level, network.layout(image.shape[:2], tile=side).middle))
 
@@ -94,7 +92,7 @@ def show_networks(answer: Answer, cuts: Cuts, level: int) -> tuple[Cuts, gr.Radi
 
 @requires_session
 def toggle_skip(answer: Answer, cuts: Cuts, event: gr.EventData) -> Cuts:
-    """Leave out a clicked skip, or put it back -> the skips left out."""
+    """Leave out a clicked skip, or put it back."""
     side, level = (getattr(event, name, None) for name in ("side", "level"))
     if side not in (0, 1) or level not in list(_skips(answer, side)):  # a click in a drawing of before
         return cuts
@@ -111,7 +109,7 @@ def show_drawing(answer: Answer, cuts: Cuts, *, side: int) -> str:
 
 @requires_session
 def show_without(answer: Answer, view: str, cuts: Cuts, *, side: int) -> tuple[Any, ...]:
-    """Answer without one side's skips -> (label map, picture, costs)."""
+    """Answer without a side's skips -> (labels, picture, costs)."""
     levels, label_map = cuts[side], answer.comparison.label_maps[side]
     if levels:
         (label_map,) = segment(answer.sides[side].location, answer.image(), [levels])
@@ -122,7 +120,7 @@ def show_without(answer: Answer, view: str, cuts: Cuts, *, side: int) -> tuple[A
 
 @requires_session
 def show_each(answer: Answer, *, side: int) -> str:
-    """Leave out every skip in turn, then all -> a table of costs."""
+    """Leave out every skip in turn -> their costs."""
     levels = list(_skips(answer, side))
     each = [[level] for level in levels] + ([levels] if len(levels) > 1 else [])
     label_maps = segment(answer.sides[side].location, answer.image(), each)
@@ -131,7 +129,7 @@ def show_each(answer: Answer, *, side: int) -> str:
 
 @requires_session
 def show_altered(answer: Answer, altered: np.ndarray, view: str, *, side: int) -> np.ndarray:
-    """Draw one side's answer without the skips; altered: uint8 (h, w), see `show_without`."""
+    """Draw a side's answer without its skips."""
     unpainted = unpainted_classes(answer.comparison.class_names)
     full = sample(answer.comparison.label_maps[side], answer.view.shape[:2])
     if view == "Changes":
@@ -141,7 +139,7 @@ def show_altered(answer: Answer, altered: np.ndarray, view: str, *, side: int) -
 
 @requires_session
 def show_joins(answer: Answer, level: int) -> tuple[str, ...]:
-    """A level was chosen -> what meets there, left and right."""
+    """Show what meets at a level, left and right."""
     shown = []
     for side, chosen in enumerate(answer.sides):
         deepest = len(_skips(answer, side))
@@ -156,7 +154,7 @@ def show_joins(answer: Answer, level: int) -> tuple[str, ...]:
 
 @requires_session
 def show_tiles(answer: Answer, tile: int) -> tuple[str, ...]:
-    """A tile size was chosen -> how each network's picture is cut."""
+    """Show how each network's picture is cut."""
     shown, image = [], answer.image()
     for side in (0, 1):
         segmenter = _segmenter(answer, side)
@@ -169,7 +167,7 @@ def show_tiles(answer: Answer, tile: int) -> tuple[str, ...]:
 
 @requires_session
 def show_speed(answer: Answer) -> str:
-    """How many times as long the second network takes for the picture."""
+    """Compare the time that both networks take."""
     seconds = time_in_turn([side.location for side in answer.sides], answer.image())
     ratios = [second / first for first, second in seconds]
     return render("speed", names=answer.names, ratios=ratios, median=np.median(ratios))
@@ -189,12 +187,10 @@ def _side(side: int, content: str, name: str = "") -> str:
 
 
 def build(state: State) -> Callable[[Any], None]:
-    """Draw the section -> what makes it follow an event that brings another answer."""
-    chapters = (HERE / "inside.md").read_text(encoding="utf-8").split("# ")[1:]
-    text = dict(chapter.split("\n\n", 1) for chapter in chapters)
+    """Draw the section -> what makes it follow events."""
     with gr.Accordion("Inside the networks", open=False, elem_id="inside") as section:
         with gr.Tab("The skips"):
-            gr.Markdown(text["network"], elem_classes="explains")
+            gr.Markdown(TEXT["network"], elem_classes="explains")
             with gr.Row(elem_classes="both"):
                 drawings = [html(f"drawing-{side}", script="drawing.js") for side in SIDES]
             with gr.Row(elem_id="without-controls"):
@@ -202,14 +198,14 @@ def build(state: State) -> Callable[[Any], None]:
                 each = gr.Button("Leave out each skip in turn", size="sm", elem_id="each-skip", scale=0, min_width=240)
             with gr.Row():
                 pictures, costs = zip(*map(_answer_without, SIDES), strict=True)
-            gr.Markdown(text["what-if"], elem_classes="explains")
+            gr.Markdown(TEXT["what-if"], elem_classes="explains")
         with gr.Tab("Feature maps"):
-            gr.Markdown(text["carries"], elem_classes="explains")
+            gr.Markdown(TEXT["carries"], elem_classes="explains")
             level = gr.Radio([("0, full resolution", 0)], value=0, label="Level", elem_id="level")
             with gr.Row(elem_classes="both"):
                 carried = [html(f"carried-{side}") for side in SIDES]
         with gr.Tab("Tiles"):
-            gr.Markdown(text["tiles"], elem_classes="explains")
+            gr.Markdown(TEXT["tiles"], elem_classes="explains")
             tile = gr.Radio(TILES, value=TILE, label="Largest side of a tile, in pixels", elem_id="tile")
             with gr.Row(elem_classes="both"):
                 tiles = [html(f"tiles-{side}") for side in SIDES]
@@ -217,11 +213,10 @@ def build(state: State) -> Callable[[Any], None]:
             speed = html("speed")
         if SKIPS_FILE.exists():
             with gr.Tab("Add versus concat"):
-                gr.Markdown(text["table"], elem_classes="explains")
+                gr.Markdown(TEXT["table"], elem_classes="explains")
                 html("skips-table", render("skips_table", rows=json.loads(SKIPS_FILE.read_text(encoding="utf-8"))))
 
-    altered = [gr.State(time_to_live=HOUR) for _ in SIDES]
-    cuts = gr.State(([], []))
+    altered, cuts = [gr.State(time_to_live=HOUR) for _ in SIDES], gr.State(([], []))
     quiet, heavy = QUIET | NEWEST, ON_NETWORKS | NEWEST
 
     def draw(event: Callable[..., Any], i: int) -> None:
@@ -254,7 +249,6 @@ def build(state: State) -> Callable[[Any], None]:
 
 
 def _answer_without(side: str) -> tuple[gr.Image, gr.HTML]:
-    """One side's answer without its skips, and what that costs."""
     with gr.Column(min_width=300, elem_classes=f"side-{side}"):
         picture = gr.Image(
             show_label=False,

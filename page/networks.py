@@ -1,4 +1,4 @@
-"""The networks of the page: local ones and any on the Hub.
+"""The page's networks: local ones, any on the Hub.
 
 A bundle named by a visitor is a stranger's: it is fetched without anybody's token, its size is known before its
 download begins, Bundle.load checks all of it, and only a few such networks stay loaded.
@@ -13,7 +13,7 @@ import math
 import os
 import re
 import threading
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ import numpy as np
 import spaces
 import torch
 
-from page.client import raise_if_disconnected
+from page.errors import raise_if_disconnected
 from unet.bundle import Bundle, BundleError, read_config
 from unet.hub import WEIGHTS_VARIABLE, card_address, fetch_bundle, find_bundles, forget_bundles, visitors_cache
 from unet.predict import Segmentation, Segmenter
@@ -48,15 +48,11 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Network:
-    """A network as somebody chose it.
+    """A network as somebody chose it."""
 
-    name: what the page and its links call it. location: what Segmenter.load takes. card: address of its page on the
-    Hub, None for a bundle on this machine.
-    """
-
-    name: str
-    location: str
-    card: str | None = None
+    name: str  # what the page and its links call it
+    location: str  # what Segmenter.load takes
+    card: str | None = None  # address of its page on the Hub, None for a bundle on this machine
 
 
 Sides = tuple[Network, Network]
@@ -66,10 +62,9 @@ Sides = tuple[Network, Network]
 
 @functools.cache
 def tasks() -> dict[str, dict[str, str]]:
-    """Every task with at least two bundles -> their architectures, and where each is.
+    """Tasks with two bundles or more -> their locations.
 
-    A bundle in a folder that cannot be loaded, or whose classes are not those of most of its task, is left out, and the
-    log says why; one on the Hub is checked when it is fetched. Raises HubError where nothing can be listed.
+    Raises HubError where nothing can be listed.
     """
     found: dict[str, dict[str, str]] = {task: {} for task in TASK_ORDER}
     for bundle in find_bundles(WEIGHTS):
@@ -79,7 +74,8 @@ def tasks() -> dict[str, dict[str, str]]:
 
 
 def _sound(task: str, locations: dict[str, str]) -> dict[str, str]:
-    """Of one task's bundles, those that can be compared."""
+    """The bundles that can be compared; others are logged."""
+    # Those on the Hub are checked when they are fetched.
     classes: dict[str, tuple[str, ...]] = {}
     wrong: dict[str, str] = {}
     for name, location in locations.items():
@@ -110,10 +106,9 @@ def _rank(name: str) -> int:
 
 
 def choose(task: str, name: str | None) -> Network:
-    """The task's network of this name.
+    """The network of this name, perhaps from the Hub.
 
-    An architecture, or "user/name" or "user/name@revision" on the Hub. Raises BundleError, in a sentence, for a name
-    that is neither, and for a bundle that does not fit the task.
+    Raises BundleError for a name that is neither, and for a bundle that does not fit the task.
     """
     name = (name or "").strip()
     if name in (here := _locations(task)):
@@ -135,7 +130,7 @@ def choose(task: str, name: str | None) -> Network:
 
 
 def choose_sides(task: str, left: str | None = None, right: str | None = None) -> Sides:
-    """Two networks of a task by their names, or the defaults. Raises as `choose`."""
+    """Two networks by name, or the defaults. Raises as `choose`."""
     defaults = default_names(task)
     left = left or next(name for name in defaults if name != right)
     right = right or next(name for name in reversed(defaults) if name != left)
@@ -167,12 +162,12 @@ def _check_stranger(task: str, name: str, folder: Path) -> None:
 
 
 def plain(value: object) -> str:
-    """What somebody sent, short and harmless enough to be shown in a sentence."""
+    """Make text harmless enough to show in a sentence."""
     return re.sub(r"[^\w .@/-]", "?", str(value)[:80])
 
 
 def _fetch(repo_id: str, revision: str | None) -> Path:
-    """Fetch a visitor's bundle; of those, the ones used longest ago are deleted."""
+    """Fetch a visitor's bundle, deleting the longest unused."""
     cache = visitors_cache()
     try:
         folder = fetch_bundle(repo_id, revision=revision, anonymous=True, max_bytes=HUB_BYTES, cache=cache)
@@ -200,7 +195,7 @@ _load_for_a_while = functools.lru_cache(maxsize=HUB_NETWORKS)(_load)
 
 
 def segmenter(location: str, device: str | None = None) -> Segmenter:
-    """The network at ``location``; the page's own stay loaded, of others the last few."""
+    """The loaded network; strangers' stay for a while."""
     if any(location in locations.values() for locations in tasks().values()):
         return _load_and_keep(location, device)
     try:
@@ -215,10 +210,7 @@ def segmenter(location: str, device: str | None = None) -> Segmenter:
 
 
 def run(on_gpu: Callable[..., Result], function: Callable[..., Result], *inputs: Any) -> Result:
-    """Run on the GPU, or on the CPU if nothing is left there.
-
-    on_gpu: ``spaces.GPU(function)``. On ZeroGPU inputs and result travel to another process and back.
-    """
+    """Run on the GPU, or else on the CPU."""
     try:
         return on_gpu(*inputs)
     except torch.OutOfMemoryError:
@@ -244,21 +236,17 @@ on_tile: ContextVar[Callable[[int, int, int], None]] = ContextVar("on_tile", def
 
 
 def segment(locations: Iterable[str], image: np.ndarray, device: str | None = None) -> tuple[Segmentation, ...]:
-    """Segment uint8 (H, W, 3) with each network.
-
-    Timed in a network that has run before; progress goes to `on_tile`.
-    """
+    """Segment uint8 (H, W, 3) with each network."""
     answers = []
     for number, network in enumerate([segmenter(location, device) for location in locations], 1):
-        network.warm_up()
+        network.warm_up()  # so that its seconds are those of a network that has run before
         answers.append(network(image, progress=functools.partial(on_tile.get(), number)))
     return tuple(answers)
 
 
 def gpu_seconds(locations: Sequence[str], image: np.ndarray) -> int:
     """Seconds that ZeroGPU sets aside, far below its default."""
-    megapixels = image.shape[0] * image.shape[1] / 1e6
-    return min(60, math.ceil(5 + 2 * megapixels))
+    return min(60, math.ceil(5 + 2 * image.shape[0] * image.shape[1] / 1e6))
 
 
 run_on_gpu = spaces.GPU(segment, duration=gpu_seconds)
@@ -269,43 +257,28 @@ def run_networks(locations: tuple[str, ...], image: np.ndarray) -> tuple[Segment
     return run(run_on_gpu, segment, locations, image)
 
 
-class Answers:
-    """A cache of answers, by network and small picture."""
-
-    def __init__(self) -> None:
-        self._known: dict[tuple[str, tuple[int, ...], bytes], Segmentation] = {}  # the last used come last
-        self._lock = threading.Lock()
-
-    def ask(
-        self,
-        locations: tuple[str, ...],
-        image: np.ndarray,
-        run: Callable[[tuple[str, ...], np.ndarray], tuple[Segmentation, ...]],
-    ) -> tuple[Segmentation, ...]:
-        """The networks' answers; ``run`` computes those that are not cached."""
-        if image.shape[0] * image.shape[1] > KNOWN_PIXELS:
-            return run(locations, image)
-        content = hashlib.sha256(np.ascontiguousarray(image)).digest()
-        keys = {location: (location, image.shape, content) for location in locations}
-        with self._lock:
-            found = {location: self._known[key] for location, key in keys.items() if key in self._known}
-        if missing := tuple(location for location in keys if location not in found):
-            found.update(zip(missing, run(missing, image), strict=True))
-        with self._lock:
-            for location, key in keys.items():
-                self._known.pop(key, None)
-                self._known[key] = found[location]
-            for oldest in list(self._known)[:-KNOWN_ANSWERS]:
-                del self._known[oldest]
-        return tuple(found[location] for location in locations)
-
-
-_answers = Answers()
+_known: OrderedDict[tuple[Any, ...], Segmentation] = OrderedDict()  # the last used come last
+_one_looks = threading.Lock()
 
 
 def segmentations(sides: Sequence[Network], image: np.ndarray) -> tuple[Segmentation, ...]:
-    """The networks' answers to uint8 (H, W, 3), remembered for small pictures."""
-    return _answers.ask(tuple(side.location for side in sides), image, run_networks)
+    """The networks' answers, remembered for small pictures."""
+    locations = tuple(side.location for side in sides)
+    if image.shape[0] * image.shape[1] > KNOWN_PIXELS:
+        return run_networks(locations, image)
+    content = hashlib.sha256(np.ascontiguousarray(image)).digest()
+    keys = {location: (location, image.shape, content) for location in locations}
+    with _one_looks:
+        found = {location: _known[key] for location, key in keys.items() if key in _known}
+    if missing := tuple(location for location in keys if location not in found):
+        found.update(zip(missing, run_networks(missing, image), strict=True))
+    with _one_looks:
+        for location, key in keys.items():
+            _known[key] = found[location]
+            _known.move_to_end(key)
+        while len(_known) > KNOWN_ANSWERS:
+            _known.popitem(last=False)
+    return tuple(found[location] for location in locations)
 
 
 def notes(sides: Sequence[Network], found: Sequence[Segmentation]) -> list[str]:

@@ -1,27 +1,31 @@
-"""The section *Colours*: the picture in k colours, chosen by k-means."""
+"""The section *Colours*: k-means chooses k of them."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from typing import Any, NamedTuple
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import gradio as gr
 import numpy as np
 
-from page import chart
 from page.components import ON_NETWORKS, PRIVATE, QUIET, html, render
+from page.networks import segmentations
 from page.session import (
     COLOR_SPACES,
     DEFAULT_COLORS,
     MIN_COLORS,
+    Answer,
     Picture,
     State,
     hand_over,
     new_file,
     requires_session,
 )
-from unet.images import hex_code, indexed_picture
+from unet.compare import disagreement
+from unet.images import hex_code, indexed_picture, sample
+from unet.metrics import ConfusionMatrix
 from unet.palette import MAX_COLORS
 
 TITLE = """
@@ -30,6 +34,8 @@ TITLE = """
 see something else?</p>
 """
 SPACE_INFO = "RGB: smallest error in the numbers. OKLab: closest to what the eye sees; keeps rare hues longer."
+
+MEASURED = (2, 3, 4, 6, 8, 12, 16, 24, 32, MAX_COLORS)  # numbers of colours; each is one question to both networks
 
 #: The files that a palette, or the whole picture in it, can be saved as.
 FILES: dict[str, Callable[[Any, Picture], str | bytes]] = {
@@ -41,21 +47,8 @@ FILES: dict[str, Callable[[Any, Picture], str | bytes]] = {
 }
 
 
-class Section(NamedTuple):
-    colors: gr.Slider
-    space: gr.Radio
-    ask: gr.Checkbox
-    palette: gr.HTML
-    chart: gr.HTML
-
-    @property
-    def settings(self) -> list[Any]:
-        """In how many colours of which space."""
-        return [self.colors, self.space]
-
-
-def build(state: State) -> Section:
-    """Draw the section where it is called, inside gr.Blocks."""
+def build(state: State) -> tuple[list[Any], gr.Checkbox, gr.HTML, gr.HTML]:
+    """Draw the section -> (settings, ask, palette, chart)."""
     html("palette-title", TITLE)
     colors = gr.Slider(
         MIN_COLORS, MAX_COLORS, value=DEFAULT_COLORS, step=1, label="Colours", show_label=False, elem_id="colours"
@@ -68,15 +61,15 @@ def build(state: State) -> Section:
     )
     with gr.Row(elem_id="downloads"):
         saves = {kind: gr.Button(kind, size="sm", min_width=48) for kind in FILES}
-    measure = gr.Button("How few do they need?", size="sm", elem_id="measure")
+    measure_button = gr.Button("How few do they need?", size="sm", elem_id="measure")
     drawn = html("chart")
-    measure.click(chart.measure, [state.answer, space], drawn, **ON_NETWORKS)
+    measure_button.click(measure, [state.answer, space], drawn, **ON_NETWORKS)
     file = gr.File(visible="hidden")
     for kind, button in saves.items():
         save_as = functools.partial(save, kind=kind)
         saved = button.click(save_as, [state.picture, colors, space], file, **QUIET)
         saved.success(None, file, js="unetPage.download", **PRIVATE)
-    return Section(colors, space, ask, palette, drawn)
+    return [colors, space], ask, palette, drawn
 
 
 @requires_session
@@ -93,7 +86,7 @@ def show(picture: Picture, colors: int, space: str) -> dict[str, Any]:
 
 @requires_session
 def save(picture: Picture, colors: int, space: str, *, kind: str) -> str:
-    """Write the palette, or the picture in it, for download -> path."""
+    """Write the palette, or picture, for download -> path."""
     palette = picture.ladder(space)[int(colors)]
     content = FILES[kind](palette, picture)
     path = new_file(f"{picture.source.stem}-{len(palette)}-colours.{kind.lower()}")
@@ -102,11 +95,57 @@ def save(picture: Picture, colors: int, space: str, *, kind: str) -> str:
 
 
 def draw(colors: np.ndarray, shares: np.ndarray, distinct: int, squared_error: float) -> str:
-    """A palette as HTML: its error, a strip, a button a colour.
+    """A palette uint8 (k, 3) as HTML.
 
-    colors: uint8 (k, 3). shares: of the pixels, for each. distinct: colours of the picture. squared_error: mean over
-    pixels of the squared distance, summed over the three channels, in levels of 0..255.
+    squared_error: mean over pixels, summed over the three channels, in levels of 0..255.
     """
     chips = [(hex_code(colors[i]), shares[i]) for i in np.argsort(-shares, kind="stable")]
     mse = squared_error / 3
     return render("palette", chips=chips, distinct=distinct, mse=mse, psnr=10 * np.log10(255**2 / mse) if mse else None)
+
+
+# ---- how few the networks need ---------------------------------------------------------------------------------------
+
+
+def measure(answer: Answer | None, space: str) -> Iterator[str]:
+    """Stream the chart: Gradio wants a generator function, undecorated."""
+    yield from _measure(answer, space)
+
+
+@requires_session
+def _measure(answer: Answer, space: str) -> Iterator[str]:
+    """Ask both networks in ever more colours."""
+    view, size, classes = answer.picture.view, answer.picture.view.shape[:2], len(answer.comparison.class_names)
+    truth = None if answer.truth is None else sample(answer.truth.labels, size)
+    full = segmentations(answer.sides, view)
+    lines: list[list[float]] = [[], [], []]
+    for k in MEASURED:
+        found = segmentations(answer.sides, answer.picture.in_colors(view, k, space))
+        lines[2].append(1 - disagreement(*(segmentation.label_map for segmentation in found)).mean())
+        for line, segmentation, whole in zip(lines, found, full, strict=False):
+            if truth is None:
+                line.append(1 - disagreement(segmentation.label_map, whole.label_map).mean())
+            else:
+                counts = ConfusionMatrix(classes)
+                counts.update(truth, segmentation.label_map)
+                line.append(counts.miou())
+        yield draw_chart(lines, answer.names, scored=truth is not None)
+
+
+def draw_chart(lines: Sequence[Sequence[float]], names: Sequence[str], *, scored: bool) -> str:
+    """Draw a line a network and their agreement.
+
+    scored: the networks' are mIoU; else the share of the picture that keeps the class that it has in all colours.
+    """
+    what = "mIoU" if scored else "same class as in all colours"
+    labels = [f"{names[0]}: {what}", f"{names[1]}: {what}", "both agree"]
+    return render(
+        "chart",
+        ticks=(*MEASURED[:-1:2], MEASURED[-1]),
+        lines=[
+            {"label": label, "kind": kind, "points": list(zip(MEASURED, line, strict=False))}
+            for label, kind, line in zip(labels, ("side-a", "side-b", "both"), lines, strict=True)
+        ],
+        x=lambda k: f"{40 + 272 * math.log2(k / MEASURED[0]) / math.log2(MEASURED[-1] / MEASURED[0]):.1f}",
+        y=lambda share, below=0: f"{10 + 156 * (1 - share) + below:.1f}",
+    )

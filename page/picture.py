@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import gradio as gr
 
@@ -15,14 +15,8 @@ from page.session import MAX_PIXELS, Picture, examples, open_picture
 Opened = tuple[Picture, dict[str, Any], str | None, bool]
 
 
-class Section(NamedTuple):
-    box: gr.Image
-    camera: gr.Image
-    gallery: gr.Gallery
-
-
-def build() -> Section:
-    """Draw the section where it is called, inside gr.Blocks."""
+def build() -> tuple[gr.Image, gr.Image, gr.Gallery]:
+    """Draw the section inside gr.Blocks -> (box, camera, gallery)."""
     buttons = html("ways", render("ways", megapixels=MAX_PIXELS // 10**6), script="picture.js")
     # Chosen, dropped and pasted files all go through this box, which is not seen; the viewer shows the picture.
     box = PictureBox(type="filepath", label="Picture", sources=["upload"], buttons=[], elem_id="picture")
@@ -43,19 +37,19 @@ def build() -> Section:
     buttons.camera(lambda: gr.Column(visible=True), None, panel, **QUIET)
     for event in (close.click, camera.input):
         event(lambda: gr.Column(visible=False), None, panel, **QUIET)
-    return Section(box, camera, gallery)
+    return box, camera, gallery
 
 
 def show_examples(task: str) -> gr.Gallery:
-    """The task's examples; those that are not of the task say so."""
+    """The examples, captioned where of another task."""
     captions = [(str(path), None if path.parents[1].name == task else f"not {task}") for path, _ in examples(task)]
     return gr.Gallery(captions, selected_index=None)
 
 
 def take_upload(path: str | None) -> tuple[Any, ...]:
-    """Open an uploaded picture -> `Opened`, and the emptied box."""
+    """Open an upload -> `Opened`, and the emptied box."""
     if path is None:
-        return (*[gr.skip()] * 4, gr.skip())
+        return (gr.skip(),) * 5
     return *opened(open_picture(path)), None
 
 
@@ -71,9 +65,9 @@ def open_example(task: str, index: int) -> Opened:
     return opened(open_picture(*examples(task)[index]))
 
 
-def opened(picture: Picture, *, quantized: bool = False) -> Opened:
+def opened(picture: Picture) -> Opened:
     """A picture with what follows from it."""
-    return picture, viewer.waiting(picture), str(picture.truth) if picture.truth else None, quantized
+    return picture, viewer.waiting(picture), str(picture.truth) if picture.truth else None, False
 
 
 def opened_for(task: str, picture: Picture | None) -> Opened:
@@ -86,11 +80,11 @@ def opened_for(task: str, picture: Picture | None) -> Opened:
 
 
 def offer_camera(task: str) -> None:
-    """Say why a task has no example of its own."""
+    """Say why a task has no example."""
     if not any(truth for _, truth in examples(task)):
         gr.Info(f"No picture of {task} comes with this page: drop one of your own, or take one with the camera.")
 
 
 def name_example(task: str, picture: Picture | None) -> str:
-    """The name of an example in a link, empty for a visitor's own picture."""
+    """An example's name in a link, or ""."""
     return next((path.stem for path, _ in examples(task) if picture and path == picture.source), "")

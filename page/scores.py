@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import gradio as gr
 import numpy as np
@@ -25,13 +24,8 @@ classes. 255 and unlabelled pixels do not count.</p>
 NO_TRUTH = '<p class="no-truth">No ground truth for this picture. Add one to see who is right.</p>'
 
 
-class Section(NamedTuple):
-    truth: gr.File
-    shown: list[gr.HTML]  # what `show` fills
-
-
-def build() -> Section:
-    """Draw the section where it is called, inside gr.Blocks."""
+def build() -> tuple[gr.File, list[gr.HTML]]:
+    """Draw the section -> (ground truth, what `show` fills)."""
     html("score-title", TITLE)
     with gr.Row(elem_id="score"):
         with gr.Column(scale=4, min_width=300, elem_id="truth"):
@@ -40,12 +34,12 @@ def build() -> Section:
             table = html("scores")
         with gr.Column(scale=8, min_width=300):
             bars = html("ious")
-    return Section(truth, [table, bars])
+    return truth, [table, bars]
 
 
 @requires_session
 def take_truth(answer: Answer, picture: Picture, path: str | None) -> tuple[Picture, Answer]:
-    """A ground truth was added or removed -> (picture, answer), scored again."""
+    """Score against a new ground truth, or none."""
     picture = replace(picture, truth=Path(path) if path else None)
     comparison, truth = scored(answer.comparison, answer.palette, picture.truth)
     return picture, replace(answer, comparison=comparison, truth=truth)
@@ -53,14 +47,14 @@ def take_truth(answer: Answer, picture: Picture, path: str | None) -> tuple[Pict
 
 @requires_session
 def show(answer: Answer) -> tuple[str, str]:
-    """Show who is right -> (table of scores, bars class by class)."""
+    """Show who is right -> (scores, bars)."""
     read = render("truth_line", how=answer.truth.how, void=answer.truth.void) if answer.truth else ""
     bars = iou_bars(answer.names, answer.comparison, answer.palette)
     return read + score_table(answer.names, answer.comparison), bars
 
 
 def score_table(names: Sequence[str], comparison: Comparison) -> str:
-    """Scores of both networks, as an HTML table, or that there are none."""
+    """Scores of both networks, as an HTML table."""
     if comparison.scores is None:
         return NO_TRUTH
     names_of_classes, tolerance = comparison.class_names, comparison.scores[0].tolerance
@@ -76,7 +70,7 @@ def score_table(names: Sequence[str], comparison: Comparison) -> str:
 
 
 def iou_bars(names: Sequence[str], comparison: Comparison, palette: np.ndarray) -> str:
-    """IoU of each class and network, as a table of bars."""
+    """IoU of each class, as a table of bars."""
     if comparison.scores is None:
         return ""
     true_pixels = comparison.scores[0].confusion.counts.sum(axis=1)

@@ -1,7 +1,4 @@
-"""What one session looks at: a picture, two networks, their answers.
-
-Kept in the session's state, and let go of after an hour.
-"""
+"""What a session looks at: picture, networks, answers."""
 
 from __future__ import annotations
 
@@ -46,50 +43,35 @@ class State(NamedTuple):
 
 @functools.cache
 def examples(task: str) -> tuple[tuple[Path, Path | None], ...]:
-    """The example pictures, each with its ground truth or None."""
+    """Example pictures, each with its truth or None."""
     folders = (ROOT / "weights" / task / "examples", ROOT / "weights" / "examples")
     pictures = [path for folder in folders for path in sorted(folder.glob("*.jpg"))]
     return tuple((path, truth if (truth := path.with_suffix(".png")).exists() else None) for path in pictures)
 
 
-class ViewFile:
-    """A picture uint8 (h, w, 3) as a PNG, written when first sent."""
-
-    def __init__(self, view: np.ndarray) -> None:
-        self._view, self._path = view, None
-
-    def hand_over(self) -> dict[str, Any]:
-        """As Gradio sends files; written again should the cache have been emptied."""
-        if self._path is None or not self._path.exists():
-            # Of photographs, run lengths make smaller files in less time than deflate's quickest level.
-            self._path = new_file("picture.png")
-            Image.fromarray(self._view).save(self._path, compress_type=zlib.Z_RLE)
-        return hand_over(self._path)
-
-
-@dataclass(frozen=True)
+@dataclass
 class Picture:
-    """The picture on the page.
-
-    view: uint8 (h, w, 3), what is shown of it; the picture itself where that is small. decoded: file of its pixels,
-    None where it is small. truth: file of its ground truth.
-    """
+    """The picture on the page."""
 
     source: Path
-    view: np.ndarray
-    decoded: Path | None = None
-    truth: Path | None = None
+    view: np.ndarray  # uint8 (h, w, 3), what is shown of it; the picture itself where that is small
+    decoded: Path | None = None  # file of its pixels, None where it is small
+    truth: Path | None = None  # file of its ground truth
     ladders: dict[str, PaletteLadder] = field(default_factory=dict, repr=False)
+    sent: Path | None = field(default=None, init=False, repr=False)  # file of the view
 
     @functools.cached_property
     def key(self) -> int:
         """Tells the viewer whether two values show one picture."""
         return zlib.crc32(self.view)
 
-    @functools.cached_property
-    def view_file(self) -> ViewFile:
-        """The view as a file for the browser."""
-        return ViewFile(self.view)
+    def view_file(self) -> dict[str, Any]:
+        """The view as a PNG, for the browser."""
+        if self.sent is None or not self.sent.exists():
+            # Of photographs, run lengths make smaller files in less time than deflate's quickest level.
+            self.sent = new_file("picture.png")
+            Image.fromarray(self.view).save(self.sent, compress_type=zlib.Z_RLE)
+        return hand_over(self.sent)
 
     @functools.cached_property
     def live(self) -> LiveView:
@@ -97,7 +79,7 @@ class Picture:
         return LiveView(self.view)
 
     def pixels(self) -> np.ndarray:
-        """The picture at full size, uint8 (H, W, 3), from the disk."""
+        """The picture at full size, uint8 (H, W, 3)."""
         if self.decoded is None:
             return self.view
         try:
@@ -112,7 +94,7 @@ class Picture:
         return self.ladders[space]
 
     def in_colors(self, image: np.ndarray, colors: int | None, space: str) -> np.ndarray:
-        """The picture, or its view, in ``colors`` colours; None leaves all."""
+        """An image in ``colors`` colours; None leaves all."""
         if colors is None:
             return image
         palette = self.ladder(space)[colors]
@@ -121,35 +103,30 @@ class Picture:
 
 @dataclass(frozen=True)
 class Answer:
-    """What both networks answered, with all that is needed to show it.
-
-    sides: who answered. picture: what was asked about, whatever is on the page since. view: uint8 (h, w, 3), what is
-    shown of it as they saw it. confidences: float32 (h, w), sampled at that size. colors: in how many colours of
-    ``space`` they saw it, None for all. truth: what the comparison is scored against.
-    """
+    """Both networks' answers, with what shows them."""
 
     sides: Sides
-    picture: Picture
-    view: np.ndarray
+    picture: Picture  # what was asked about, whatever is on the page since
+    shown: Picture  # with its view as the networks saw it
     comparison: Comparison
-    truth: Truth | None
-    confidences: tuple[np.ndarray, np.ndarray]
+    truth: Truth | None  # what the comparison is scored against
+    confidences: tuple[np.ndarray, np.ndarray]  # float32 (h, w), sampled at the view's size
     palette: np.ndarray
-    colors: int | None
+    colors: int | None  # in how many colours of `space` they saw it, None for all
     space: str
 
     def image(self) -> np.ndarray:
         """uint8 (H, W, 3), as the networks saw it."""
         return self.picture.in_colors(self.picture.pixels(), self.colors, self.space)
 
-    @functools.cached_property
-    def view_file(self) -> ViewFile:
-        """The view as a file for the browser."""
-        return self.picture.view_file if self.colors is None else ViewFile(self.view)
+    @property
+    def view(self) -> np.ndarray:
+        """uint8 (h, w, 3), what the networks saw."""
+        return self.shown.view
 
     @functools.cached_property
     def objects(self) -> tuple[Counted, Counted] | None:
-        """The objects that each network sees; None for tasks of several classes."""
+        """Each network's objects; None for several classes."""
         names = self.comparison.class_names
         first, second = (count_objects(each, names, min_area=MIN_AREA) for each in self.comparison.label_maps)
         return None if first is None or second is None else (first, second)
@@ -185,10 +162,7 @@ def known(sides: Sides | None) -> Sides:
 
 
 def read_picture(source: str | Path | None, notify: Callable[[str], Any] = gr.Info) -> np.ndarray:
-    """Read a picture as uint8 (H, W, 3).
-
-    Raises gr.Error without one, ImageError for what cannot be read or is over MAX_PIXELS.
-    """
+    """Read a picture of at most MAX_PIXELS."""
     if source is None:  # a program's question without one
         raise refusal("There is no picture: give one.")
     return decoding.read_image(source, max_pixels=MAX_PIXELS, notify=notify)
@@ -207,7 +181,7 @@ def open_picture(source: str | Path, truth: Path | None = None) -> Picture:
 
 
 def scored(comparison: Comparison, palette: np.ndarray, path: Path | None) -> tuple[Comparison, Truth | None]:
-    """Score a comparison against a file, if there is one. Raises gr.Error."""
+    """Score a comparison against a file, if any. Raises gr.Error."""
     if path is None:
         return comparison.with_truth(None), None
     try:
@@ -228,5 +202,5 @@ def new_file(name: str) -> Path:
 
 
 def hand_over(path: Path) -> dict[str, Any]:
-    """A file of the cache as Gradio sends it inside another value."""
+    """A cached file as Gradio sends it."""
     return FileData(path=str(path)).model_dump()

@@ -1,14 +1,13 @@
-"""The head of the page: what it is, its task, and links."""
+"""The head of the page: task and links."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any, NamedTuple
+from typing import Any
 
 import gradio as gr
 
 from page import networks, picture
-from page.answer import menus_of
 from page.components import html, render
 from page.errors import refusal
 from page.networks import Sides
@@ -19,25 +18,18 @@ from unet.palette import MAX_COLORS
 TITLE = "Add or concat? Two U-Nets and a colour slider on your picture"
 
 
-class Section(NamedTuple):
-    task: gr.Radio
-    example: gr.Textbox
-
-
-def build(tasks: list[str]) -> Section:
-    """Draw the section where it is called, inside gr.Blocks."""
+def build(tasks: list[str]) -> tuple[gr.Radio, gr.Textbox]:
+    """Draw the section -> (task, name of the example)."""
     with gr.Row(elem_id="top"):
         html("headline", render("headline"))
         html("jumps", render("jumps"))
         task = gr.Radio([(name.capitalize(), name) for name in tasks], value=tasks[0], label="Task", elem_id="task")
-    return Section(task, gr.Textbox(visible="hidden", label="Example"))
+    return task, gr.Textbox(visible="hidden", label="Example")
 
 
 def open_page(request: gr.Request) -> tuple[Any, ...]:
-    """Open the page, perhaps by a link -> (task, what `take_task` returns, colours, space).
-
-    A link is anybody's text: what this page does not have is left out, and said.
-    """
+    """Open the page, perhaps by a link."""
+    # A link is anybody's text: what this page does not have is left out, and said.
     asked, left_out = dict(request.query_params), []
 
     def wanted(name: str, allowed: Collection[str], default: str) -> str:
@@ -66,7 +58,7 @@ def open_page(request: gr.Request) -> tuple[Any, ...]:
 
 
 def take_task(task: str, sides: Sides | None, shown: Picture | None) -> tuple[Any, ...]:
-    """A task was chosen -> (its examples, both networks, their menus, `picture.Opened`)."""
+    """A task was chosen -> (examples, sides, menus, `Opened`)."""
     names = [side.name for side in known(sides)]
     same_two = set(names) <= set(networks.tasks()[task])  # trained for this task
     sides = networks.choose_sides(task, *names) if same_two else networks.choose_sides(task)
@@ -74,4 +66,5 @@ def take_task(task: str, sides: Sides | None, shown: Picture | None) -> tuple[An
 
 
 def _of_task(task: str, sides: Sides) -> tuple[Any, ...]:
-    return picture.show_examples(task), sides, *menus_of(task, sides)
+    menus = [gr.Dropdown(choices=list(networks.tasks()[task]), value=side.name) for side in sides]
+    return picture.show_examples(task), sides, *menus

@@ -24,10 +24,9 @@ _LUMA = np.array((0.299, 0.587, 0.114), np.float32)
 def disagreement_view(
     image: np.ndarray, label_map: np.ndarray, other: np.ndarray, palette: np.ndarray, *, unpainted: Collection[int] = ()
 ) -> np.ndarray:
-    """Draw one network's classes where the other differs, fog elsewhere.
+    """Draw a network's classes where the other differs.
 
-    image: uint8 (H, W, 3). label_map, other: uint8 (H, W). unpainted: classes drawn as the clear picture. Raises
-    ValueError for two sizes.
+    unpainted: classes drawn as the clear picture. Raises ValueError for two sizes.
     """
     differs = disagreement(label_map, other)
     grey = image.astype(np.float32) @ _LUMA
@@ -37,10 +36,7 @@ def disagreement_view(
 
 
 def signed_view(values: np.ndarray, scale: float) -> np.ndarray:
-    """Draw float (H, W) as uint8 (H, W, 3), black where zero.
-
-    Teal below zero and amber above, brightest from ``scale`` on.
-    """
+    """Draw float (H, W), brightest from ``scale`` on."""
     share = np.clip(values / (scale or 1.0), -1, 1)[..., None]
     below, zero, above = _SIGNED_RAMP
     shade = zero + np.maximum(share, 0) * (above - zero) + np.maximum(-share, 0) * (below - zero)
@@ -48,7 +44,7 @@ def signed_view(values: np.ndarray, scale: float) -> np.ndarray:
 
 
 def data_uri(picture: Image.Image, kind: str, **options: Any) -> str:
-    """The picture itself as an address; options are those of saving it."""
+    """A picture as an address; options: of saving it."""
     file = io.BytesIO()
     picture.save(file, kind, **options)
     return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -30,7 +30,7 @@ from playwright.sync_api import expect
 import app
 from page import answer as answer_section
 from page import api, batch, inside, networks, session
-from page.viewer.patterns import pattern_numbers
+from page.viewer import pattern_numbers
 from training.card import write_card
 from unet import Segmenter
 from unet.compare import score

@@ -11,7 +11,7 @@ from bundles import photo, save_nuclei
 from corpus import PHONE_HEIC
 from pages import file, served
 
-from page import client, decoding
+from page import decoding, errors
 from unet.images import ImageError, read_annotation, read_image, save_png
 
 # The server's threads work within this process: what its own libraries warn each other of is not ours.
@@ -120,9 +120,9 @@ def test_a_decoder_ends_when_its_client_disconnects(tmp_path, fresh, monkeypatch
     def hang_up():
         running.extend(decoding._processes)
         if running:
-            raise client.ClientDisconnected
+            raise errors.ClientDisconnected
 
     monkeypatch.setattr(decoding, "raise_if_disconnected", hang_up)
-    with pytest.raises(client.ClientDisconnected):
+    with pytest.raises(errors.ClientDisconnected):
         ask(tmp_path / "slow.jpg")
     assert running[0].wait(10) != 0

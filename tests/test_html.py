@@ -7,9 +7,10 @@ import pytest
 from bundles import small_bundle
 
 from page import answer as answer_section
-from page import batch, formatting, palettes, scores, views
+from page import batch, components, palettes, scores, views
 from page.components import render
-from page.viewer.patterns import pattern_numbers, perceived_distances
+from page.networks import Network
+from page.viewer import pattern_numbers, perceived_distances
 from training.datasets import TASKS
 from unet.compare import compare
 from unet.images import indexed_picture
@@ -34,17 +35,17 @@ def comparison(first, second, names, truth=None):
     [(0, "0.0 %"), (0.0001, "< 0.1 %"), (0.306, "30.6 %"), (0.99951, "> 99.9 %"), (1, "100.0 %")],
 )
 def test_percent(share, text):
-    assert formatting.percent(share) == text
+    assert components.percent(share) == text
 
 
 @pytest.mark.parametrize(("duration", "text"), [(0.071, "0.07 s"), (0.996, "1.0 s"), (1.44, "1.4 s"), (37.8, "38 s")])
 def test_seconds(duration, text):
-    assert formatting.seconds(duration) == text
+    assert components.seconds(duration) == text
 
 
 def test_parameters():
-    assert formatting.parameters(662_305) == "0.66 M"
-    assert formatting.parameters(31_032_460) == "31.0 M"
+    assert components.parameters(662_305) == "0.66 M"
+    assert components.parameters(31_032_460) == "31.0 M"
 
 
 def test_swatches_are_buttons_largest_share_first():
@@ -175,6 +176,7 @@ def test_objects_are_counted_in_words():
 
 
 def test_the_heading_says_at_which_size_the_network_sees_a_thin_picture():
-    segmenter = Segmenter(small_bundle("crop-concat", working_pixels=43_200))
+    segmenter, side = Segmenter(small_bundle("crop-concat", working_pixels=43_200)), Network("a", "")
     h, w = segmenter.working_picture(np.zeros((40, 4000, 3), np.uint8)).shape[:2]
-    assert answer_section.facts_about(segmenter, (40, 4000))[0] == f"seen at {w} × {h} of 4000 × 40"
+    heading = answer_section.heading(side, segmenter, (40, 4000))
+    assert heading["facts"][0] == f"seen at {w} × {h} of 4000 × 40"
