@@ -55,6 +55,7 @@ def painted(labels, palette=COLORS, void=(0, 0, 0)):
         (encoded(Image.fromarray(painted(LABELS)).quantize(4)), "the classes’ colours"),  # in any order
         (encoded(painted(LABELS) + np.uint8(3)), "the classes’ colours"),  # another colour profile
         (encoded(painted(LABELS), "JPEG", quality=75), "the classes’ colours"),
+        (LABELS, "class numbers"),
     ],
 )
 def test_one_truth_in_every_guise(source, how):
@@ -72,7 +73,7 @@ def test_numbers_and_colours_come_back_whatever_they_are(data):
     labels = np.array(data.draw(values), np.uint8).reshape(shape)
     if (labels == VOID).all():
         labels[0, 0] = 1
-    for source in (encoded(labels), with_palette(labels, COLORS)):
+    for source in (labels, encoded(labels), with_palette(labels, COLORS)):
         np.testing.assert_array_equal(read_truth(source, NAMES, COLORS).labels, labels)
     palette = np.array([(250, 250, 250), *COLORS[1:]], np.uint8)  # one without black, which is void then
     np.testing.assert_array_equal(read_truth(encoded(painted(labels, palette)), NAMES, palette).labels, labels)
@@ -80,7 +81,7 @@ def test_numbers_and_colours_come_back_whatever_they_are(data):
 
 def test_the_number_after_the_last_class_is_void():
     """CamVid has eleven classes, 0 to 10, and 11 where nobody knows."""
-    truth = read_truth(encoded(np.array([[0, 3], [5, 255]], np.uint8)), NAMES, COLORS)
+    truth = read_truth(np.array([[0, 3], [5, 255]], np.uint8), NAMES, COLORS)
     np.testing.assert_array_equal(truth.labels, [[0, 3], [VOID, VOID]])
     assert truth.void == 0.5
     assert "The number 5 in the ground truth is taken for void: the 5 classes have 0 to 4." in truth.notes[0]

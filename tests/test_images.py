@@ -87,7 +87,7 @@ def test_what_is_no_picture_is_refused_in_one_sentence(case, read, tmp_path) -> 
     assert sentence.endswith(".")
 
 
-@pytest.mark.parametrize("source", ["str", "path", "bytes", "bytearray", "file", "used file", "pillow"])
+@pytest.mark.parametrize("source", ["str", "path", "bytes", "bytearray", "file", "used file", "pillow", "array"])
 def test_every_source_gives_the_same_picture(source, tmp_path) -> None:
     rgb, path = scene(), tmp_path / "picture.png"
     path.write_bytes(encoded(rgb, "PNG"))
@@ -95,7 +95,7 @@ def test_every_source_gives_the_same_picture(source, tmp_path) -> None:
         used.read(9)
         sources = {
             "str": str(path), "path": path, "bytes": path.read_bytes(), "bytearray": bytearray(path.read_bytes()),
-            "file": file, "used file": used, "pillow": picture,
+            "file": file, "used file": used, "pillow": picture, "array": rgb,
         }  # fmt: skip
         assert np.array_equal(read_image(sources[source]), rgb)
         assert image_size(sources[source]) == rgb.shape[:2]
@@ -110,30 +110,49 @@ def test_a_pipe_is_read() -> None:
     assert np.array_equal(read_image(Pipe(encoded(scene(), "PNG"))), scene())
 
 
+def test_the_result_is_a_new_array() -> None:
+    array = scene()
+    image = read_image(array)
+    image[:] = 0
+    assert np.array_equal(array, scene())
+
+
 @pytest.mark.parametrize(
     ("array", "expected"),
     [
         (np.uint8([[0, 255]]), [[0, 0, 0], [255, 255, 255]]),
+        (np.uint8([[[0], [9]]]), [[0, 0, 0], [9, 9, 9]]),
         (np.array([[False, True]]), [[0, 0, 0], [255, 255, 255]]),
-        (np.int32([[0, 200]]), [[0, 0, 0], [200, 200, 200]]),
+        (np.array([[0, 200]]), [[0, 0, 0], [200, 200, 200]]),
         (np.uint16([[0, 65535]]), [[0, 0, 0], [255, 255, 255]]),
         (np.uint16([[0, 4095]]), [[0, 0, 0], [255, 255, 255]]),
         (np.uint16([[2570, 65535]]), [[10, 10, 10], [255, 255, 255]]),
         (np.float32([[0.2, 1.0]]), [[51, 51, 51], [255, 255, 255]]),
-        (np.float32([[3.0, 200.4]]), [[3, 3, 3], [200, 200, 200]]),
+        (np.float64([[3.0, 200.4]]), [[3, 3, 3], [200, 200, 200]]),
         (np.float32([[0.0, 0.51, 1.02]]), [[0, 0, 0], [128, 128, 128], [255, 255, 255]]),  # sharpened
         (np.float32([[0.0, 3.7]]), [[0, 0, 0], [255, 255, 255]]),  # HDR
         (np.float32([[-2.0, 2.0]]), [[0, 0, 0], [255, 255, 255]]),
         (np.float32([[np.nan, 1.0]]), [[0, 0, 0], [255, 255, 255]]),
-        (np.float32([[3e38, 3e38]]), [[0, 0, 0], [0, 0, 0]]),
+        (np.float64([[5e300, 5e300]]), [[0, 0, 0], [0, 0, 0]]),
         (np.uint8([[[1, 2, 3, 255], [9, 9, 9, 0]]]), [[1, 2, 3], [255, 255, 255]]),
     ],
 )
-def test_values_of_every_depth(array, expected) -> None:
-    assert read_image(encoded(array, "TIFF")).tolist() == [expected]
+def test_arrays_of_every_type(array, expected) -> None:
+    assert read_image(array).tolist() == [expected]
 
 
-@pytest.mark.parametrize("source", [None, 7, [[1, 2], [3, 4]], scene(), io.StringIO("text")])
+@pytest.mark.parametrize("shape", [(3,), (0, 5), (5, 0, 3), (4, 4, 2), (3, 8, 8), (1, 4, 4, 3)])
+def test_arrays_of_other_shapes_are_refused(shape) -> None:
+    with pytest.raises(ImageError, match=r"give \(H, W\)"):
+        read_image(np.zeros(shape, np.uint8))
+
+
+def test_arrays_that_are_no_numbers_are_refused() -> None:
+    with pytest.raises(ImageError, match="complex"):
+        read_image(np.zeros((2, 2), complex))
+
+
+@pytest.mark.parametrize("source", [None, 7, [[1, 2], [3, 4]], io.StringIO("text")])
 def test_other_types_are_the_callers_mistake(source) -> None:
     with pytest.raises(TypeError):
         read_image(source)
@@ -358,11 +377,20 @@ def test_annotations_keep_their_values(data, expected) -> None:
     assert np.array_equal(annotation, expected)
 
 
+@pytest.mark.parametrize("array", [LABELS, LABELS[..., None], LABELS.astype(np.int64), LABELS.astype(float)])
+def test_annotations_from_arrays(array) -> None:
+    annotation = read_annotation(array)
+    assert annotation.dtype == np.uint8
+    assert not np.shares_memory(annotation, array)
+    assert np.array_equal(annotation, LABELS)
+
+
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        (encoded(np.int32([[-1, 3]]), "TIFF"), "from -1 to 3"),
-        (encoded(np.float32([[0.5, np.nan]]), "TIFF"), "whole numbers"),
+        (np.uint16([[0, 300]]), "from 0 to 300"),
+        (np.int16([[-1, 3]]), "from -1 to 3"),
+        (np.float32([[0.5, np.nan]]), "whole numbers"),
         (encoded(np.uint16([[0, 300]]), "PNG"), "from 0 to 300"),
         (encoded(scene()[..., 0], "JPEG"), "PNG"),
     ],
@@ -374,8 +402,8 @@ def test_annotations_that_are_no_indices_are_refused(source, message) -> None:
 
 @pytest.mark.parametrize(
     "source",
-    [encoded(MASK, "PNG"), encoded(MASK.astype(bool), "PNG"), encoded(MASK * 255, "PNG"),
-     encoded(gray3(MASK * 255), "PNG")],
+    [MASK, MASK * 255, MASK.astype(bool), gray3(MASK * 255), encoded(MASK.astype(bool), "PNG"),
+     encoded(MASK * 255, "PNG"), encoded(gray3(MASK * 255), "PNG")],
 )  # fmt: skip
 def test_binary_masks_become_0_and_1(source) -> None:
     assert np.array_equal(read_annotation(source, binary=True), MASK)
@@ -458,7 +486,7 @@ def test_annotations_have_the_colours_of_the_file_and_0_where_they_are_invisible
     stored = np.where(LABELS > 0, LABELS, np.uint8(hidden))
     colors = np.dstack([stored, stored, stored, alpha])
     expected = LABELS[..., None].repeat(3, axis=2)
-    for source in (encoded(colors, "PNG"), encoded(colors, "TIFF")):
+    for source in (encoded(colors, "PNG"), encoded(colors, "TIFF"), colors):
         assert np.array_equal(read_annotation(source), expected)
     assert np.array_equal(read_annotation(encoded(np.dstack([stored, alpha]), "PNG")), LABELS)
     half = np.dstack([scene(), np.full(scene().shape[:2], 128, np.uint8)])  # laid half over the photo by its program

@@ -34,7 +34,7 @@ from PIL.ExifTags import Base as Tag
 
 #: Called with a sentence for the user.
 Notify: TypeAlias = Callable[[str], object]
-Source: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image
+Source: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image | np.ndarray
 
 #: Encoded pictures larger than this are refused from their header: a file of a few KB can claim any size.
 #: Up to here every format is read within 5 s and 1 GB.
@@ -111,7 +111,7 @@ def name_of(source: Source) -> str:
     """The base name for error messages: folders are private."""
     path = getattr(source, "filename", None) or getattr(source, "name", source)
     if not isinstance(path, (str, os.PathLike)) or not path:
-        return "The picture" if isinstance(source, Image.Image) else "The file"
+        return "The picture" if isinstance(source, (Image.Image, np.ndarray)) else "The file"
     # repr() escapes newlines and characters that turn the direction of the text.
     name = repr(os.path.basename(os.fsdecode(path)))
     return name if len(name) < 300 else f"{name[:100]}…{name[-20:]}"
@@ -189,7 +189,7 @@ def _file(source: Any, name: str) -> AbstractContextManager[BinaryIO]:
         what = "a folder" if stat.S_ISDIR(mode) else "no regular file"
         raise ImageError(f"{os.fspath(source)!r} is {what}: give the path of a picture.")
     if not hasattr(source, "read"):
-        raise TypeError(f"A picture is a path, bytes, a binary file or a Pillow image, not {type(source)}.")
+        raise TypeError(f"A picture is a path, bytes, a binary file, a Pillow image or an array, not {type(source)}.")
     try:
         source.seek(0)
     except (AttributeError, io.UnsupportedOperation):  # a pipe

@@ -22,9 +22,10 @@ _STRIP_PIXELS = 1 << 20
 
 
 def read_image(source: Source, *, max_pixels: int | None = MAX_PIXELS, notify: Notify | None = None) -> np.ndarray:
-    """Read a picture as RGB, uint8 (H, W, 3).
+    """Read a picture as RGB, a new array uint8 (H, W, 3).
 
-    source: path, bytes, binary file, or Pillow image. max_pixels: refuse larger pictures before decoding them.
+    source: path, bytes, binary file, Pillow image, or ndarray of shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4).
+    max_pixels: refuse larger pictures before decoding them.
     notify: told where only the first of several pages or frames is read; by default an `ImageNotice` is warned.
     Raises ImageError for whatever is no readable picture, TypeError for a source of another type.
 
@@ -39,6 +40,8 @@ def read_image(source: Source, *, max_pixels: int | None = MAX_PIXELS, notify: N
     Colour files of 16 bits a channel keep their upper 8 bits. The smallest value of a TIFF is white where it says so.
     """
     name = name_of(source)
+    if isinstance(source, np.ndarray):
+        return _array_to_rgb(_checked_array(source, name))
     with open_picture(source, name) as picture:
         return _picture_to_rgb(decode(picture, source, name, max_pixels, notify))
 
@@ -59,6 +62,9 @@ def read_annotation(
     transparency hides nothing: pixels have the colour or number that the file holds, and 0 where they are invisible.
     """
     name = name_of(source)
+    if isinstance(source, np.ndarray):
+        annotation = _array_to_annotation(_checked_array(source, name), name)
+        return _as_binary(annotation, name) if binary else annotation
     with open_picture(source, name) as picture:
         is_jpeg, scale = picture.format == "JPEG", _sample_scale(picture)
         decoded = decode(picture, source, name, max_pixels, notify)
@@ -69,8 +75,7 @@ def read_annotation(
         annotation //= np.uint8(scale)
         annotation = black_or_white(annotation, name) if is_jpeg else annotation
     elif decoded.has_transparency_data:
-        pixels = np.asarray(decoded if decoded.mode == "LA" else decoded.convert("RGBA"))
-        annotation = np.where(pixels[..., -1:] > 0, pixels[..., :-1], np.uint8(0))
+        annotation = _without_alpha(np.asarray(decoded if decoded.mode == "LA" else decoded.convert("RGBA")))
         annotation = annotation[..., 0] if decoded.mode == "LA" else annotation
     else:
         annotation = _picture_to_rgb(decoded)
@@ -79,7 +84,10 @@ def read_annotation(
 
 def image_size(source: Source) -> tuple[int, int]:
     """(height, width) of a picture, by its header. Raises ImageError as `read_image`."""
-    with open_picture(source, name_of(source)) as picture:
+    name = name_of(source)
+    if isinstance(source, np.ndarray):
+        return _checked_array(source, name).shape[:2]
+    with open_picture(source, name) as picture:
         width, height = picture.size
         return (width, height) if orientation(picture) >= 5 else (height, width)
 
@@ -187,13 +195,46 @@ def _picture_to_rgb(picture: Image.Image) -> np.ndarray:
             part = ImageCms.profileToProfile(part, *profiles, outputMode="RGB")
         elif picture.mode == "La":
             part = part.convert("LA")
-        if picture.has_transparency_data:
-            pixels = np.asarray(part.convert("RGBA")).astype(np.uint16)
-            color, alpha = pixels[..., :3], pixels[..., 3:]
-            rgb[top:bottom] = (color * alpha + 255 * (255 - alpha) + 127) // 255
-        else:
-            rgb[top:bottom] = np.asarray(part.convert("RGB"))
+        rgb[top:bottom] = _over_white(np.asarray(part.convert("RGBA" if picture.has_transparency_data else "RGB")))
     return rgb
+
+
+def _checked_array(array: np.ndarray, name: str) -> np.ndarray:
+    """Check that an array is a picture's; (H, W, 1) becomes (H, W)."""
+    if array.dtype.kind not in "buif":
+        raise ImageError(f"{name} is an array of {array.dtype}: give uint8, or another real number type.")
+    if not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3, 4))) or array.size == 0:
+        raise ImageError(
+            f"{name} is an array of shape {array.shape}: give (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), not empty."
+        )
+    return array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array
+
+
+def _array_to_rgb(array: np.ndarray) -> np.ndarray:
+    if array.dtype == np.bool_:
+        array = array * np.uint8(255)
+    elif array.dtype != np.uint8:
+        array = _scaled(array, *_black_and_white(*_extremes(array)))
+    return np.repeat(array[..., None], 3, axis=2) if array.ndim == 2 else np.array(_over_white(array), order="C")
+
+
+def _array_to_annotation(array: np.ndarray, name: str) -> np.ndarray:
+    if array.ndim == 2:
+        return _as_indices(array, name)
+    return _without_alpha(array) if array.shape[2] == 4 and array.dtype == np.uint8 else _array_to_rgb(array)
+
+
+def _over_white(pixels: np.ndarray) -> np.ndarray:
+    """uint8 (H, W, 3) as it is; (H, W, 4) laid over white."""
+    if pixels.shape[2] == 3:
+        return pixels
+    color, alpha = pixels[..., :3].astype(np.uint16), pixels[..., 3:].astype(np.uint16)
+    return ((color * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+
+
+def _without_alpha(pixels: np.ndarray) -> np.ndarray:
+    """Drop alpha, and set invisible pixels to 0."""
+    return np.where(pixels[..., -1:] > 0, pixels[..., :-1], np.uint8(0))
 
 
 def _is_white_zero(picture: Image.Image) -> bool:
@@ -236,7 +277,7 @@ def _sample_scale(picture: Image.Image) -> int:
 
 
 def _as_indices(values: np.ndarray, name: str) -> np.ndarray:
-    """Whole numbers 0..255 as a new uint8 array."""
+    """Whole numbers 0..255 of any dtype as a new uint8 array."""
     with np.errstate(invalid="ignore"):
         indices = values.astype(np.uint8)
     if not np.array_equal(indices, values):
