@@ -5,6 +5,8 @@ answer is compared with the library's. One refusal is allowed, that the queue is
 Memory is read at rest, after a shorter load that warms the page up, and again after the load.
 """
 
+from __future__ import annotations
+
 import gzip
 import io
 import json
@@ -77,7 +79,7 @@ class Visitor:
     """A client with a picture of its own, and the library's answers to it."""
 
     def __init__(self, page: Page, number: int, networks: Sequence[Segmenter], folder: Path) -> None:
-        self.page, self.number, self.task = page, number, page.task
+        self.page, self.number, self.task = page, number, networks[0].bundle.task
         image = np.roll(photo((96 + number // 10, 120 + number % 10)), 7 * number, axis=1)
         truth = (np.arange(image.shape[1]) % (number + 2) < 1).astype(np.uint8)[None].repeat(len(image), 0)
         self.picture, self.truth = folder / f"picture-{number}.png", folder / f"truth-{number}.png"
@@ -90,6 +92,14 @@ class Visitor:
         self.agreement, self.colors = found.agreement, 2 + number % 60
         palette = PaletteLadder(image)[self.colors]
         self.poster = palette.decode(palette.encode(image))
+
+    def __enter__(self) -> Visitor:
+        self.http = httpx.Client(base_url=self.page.url + "gradio_api/", timeout=600)
+        self.events = self.http.get("../config").json()["dependencies"]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.http.close()
 
     def segment(self) -> None:
         for name in self.names:
@@ -224,8 +234,7 @@ def rush(visitors: Sequence[Visitor], seconds: float) -> list[Answer]:
 
     def visit(visitor: Visitor) -> list[Answer]:
         kinds, order = list(KINDS), random.Random(visitor.number)
-        with httpx.Client(base_url=visitor.page.url + "gradio_api/", timeout=600) as visitor.http:
-            visitor.events = visitor.http.get("../config").json()["dependencies"]
+        with visitor:
             answers = [request(visitor, kinds[visitor.number % len(kinds)])]  # the first requests are of every kind
             while time.perf_counter() < end:
                 if answers[-1].failure == FULL:

@@ -149,17 +149,20 @@ def paired_tests(
     Over seeds, as if trained again: mean difference, its 95 % interval and the paired t-test's p. Over val pictures,
     each the mean of its seeds, whether these networks differ: Wilcoxon's signed-rank p.
     """
-    difference = np.subtract(concat, add)
-    test = stats.ttest_rel(concat, add)
-    interval = test.confidence_interval(0.95)
     both = np.isfinite(add_pictures) & np.isfinite(concat_pictures)  # a picture without the class has no Dice
     wilcoxon = stats.wilcoxon(concat_pictures[both], add_pictures[both])
+    pictures = {"p_pictures": round(float(wilcoxon.pvalue), 4), "pictures": int(both.sum())}
+    return over_seeds(add, concat) | pictures
+
+
+def over_seeds(add: Sequence[float], concat: Sequence[float]) -> dict[str, Any]:
+    """Mean of concat - add, its 95 % interval, and the paired t-test's p."""
+    test = stats.ttest_rel(concat, add)
+    interval = test.confidence_interval(0.95)
     return {
-        "difference": round(float(difference.mean()), 4),
+        "difference": round(float(np.subtract(concat, add).mean()), 4),
         "interval": [round(float(interval.low), 4), round(float(interval.high), 4)],
         "p_seeds": round(float(test.pvalue), 4),
-        "p_pictures": round(float(wilcoxon.pvalue), 4),
-        "pictures": int(both.sum()),
     }
 
 
@@ -185,15 +188,18 @@ def skips(measured: Sequence[dict[str, Any]]) -> str:
                 f"{cell['multiply_adds'] / 1e9:.1f} G",
                 f"{1000 * cell['seconds']:.0f} ms on {row['hardware']}",
             ))  # fmt: skip
-        paired = row["paired"]
-        interval = "{:+.4f} to {:+.4f}".format(*paired["interval"])
-        chances = p_value(paired["p_seeds"]), p_value(paired["p_pictures"])
-        differences.append((row["task"], row["body"], f"{paired['difference']:+.4f}", interval, *chances))
+        differences.append((row["task"], row["body"], *in_words(row["paired"])))
+    if len(measured) > 1:
+        add, concat = ([score for row in measured for score in row[skip]["scores"]] for skip in SKIPS)
+        differences.append(("all", f"{len(add)} pairs", *in_words(over_seeds(add, concat))))
     return f"{table(NETWORKS, networks, text=4)}\n\n{table(DIFFERENCES, differences, text=2)}"
 
 
-def p_value(p: float) -> str:
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+def in_words(paired: dict[str, Any]) -> tuple[str, str, str, str]:
+    """The last cells of a row of DIFFERENCES."""
+    chances = [paired.get(name) for name in ("p_seeds", "p_pictures")]
+    shown = ("" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}" for p in chances)
+    return f"{paired['difference']:+.4f}", "{:+.4f} to {:+.4f}".format(*paired["interval"]), *shown
 
 
 if __name__ == "__main__":

@@ -80,3 +80,28 @@ def test_the_whole_way_and_again_without_training(tmp_path, capsys, monkeypatch)
     config.write_text(json.dumps(record))
     with pytest.raises(SystemExit, match=r"Only equals .*, 1 epochs; .*seed1.*, 3 epochs\. Delete"):
         skips.main(given)
+
+
+def test_all_pairs_together_are_a_row_of_their_own():
+    """Differences of 0.01, 0.03, 0.02 in one row and of 0.02 three times in the other: mean 0.02."""
+    cell = {"parameters": 1, "multiply_adds": 1, "seconds": 1.0}
+    rows = [
+        {
+            "task": task,
+            "body": "crop",
+            "widths": [8, 16],
+            "epochs": 1,
+            "metric": "mIoU",
+            "hardware": "1 CPU thread",
+            "add": cell | {"scores": [0.80, 0.81, 0.82]},
+            "concat": cell | {"scores": concat},
+            "paired": skips.over_seeds([0.80, 0.81, 0.82], concat) | {"p_pictures": 0.2},
+        }
+        for task, concat in (("streets", [0.81, 0.84, 0.84]), ("nuclei", [0.82, 0.83, 0.84001]))
+    ]
+    assert [line.split(" | ")[:3] for line in skips.skips(rows).splitlines()[-3:]] == [
+        ["| streets", "crop", "+0.0200"],
+        ["| nuclei", "crop", "+0.0200"],
+        ["| all", "6 pairs", "+0.0200"],
+    ]
+    assert "| all |" not in skips.skips(rows[:1])
