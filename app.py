@@ -109,7 +109,7 @@ def connect(demo: gr.Blocks, state: State, ui: Components) -> None:
         (ui.table.open, batch.open_row, ui.run, opened),
     ):
         taken = event(handler, inputs, outputs, **NEWEST, **QUIET)
-        repaint(taken.success, state, ui)
+        taken.success(None, js="unetPage.repaint", **PRIVATE)
         ask(taken.success, state, ui)
         taken.failure(lambda: (None, None), None, [ui.box, ui.camera], **QUIET)
         taken.success(lambda: "", None, ui.chart, **QUIET)
@@ -130,8 +130,9 @@ def connect(demo: gr.Blocks, state: State, ui: Components) -> None:
     # `.change` with its "always_last" is the one binding that ends on the right value for a drag, arrow keys and a
     # typed number alike. The networks are asked when the slider rests, never during a drag.
     for control in ui.settings:
-        repaint(control.change, state, ui)
-        control.change(None, ui.ask, js="unetPalette.rest", **PRIVATE)
+        control.change(None, ui.ask, js="unetPalette.moved", **NEWEST, **PRIVATE)
+    # One event for all that repaints: two could end in the other order, and the older palette would stay.
+    ui.palette.repaint(palettes.show, [state.picture, *ui.settings], ui.palette, **NEWEST, **QUIET)
     for event in (ui.palette.rest, ui.ask.input):
         ask(event, state, ui)
     all_colours = ui.viewer.all_colours(lambda: False, None, ui.ask, **QUIET)
@@ -140,11 +141,6 @@ def connect(demo: gr.Blocks, state: State, ui: Components) -> None:
     settings = [ui.task, ui.example, *ui.menus, *ui.settings, ui.ask]
     gr.on([setting.change for setting in settings], None, settings, js="unetPage.remember", **PRIVATE)
     demo.load(None, ui.texts, ui.texts, js="unetPage.withAddress", **PRIVATE)
-
-
-def repaint(event: Callable[..., Any], state: State, ui: Components) -> None:
-    """The picture in k colours."""
-    event(palettes.show, [state.picture, *ui.settings], ui.palette, **NEWEST, **QUIET)
 
 
 def ask(event: Callable[..., Any], state: State, ui: Components) -> None:

@@ -134,7 +134,7 @@ class Visitor:
         """Open the page, upload, move the slider, check the answer, leave."""
         session = uuid.uuid4().hex[:11]
         opened, taken = self.event_of("open_page"), self.event_of("take_upload")
-        asked, repainted = self.event_of("ask", after=taken), self.event_of("show", after=taken)
+        asked, repainted = self.event_of("ask", after=taken), self.event_of("show")
         with self.http.stream("GET", f"heartbeat/{session}") as heartbeat:
             beats = heartbeat.iter_bytes()  # closing the response disconnects
             next(beats)

@@ -115,6 +115,12 @@ window.unetPage = (() => {
     dialog.scrollTop = 0;
   }
 
+  // The palette's own script may come later than the first picture.
+  async function repaint() {
+    while (!window.unetPalette) await new Promise(requestAnimationFrame);
+    unetPalette.repaint();
+  }
+
   // A link restores what is seen, a person's own picture apart. The address follows once something was touched.
   let link = location.href;
   let touched = false;
@@ -153,5 +159,5 @@ window.unetPage = (() => {
     return texts.map((text) => text.replaceAll("http://127.0.0.1:7860", here));
   }
 
-  return { download, copy, open, remember, withAddress };
+  return { download, copy, open, remember, repaint, withAddress };
 })();

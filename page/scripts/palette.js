@@ -43,9 +43,11 @@ element.addEventListener("click", async (event) => {
   }, 1500);
 });
 
-/** After the slider moved, with the box ticked: the networks are asked when it rests, never during a drag. */
+/** After the slider moved: with the box ticked, the networks are asked when it rests, never during a drag. */
 window.unetPalette = {
-  rest: (asked) => {
+  repaint: () => trigger("repaint"),
+  moved: (asked) => {
+    trigger("repaint");
     clearTimeout(resting);
     if (asked) resting = setTimeout(() => trigger("rest"), REST);
   },
