@@ -116,31 +116,33 @@ def test_a_wrong_picture_says_so(image):
 
 
 def test_palettes_compare_by_value_and_cannot_be_changed():
-    palette = Palette([(1, 2, 3)], names=("a",))
+    palette = Palette([(1, 2, 3)], names=["a"])
     assert palette == Palette(np.array([[1, 2, 3]]), names=("a",))
+    assert hash(palette) == hash(Palette([(1, 2, 3)], names=["a"]))
     assert palette != Palette([(1, 2, 3)])
     with pytest.raises(ValueError, match="read-only"):
         palette.colors[0] = 0
 
 
 def test_files_hold_the_colours():
-    palette = Palette([(255, 128, 0), (1, 2, 3)])
+    palette = Palette([(255, 128, 0), (1, 2, 3)], names=["Ünïcode", "b"])
     assert palette.to_gpl("mine").splitlines() == [
         "GIMP Palette",
         "Name: mine",
         "Columns: 8",
         "#",
-        "255 128   0\t#ff8000",
-        "  1   2   3\t#010203",
+        "255 128   0\tÜnïcode",
+        "  1   2   3\tb",
     ]
     content = json.loads(palette.to_json())
     assert content["palette"] == [[255, 128, 0], [1, 2, 3]]
+    assert content["class_names"] == ["Ünïcode", "b"]
     assert content["hex"] == palette.hex == ["#ff8000", "#010203"]
     assert "--color-1: #010203;" in palette.to_css()
 
     file = io.BytesIO(palette.to_ase())
     assert file.read(12) == b"ASEF" + struct.pack(">HHI", 1, 0, 2)
-    for color, name in zip(palette.colors, palette.hex, strict=True):
+    for color, name in zip(palette.colors, palette.names, strict=True):
         kind, length = struct.unpack(">HI", file.read(6))
         block = io.BytesIO(file.read(length))
         (letters,) = struct.unpack(">H", block.read(2))

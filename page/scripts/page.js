@@ -125,7 +125,7 @@ window.unetPage = (() => {
   let link = location.href;
   let touched = false;
   let linkTimer;
-  for (const name of ["pointerdown", "keydown"]) {
+  for (const name of ["pointerdown", "keydown", "input"]) {
     document.addEventListener(name, () => (touched = true), { once: true, capture: true });
   }
 
@@ -159,5 +159,5 @@ window.unetPage = (() => {
     return texts.map((text) => text.replaceAll("http://127.0.0.1:7860", here));
   }
 
-  return { download, copy, open, remember, repaint, withAddress };
+  return { download, copy, isTouched: () => touched, open, remember, repaint, withAddress };
 })();

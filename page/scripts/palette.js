@@ -49,6 +49,7 @@ window.unetPalette = {
   moved: (asked) => {
     trigger("repaint");
     clearTimeout(resting);
-    if (asked) resting = setTimeout(() => trigger("rest"), REST);
+    // What a link restores was not moved, and its answer is under way.
+    if (asked && unetPage.isTouched()) resting = setTimeout(() => trigger("rest"), REST);
   },
 };
