@@ -177,6 +177,13 @@ def test_quantize_writes_a_palette_png_of_k_colours(tmp_path, capsys):
     assert "1 is not one of 2 to 256" in capsys.readouterr().err
 
 
+def test_a_smallest_area_below_one_is_refused(photos, tmp_path, capsys):
+    options = ["--objects", "street", "--min-area", "0", "-o", str(tmp_path / "out")]
+    with pytest.raises(SystemExit):
+        main(["segment", str(photos), "--bundle", bundles(photos)[0], *options])
+    assert "0 is no whole number of at least 1" in capsys.readouterr().err
+
+
 def test_export_checks_the_file_it_wrote(photos, tmp_path, capsys):
     path = tmp_path / "new" / "model.onnx"
     pictures = [str(photos / "a.png"), str(photos / "b.png")]

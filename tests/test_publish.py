@@ -145,6 +145,7 @@ def test_what_is_wrong_is_told_before_anything_is_sent(hub, tmp_path):
     good = save_bundle(tmp_path / "good", "crop-concat")
     cases = {
         "no scores on val": save_bundle(tmp_path / "a", scores={}),
+        "no scores on val, which": save_bundle(tmp_path / "d", scores={"val": {}}),
         "makes no name": save_bundle(tmp_path / "b", task="日本"),
         "would both become": save_bundle(tmp_path / "c", "crop-concat", seed=3),
         "does not exist": tmp_path / "nothing",

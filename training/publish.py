@@ -102,7 +102,8 @@ def push_bundles(
         raise HubError("there is no bundle to push; train one with train.py, or name the folders that hold them")
     bundles = {Path(folder): (loaded or {}).get(Path(folder)) or Bundle.load(folder) for folder in folders}
     for folder, bundle in bundles.items():
-        if "val" not in bundle.scores:
+        scores = bundle.scores.get("val")
+        if not isinstance(scores, dict) or not isinstance(scores.get("miou"), int | float):
             raise HubError(f"{folder} has no scores on val, which its card shows; evaluate it first with train.py")
     repo_ids = check_push(((b.task, b.architecture) for b in bundles.values()), namespace, tag=tag)
     if doubled := {repo_id for repo_id in repo_ids if repo_ids.count(repo_id) > 1}:

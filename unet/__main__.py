@@ -209,7 +209,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--truths", metavar="DIR", help="ground truths with the names of the pictures: scores them")
     kinds = "objects.csv, COCO, LabelMe and GeoJSON"
     add("--objects", nargs="*", metavar="CLASS", help=f"write single objects of these classes, or of all: {kinds}")
-    add("--min-area", type=int, default=1, metavar="PIXELS", help="leave smaller objects out")
+    add("--min-area", type=_count, default=1, metavar="PIXELS", help="leave smaller objects out")
     add("--split", action="store_true", help="part touching objects where they narrow")
 
     command = commands.add_parser("quantize", help="a picture in k colours, by k-means")
@@ -235,10 +235,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _colors(text: str) -> int:
-    if not text.isdecimal() or int(text) not in range(2, PNG_COLORS + 1):
-        raise argparse.ArgumentTypeError(f"{text} is not one of 2 to {PNG_COLORS}")
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no whole number of at least 1")
     return int(text)
+
+
+def _colors(text: str) -> int:
+    if (colors := _count(text)) not in range(2, PNG_COLORS + 1):
+        raise argparse.ArgumentTypeError(f"{text} is not one of 2 to {PNG_COLORS}")
+    return colors
 
 
 if __name__ == "__main__":

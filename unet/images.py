@@ -25,7 +25,7 @@ def read_image(source: Source, *, max_pixels: int | None = MAX_PIXELS, notify: N
     """Read a picture as RGB, a new array uint8 (H, W, 3).
 
     source: path, bytes, binary file, Pillow image, or ndarray of shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4).
-    max_pixels: refuse larger pictures before decoding them.
+    max_pixels: refuse larger pictures before decoding them; None for no limit.
     notify: told where only the first of several pages or frames is read; by default an `ImageNotice` is warned.
     Raises ImageError for whatever is no readable picture, TypeError for a source of another type.
 
@@ -64,21 +64,11 @@ def read_annotation(
     name = name_of(source)
     if isinstance(source, np.ndarray):
         annotation = _array_to_annotation(_checked_array(source, name), name)
-        return _as_binary(annotation, name) if binary else annotation
-    with open_picture(source, name) as picture:
-        is_jpeg, scale = picture.format == "JPEG", _sample_scale(picture)
-        decoded = decode(picture, source, name, max_pixels, notify)
-    if decoded.mode in ("1", "L", "P", *_DEEP_MODES):
-        annotation = _as_indices(np.asarray(decoded), name)
-        if decoded.mode == "L" and _is_white_zero(decoded) and np.any((annotation > 0) & (annotation < 255)):
-            annotation = 255 - annotation  # Pillow turned them; class numbers are those of the file
-        annotation //= np.uint8(scale)
-        annotation = black_or_white(annotation, name) if is_jpeg else annotation
-    elif decoded.has_transparency_data:
-        annotation = _without_alpha(np.asarray(decoded if decoded.mode == "LA" else decoded.convert("RGBA")))
-        annotation = annotation[..., 0] if decoded.mode == "LA" else annotation
     else:
-        annotation = _picture_to_rgb(decoded)
+        with open_picture(source, name) as picture:
+            is_jpeg, scale = picture.format == "JPEG", _sample_scale(picture)
+            decoded = decode(picture, source, name, max_pixels, notify)
+        annotation = _picture_to_annotation(decoded, name, scale, is_jpeg=is_jpeg)
     return _as_binary(annotation, name) if binary else annotation
 
 
@@ -218,12 +208,6 @@ def _array_to_rgb(array: np.ndarray) -> np.ndarray:
     return np.repeat(array[..., None], 3, axis=2) if array.ndim == 2 else np.array(_over_white(array), order="C")
 
 
-def _array_to_annotation(array: np.ndarray, name: str) -> np.ndarray:
-    if array.ndim == 2:
-        return _as_indices(array, name)
-    return _without_alpha(array) if array.shape[2] == 4 and array.dtype == np.uint8 else _array_to_rgb(array)
-
-
 def _over_white(pixels: np.ndarray) -> np.ndarray:
     """uint8 (H, W, 3) as it is; (H, W, 4) laid over white."""
     if pixels.shape[2] == 3:
@@ -274,6 +258,27 @@ def _sample_scale(picture: Image.Image) -> int:
     args = picture.tile[0][3] if getattr(picture, "tile", None) else ""
     raw_mode = args if isinstance(args, str) else args[0] if args else ""
     return {"L;2": 85, "L;2I": 85, "L;4": 17, "L;4I": 17}.get(raw_mode, 1)
+
+
+def _array_to_annotation(array: np.ndarray, name: str) -> np.ndarray:
+    if array.ndim == 2:
+        return _as_indices(array, name)
+    return _without_alpha(array) if array.shape[2] == 4 and array.dtype == np.uint8 else _array_to_rgb(array)
+
+
+def _picture_to_annotation(picture: Image.Image, name: str, scale: int, *, is_jpeg: bool) -> np.ndarray:
+    """Indices, or colours. scale: Pillow's, see `_sample_scale`."""
+    if picture.mode in ("1", "L", "P", *_DEEP_MODES):
+        indices = _as_indices(np.asarray(picture), name)
+        if picture.mode == "L" and _is_white_zero(picture) and np.any((indices > 0) & (indices < 255)):
+            indices = 255 - indices  # Pillow turned them; class numbers are those of the file
+        indices //= np.uint8(scale)
+        return black_or_white(indices, name) if is_jpeg else indices
+    if picture.mode == "LA":
+        return _without_alpha(np.asarray(picture))[..., 0]
+    if picture.has_transparency_data:
+        return _without_alpha(np.asarray(picture.convert("RGBA")))
+    return _picture_to_rgb(picture)
 
 
 def _as_indices(values: np.ndarray, name: str) -> np.ndarray:

@@ -50,11 +50,13 @@ class Palette:
         colors = given.astype(np.uint8)
         if not np.array_equal(colors, given):
             raise ValueError("palette colours are whole numbers from 0 to 255; round and clip them first")
-        if self.names is not None and len(self.names) != len(colors):
-            raise ValueError(f"{len(colors)} colours need as many names, got {len(self.names)}")
         to_space(colors, self.space)  # refuses an unknown one
         colors.flags.writeable = False
         object.__setattr__(self, "colors", colors)
+        if self.names is not None:
+            object.__setattr__(self, "names", tuple(self.names))
+            if len(self.names) != len(colors):
+                raise ValueError(f"{len(colors)} colours need as many names, got {len(self.names)}")
 
     def __len__(self) -> int:
         return len(self.colors)
@@ -63,6 +65,9 @@ class Palette:
         if not isinstance(other, Palette):
             return NotImplemented
         return (self.names, self.space) == (other.names, other.space) and np.array_equal(self.colors, other.colors)
+
+    def __hash__(self) -> int:
+        return hash((self.colors.tobytes(), self.names, self.space))
 
     @property
     def hex(self) -> list[str]:
@@ -106,22 +111,23 @@ class Palette:
 
     def to_gpl(self, title: str = "Palette") -> str:
         """A GIMP palette (.gpl), for Inkscape and Krita too."""
-        rows = zip(self.colors, self.hex, strict=True)
+        rows = zip(self.colors, self.names or self.hex, strict=True)
         lines = [f"{red:3} {green:3} {blue:3}\t{name}" for (red, green, blue), name in rows]
         return "\n".join(["GIMP Palette", f"Name: {title}", "Columns: 8", "#", *lines, ""])
 
     def to_ase(self) -> bytes:
         """An Adobe Swatch Exchange file (.ase), version 1.0, big-endian."""
         blocks = []
-        for color, name in zip(self.colors, self.hex, strict=True):
+        for color, name in zip(self.colors, self.names or self.hex, strict=True):
             text = (name + "\0").encode("utf-16-be")
             body = struct.pack(">H", len(text) // 2) + text + b"RGB " + struct.pack(">3fH", *(color / 255), 0)
             blocks.append(struct.pack(">HI", 1, len(body)) + body)
         return b"ASEF" + struct.pack(">HHI", 1, 0, len(blocks)) + b"".join(blocks)
 
     def to_json(self) -> str:
-        """{"palette": [[r, g, b], ...], "hex": [...]}."""
-        return json.dumps({"palette": self.colors.tolist(), "hex": self.hex}, indent=1)
+        """{"palette": [[r, g, b], ...], "hex": [...], "class_names": [...] if there are names}."""
+        content = {"palette": self.colors.tolist(), "hex": self.hex}
+        return json.dumps(content | ({"class_names": self.names} if self.names else {}), indent=1)
 
     def to_css(self) -> str:
         """The colours as custom properties: `var(--color-0)` and so on."""
