@@ -147,7 +147,7 @@ def test_large_pictures_are_looked_at_where_what_is_labelled_fits_in(tmp_path, c
 
     def working_pixels():
         config = json.loads((tmp_path / "weights/discs/residual-add/config.json").read_text())
-        return config["preprocessing"]["working_pixels"]
+        return config["training"]["working_pixels"]
 
     assert run(tmp_path, *given) == 0
     side = (np.pi * 75**2 / (300 * 400) * working_pixels()) ** 0.5  # of the square of a disc's area

@@ -60,8 +60,8 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     add("--layout", choices=READERS, help="how to read a folder that can be read in several ways")
     number = _whole(2, 255)
     add("--classes", type=number, help="how many classes masks in colours have (default: found, with the reason)")
-    pixels = "resize every picture to about so many; 0 leaves them as they are (default: the known task's, or so that "
-    pixels += "what is labelled fits into what the networks see)"
+    pixels = "train on pictures resized to about so many; 0 leaves them as they are (default: the known task's, or so "
+    pixels += "that what is labelled fits into what the networks see)"
     add("--working-pixels", type=_whole(0, 100_000_000), metavar="PIXELS", help=pixels)
     add("--output", type=Path, default=Path("weights"), help="bundles go to OUTPUT/TASK/ARCHITECTURE")
     add("--runs", type=Path, default=Path("runs"), help="checkpoints and histories go to RUNS/TASK/ARCHITECTURE")

@@ -16,6 +16,7 @@ from .augment import PixelStore
 from .checkpoint import TrainingError
 from .dataset import Dataset
 from .distributed import agree
+from .evaluate import MOST_TRIED_ON
 from .fit import seconds_a_step
 from .recipe import Recipe
 from .record import duration
@@ -24,6 +25,7 @@ from .working_size import sample_indices
 
 AFTERWARDS = 5.0  # seconds to save, draw the charts and end
 AVERAGED_LOOKS = 6.2  # what test-time augmentation costs: two flips of 0.75, 1 and 1.25 times a side
+SIZES_TRIED = 5  # working sizes that val is scored at, as a rule
 SINGLE_PICTURES = 12  # segmented for the speed and the examples of the card
 
 
@@ -71,6 +73,7 @@ def time_schedule(pace: Pace, dataset: Dataset, budget: float, *, average: bool)
     """
     val = len(dataset.val)
     looks = val * (1 + AVERAGED_LOOKS * average) + len(dataset.test) + len(sample_indices(val)) + SINGLE_PICTURES
+    looks += SIZES_TRIED * min(val, MOST_TRIED_ON)
     schedule = TimeSchedule(budget, max(0.01, pace.picture * val), 1 + looks / val, AFTERWARDS)
     missing = schedule.validation * schedule.validations_after + AFTERWARDS + 10 * pace.step - budget
     if missing > 0:
