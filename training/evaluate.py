@@ -130,8 +130,8 @@ def report(
         bundle.scores["test"] = scores(evaluate(segmenter, dataset.test), names, len(dataset.test))
     if dataset.task and dataset.task.prior_result:
         words, size = dataset.task.prior_result
-        accuracy = evaluate(segmenter, dataset.val, size=size).pixel_accuracy()
-        bundle.scores["prior_result"] = {"size": size, "pixel_accuracy": round(accuracy, 4), "earlier": words}
+        accuracy = round(evaluate(segmenter, dataset.val, size=size).pixel_accuracy(), 4)
+        bundle.scores["prior_result"] = {"size": size, "pixel_accuracy": accuracy, "earlier": words}
         print(f"pixel accuracy at {size[0]}x{size[1]}: {accuracy:.1%}; an earlier result: {words}")
     image = dataset.val.image(0)
     seconds = [segmenter(image).seconds for _ in range(6)][1:]  # the first prepares everything
