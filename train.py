@@ -227,7 +227,8 @@ def train_network(
     if budget is None:
         forecast = f"{why}: {pace.forecast(recipe, len(store), len(dataset.val))}"
     else:
-        schedule = time_schedule(pace, dataset, budget, average=args.average)
+        resized = store.preprocessing.working_pixels is not None
+        schedule = time_schedule(pace, dataset, budget, average=args.average, resized=resized)
         forecast = f"{budget / 60:.1f} min with its report; a step takes {pace.step:.2f} s"
     accelerator.print(f"{architecture}: {forecast}")
     if args.track:

@@ -65,15 +65,16 @@ def measure_pace(
     return Pace(*agree([step, (time.monotonic() - started) / len(chosen)], accelerator))
 
 
-def time_schedule(pace: Pace, dataset: Dataset, budget: float, *, average: bool) -> TimeSchedule:
+def time_schedule(pace: Pace, dataset: Dataset, budget: float, *, average: bool, resized: bool) -> TimeSchedule:
     """A schedule that leaves time for the report.
 
-    budget: seconds of both. average: the report scores val with test-time augmentation, too.
+    budget: seconds of both. average: the report scores val with test-time augmentation, too. resized: it tries working
+    sizes.
     Raises TrainingError where not even a few steps fit in.
     """
     val = len(dataset.val)
     looks = val * (1 + AVERAGED_LOOKS * average) + len(dataset.test) + len(sample_indices(val)) + SINGLE_PICTURES
-    looks += SIZES_TRIED * min(val, MOST_TRIED_ON)
+    looks += SIZES_TRIED * min(val, MOST_TRIED_ON) * resized
     schedule = TimeSchedule(budget, max(0.01, pace.picture * val), 1 + looks / val, AFTERWARDS)
     missing = schedule.validation * schedule.validations_after + AFTERWARDS + 10 * pace.step - budget
     if missing > 0:
