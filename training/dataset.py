@@ -89,7 +89,7 @@ class Pairs(Sequence):
         """Changes with the files and how they are read."""
         files = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for pair in self.pairs for p in pair.files()]
         palette = self.coding.palette.colors.tolist() if self.coding.palette else None
-        return repr((files, self.coding.values, palette, self.coding.by_table, self.ambiguous))
+        return repr((files, self.coding.lookup, palette, self.coding.by_table, self.ambiguous))
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ class Seen(Annotation):
         """The file of the annotation."""
         return self.pair.annotation
 
-    def values(self) -> set:
+    def distinct(self) -> set:
         """Its different numbers, or colours (red, green, blue)."""
         return {tuple(label) if self.labels.ndim == 3 else label for label in self.labels[0].tolist()}
 
@@ -58,14 +58,14 @@ class Seen(Annotation):
 class Coding:
     """How annotations become label maps.
 
-    values: for every number, or for every colour of ``palette``: the class index, IGNORE_INDEX, or -1 for no class.
+    lookup: for every number, or for every colour of ``palette``: the class index, IGNORE_INDEX, or -1 for no class.
     palette: annotations are masks in these colours. by_table: palette files count by their colours, not by numbers.
     exact: masks hold exactly these colours. source: where the classes are listed. note: how they were found.
     """
 
     class_names: tuple[str, ...]
     colors: np.ndarray
-    values: tuple[int, ...]
+    lookup: tuple[int, ...]
     palette: Palette | None = None
     by_table: bool = False
     exact: bool = False
@@ -121,14 +121,14 @@ class Coding:
         return labels
 
     def _classes(self, labels: np.ndarray, name: str) -> np.ndarray:
-        values = np.array(self.values)
-        if (unknown := (values < 0)[labels]).any():
-            classes = np.flatnonzero((values >= 0) & (values < IGNORE_INDEX))
+        lookup = np.array(self.lookup)
+        if (unknown := (lookup < 0)[labels]).any():
+            classes = np.flatnonzero((lookup >= 0) & (lookup < IGNORE_INDEX))
             raise DataError(
                 f"{name} has the label {labels[unknown].min()}; with {len(self.class_names)} classes labels are "
-                f"{classes[0]} to {classes[-1]}, and {np.flatnonzero(values == IGNORE_INDEX)[-1]} for void"
+                f"{classes[0]} to {classes[-1]}, and {np.flatnonzero(lookup == IGNORE_INDEX)[-1]} for void"
             )
-        return values.astype(np.uint8)[labels]
+        return lookup.astype(np.uint8)[labels]
 
 
 def look(pair: Pair, listed: ClassList) -> Seen:
@@ -160,10 +160,10 @@ def decide(
     """
     every = [one for split in seen.values() for one in split if one.size]
     train = [one for one in seen["train"] if one.size]
-    if by_table := _tables_count(every, listed):
+    if by_table := _tables_are_colors(every, listed):
         every, train = ([one.as_colors() for one in some] for some in (every, train))
     numbers = [one.as_numbers() for one in every]
-    greys = set().union(*(one.values() for one, old in zip(numbers, every, strict=True) if one is not old))
+    greys = set().union(*(one.distinct() for one, old in zip(numbers, every, strict=True) if one is not old))
     are_numbers = greys in TWO_VALUES or _count_from_0(greys - {IGNORE_INDEX})
     if not are_numbers or any(one.labels.ndim == 3 for one in numbers):
         numbers = every  # greys among the colours of masks
@@ -184,13 +184,13 @@ def decide(
     return dataclasses.replace(coding, by_table=by_table), problems
 
 
-def _tables_count(seen: list[Seen], listed: ClassList) -> bool:
+def _tables_are_colors(seen: list[Seen], listed: ClassList) -> bool:
     """Whether palette files mean colours, not numbers.
 
     They do where the class list has them, where they are black and white, and where files number them differently:
     programs that save a palette file may put its colours into another order.
     """
-    used = {(n, tuple(one.table[n].tolist())) for one in seen if one.table is not None for n in one.values()}
+    used = {(n, tuple(one.table[n].tolist())) for one in seen if one.table is not None for n in one.distinct()}
     colors = {color for _, color in used}
     if not used or colors <= {*(listed.palette or ()), *listed.void_colors}:
         return bool(used)
@@ -198,7 +198,7 @@ def _tables_count(seen: list[Seen], listed: ClassList) -> bool:
 
 
 def _of_numbers(seen: list[Seen], listed: ClassList, task: Task | None) -> tuple[Coding, list[str]]:
-    values = set().union(*(one.values() for one in seen))
+    values = set().union(*(one.distinct() for one in seen))
     void = next((n for n, value in (listed.values or {}).items() if value == IGNORE_INDEX), None)
     names, problems = listed.names or (task.class_names if task else ()), []
     # 0 and 255 alone is a black-and-white mask; with further labels, 255 is void.
@@ -217,10 +217,10 @@ def _of_numbers(seen: list[Seen], listed: ClassList, task: Task | None) -> tuple
         highest = max(numbers, default=0)
         names = ("background", "object") if highest <= 1 else tuple(f"class {i}" for i in range(highest + 1))
     meant = {n: int(n > 0) for n in values} if binary else listed.values or {i: i for i in range(len(names))}
-    table = [({IGNORE_INDEX: IGNORE_INDEX} | dict(meant)).get(number, -1) for number in range(256)]
+    lookup = [({IGNORE_INDEX: IGNORE_INDEX} | dict(meant)).get(number, -1) for number in range(256)]
     known = next((t.palette for t in (task, *TASKS.values()) if t and t.class_names == names), None)
     colors = (task and known) or listed.palette or known or distinct_colors(len(names))
-    return Coding(tuple(names), np.array(colors, np.uint8), tuple(table), source=listed.source), problems
+    return Coding(tuple(names), np.array(colors, np.uint8), tuple(lookup), source=listed.source), problems
 
 
 def _of_colors(train: list[Seen], listed: ClassList, task: Task | None, count: int | None) -> Coding:
@@ -251,15 +251,15 @@ def _of_colors(train: list[Seen], listed: ClassList, task: Task | None, count: i
                 "say how many classes they have with --classes"
             )
         colors = palette.colors
-        known = set(map(tuple, colors.tolist()))
-        exact = count is None and all(one.labels.size and one.values() <= known for one in train)
+        found = set(map(tuple, colors.tolist()))
+        exact = count is None and all(one.labels.size and one.distinct() <= found for one in train)
         names = palette.names or tuple(f"class {i}" for i in range(len(palette)))
     void = listed.values if listed.source == "classes.json" else None  # its void class keeps its index and colour
-    values = [(void or {}).get(i, i) for i in range(len(names))]
-    values += [IGNORE_INDEX] * (256 - len(values))
+    lookup = [(void or {}).get(i, i) for i in range(len(names))]
+    lookup += [IGNORE_INDEX] * (256 - len(lookup))
     palette = Palette(np.array(colors, np.uint8))
     return Coding(
-        tuple(names), palette.colors[: len(names)], tuple(values), palette, exact=exact, source=listed.source, note=note
+        tuple(names), palette.colors[: len(names)], tuple(lookup), palette, exact=exact, source=listed.source, note=note
     )
 
 
@@ -294,7 +294,7 @@ def _no_class_indices(seen: list[Seen], numbers: set[int], void: int | None) -> 
         f"{one.path} has the label {highest}, and labels are class indices that count from 0: save the mask without "
         "smoothing or object numbers, or name every class in classes.json"
         for one in seen
-        if (highest := max(one.values() & numbers, default=0)) > first_gap
+        if (highest := max(one.distinct() & numbers, default=0)) > first_gap
     ]
 
 
