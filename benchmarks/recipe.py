@@ -23,7 +23,6 @@ from training.fit import fit
 from training.recipe import Recipe
 from training.start_from import as_bundle, build_network, start_from
 from unet.bundle import Bundle
-from unet.metrics import ConfusionMatrix
 from unet.predict import Segmenter
 
 #: Name -> fields of Recipe, or of its Augmentation, that are changed; working_pixels is a factor.
@@ -84,11 +83,11 @@ def measure(changes: dict[str, Any], pictures: Dataset, args: argparse.Namespace
     working_pixels = task.working_pixels and round(task.working_pixels * other.pop("working_pixels", 1))
     recipe = Recipe(args.epochs, 6, tuple(args.crop), augmentation=Augmentation(rotate=task.rotate, **other), **own)
     resume = (folder / "checkpoint").exists()
-    counts = train_and_score(pictures, pictures.train, working_pixels, recipe, folder=folder, resume=resume)
-    return scores(counts, pictures.class_names, len(pictures.val))
+    trained = train_bundle(pictures, pictures.train, working_pixels, recipe, folder=folder, resume=resume)
+    return scores(evaluate(Segmenter(trained), pictures.val), pictures.class_names, len(pictures.val))
 
 
-def train_and_score(
+def train_bundle(
     pictures: Dataset,
     train: Sequence[tuple[np.ndarray, np.ndarray]],
     working_pixels: int | None,
@@ -96,8 +95,8 @@ def train_and_score(
     *,
     start: Bundle | None = None,
     **options: Any,
-) -> ConfusionMatrix:
-    """Train a residual-add; returns the counts of its last weights over val.
+) -> Bundle:
+    """Train a residual-add; returns a bundle of its last weights.
 
     train: the pairs to train on. start: the bundle to start from. options: of `fit`.
     """
@@ -107,8 +106,7 @@ def train_and_score(
     if start:
         start_from(net, start, names, store)
     trained = fit(net, store, recipe, accelerator=accelerator, validate=None, **options).net
-    bundle = as_bundle(trained, "benchmark", "residual-add", pictures, store.preprocessing)
-    return evaluate(Segmenter(bundle), pictures.val)
+    return as_bundle(trained, "benchmark", "residual-add", pictures, store.preprocessing)
 
 
 if __name__ == "__main__":

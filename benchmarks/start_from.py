@@ -12,14 +12,16 @@ from pathlib import Path
 
 import numpy as np
 from measuring import ROOT, dataset, machine, parser, publish, table
-from recipe import train_and_score
+from recipe import train_bundle
 
 from training.augment import Augmentation
 from training.dataset import Dataset
 from training.datasets import TASKS
+from training.evaluate import evaluate
 from training.recipe import Recipe
 from training.run_length import TimeSchedule
 from unet.bundle import Bundle
+from unet.predict import Segmenter
 
 TASK = "nuclei"
 
@@ -51,7 +53,7 @@ def measure(pictures: Dataset, start: Bundle | None, seed: int, args: argparse.N
     chosen = np.linspace(0, len(pictures.train) - 1, args.pictures).round().astype(int).tolist()
     augmentation = Augmentation(rotate=TASKS[TASK].rotate)
     with tempfile.TemporaryDirectory() as folder:
-        counts = train_and_score(
+        trained = train_bundle(
             pictures,
             [pictures.train[i] for i in chosen],
             TASKS[TASK].working_pixels,
@@ -62,8 +64,9 @@ def measure(pictures: Dataset, start: Bundle | None, seed: int, args: argparse.N
             schedule=TimeSchedule(60 * args.minutes, validation=0.01, validations_after=0, overhead=0),
             clock=time.process_time,
         )
-    print(f"from {start.task if start else 'nothing'}, seed {seed}: Dice {counts.mean_dice():.4f}", flush=True)
-    return counts.mean_dice()
+    dice = evaluate(Segmenter(trained), pictures.val).mean_dice()
+    print(f"from {start.task if start else 'nothing'}, seed {seed}: Dice {dice:.4f}", flush=True)
+    return dice
 
 
 if __name__ == "__main__":

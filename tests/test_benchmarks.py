@@ -1,11 +1,14 @@
 """Every benchmark runs on tiny networks and prints its tables."""
 
+import shutil
 import time
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import batch
 import camera
+import few_hours
 import growth
 import inference
 import load
@@ -24,7 +27,10 @@ from bundles import photo, small_bundle
 from folders import write_dataset, write_pairs
 from PIL import Image
 
+from training.dataset import load_dataset
+from training.datasets import TASKS
 from unet import Segmenter
+from unet.predict import TestTimeAugmentation
 
 ROOT = Path(__file__).parent.parent
 SIDES = ("residual-add", "crop-concat")
@@ -216,6 +222,37 @@ def test_recipe(pictures, capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(recipe, "fit", None)  # nothing is trained again
     recipe.main(command)
     assert rows(capsys.readouterr().out) == found
+
+
+def test_few_hours(pictures, weights, capsys, tmp_path, monkeypatch):
+    command = ["--task", "nuclei", "--data", f"nuclei={pictures}", "--weights", str(weights), "--epochs", "2"]
+    command += ["--crop", "24", "24", "--seeds", "2", "--runs", str(tmp_path)]
+    few_hours.main(command)
+    text = capsys.readouterr().out
+    found = rows(text)
+    assert [*found][1:] == [*few_hours.WAYS]
+    assert len(list((tmp_path / "nuclei" / "answers").iterdir())) == 4
+    miou, points, interval = found["distilled"]
+    difference = 100 * (float(miou.split()[0]) - float(found["recipe"][0].split()[0]))
+    assert float(points) == pytest.approx(difference, abs=0.07)
+    low, high = map(float, interval.split(" to "))
+    assert low <= float(points) <= high
+
+    monkeypatch.setattr(few_hours, "train_bundle", None)  # nothing is trained again
+    few_hours.main(command)
+    assert capsys.readouterr().out == text
+
+
+def test_two_classes_are_answered_as_one_network_answers_them(pictures, weights, tmp_path):
+    """The teacher's sum over networks gives one network's own labels where there is but one."""
+    shutil.copytree(weights / "nuclei" / "residual-add", tmp_path / "weights" / "nuclei" / "residual-add")
+    args = SimpleNamespace(task="nuclei", weights=tmp_path / "weights", runs=tmp_path)
+    dataset = load_dataset(pictures, task=TASKS["nuclei"])
+    segmenter = Segmenter.load(weights / "nuclei" / "residual-add", averaging=TestTimeAugmentation())
+    found = list(few_hours.answers(dataset, args))
+    assert len(found) == len(dataset.train)
+    for image, answer in found:
+        assert np.array_equal(answer, segmenter(image).label_map)
 
 
 @pytest.mark.usefixtures("served")
