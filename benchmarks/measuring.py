@@ -84,11 +84,11 @@ def place(name: str) -> tuple[Path, str, str, str]:
     """A document, and its text before, between and after a benchmark's markers."""
     begin, end = f"<!-- {name}: python benchmarks/{name}.py --write -->\n", f"\n<!-- end of {name} -->\n"
     for path in (ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))):
-        before, found, rest = path.read_text(encoding="utf-8").partition(begin)
+        before, _, rest = path.read_text(encoding="utf-8").partition(begin)
+        text, found, after = rest.partition(end)
         if found:
-            text, end, after = rest.partition(end)
             return path, before + begin, text, end + after
-    raise SystemExit(f"no document has the line {begin.strip()}; add it, and {end.strip()} after it")
+    raise SystemExit(f"no document has the lines {begin.strip()}, anything, and {end.strip()}; add them")
 
 
 def publish(name: str, *blocks: str, write: bool) -> None:

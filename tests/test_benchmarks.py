@@ -93,6 +93,10 @@ def test_a_table_is_put_between_its_markers_alone(tmp_path, monkeypatch):
     assert measuring.place("growth")[2] == "old"
     measuring.publish("growth", "| new |", write=True)
     assert document.read_text(encoding="utf-8") == f"before\n{begin}\n| new |\n{end}\nafter\n"
+    document.write_text(f"{begin}\n{end}\nafter\n", encoding="utf-8")  # no line between them
+    with pytest.raises(SystemExit, match="no document has"):
+        measuring.publish("growth", "| new |", write=True)
+    assert "after" in document.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("script", sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py")))
