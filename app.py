@@ -111,7 +111,8 @@ def connect(demo: gr.Blocks, state: State, ui: Components) -> None:
         taken = event(handler, inputs, outputs, **NEWEST, **QUIET)
         taken.success(None, js="unetPage.repaint", **PRIVATE)
         ask(taken.success, state, ui)
-        taken.failure(lambda: (None, None), None, [ui.box, ui.camera], **QUIET)
+        # In the browser: by the server's answer, a next picture may lie in the box.
+        taken.failure(None, None, [ui.box, ui.camera], js="() => [null, null]", **PRIVATE)
         taken.success(lambda: "", None, ui.chart, **QUIET)
         taken.success(picture.name_example, [ui.task, state.picture], ui.example, **QUIET)
 
