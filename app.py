@@ -126,7 +126,7 @@ def connect(demo: gr.Blocks, state: State, ui: Components) -> None:
         inputs = [state.answer, state.picture, ui.truth]
         taken = event(scores.take_truth, inputs, [state.picture, state.answer], **QUIET)
         show(taken.success, state, ui)
-        taken.failure(lambda: None, None, ui.truth, **QUIET)
+        taken.failure(None, None, ui.truth, js="() => null", **PRIVATE)
 
     # `.change` with its "always_last" is the one binding that ends on the right value for a drag, arrow keys and a
     # typed number alike. The networks are asked when the slider rests, never during a drag.
