@@ -12,14 +12,14 @@ Stopped, the same command goes on.
 import argparse
 import json
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from measuring import ROOT, bundle_folders, dataset, parser, publish, table
 from recipe import train_bundle
-from scipy import stats
+from skips import over_seeds
 from tqdm import tqdm
 
 from training.augment import Augmentation
@@ -61,9 +61,9 @@ def main(arguments: list[str] | None = None) -> None:
     for way, scores in found.items():
         row = [way, f"{statistics.mean(scores):.4f} ± {statistics.stdev(scores):.4f}", "", ""]
         if way != "recipe":
-            points = 100 * np.subtract(scores, found["recipe"])
-            low, high = stats.ttest_1samp(points, 0).confidence_interval(0.95)
-            row[2:] = f"{points.mean():+.1f}", f"{low:+.1f} to {high:+.1f}"
+            paired = over_seeds(found["recipe"], scores)
+            low, high = (100 * end for end in paired["interval"])
+            row[2:] = f"{100 * paired['difference']:+.1f}", f"{low:+.1f} to {high:+.1f}"
         rows.append(row)
     size = "x".join(map(str, args.crop))
     trained = f"{args.epochs} epochs of {len(pictures.train)} pictures, crops of {size}, {args.seeds} seeds"
@@ -74,16 +74,16 @@ def train(way: str, seed: int, pictures: Dataset, args: argparse.Namespace, fold
     """Train one network ``way``, for as many steps as the others."""
     task = TASKS[args.task]
 
-    def stage(name: str, pairs: list, epochs: int, pixels: int | None, start: Bundle | None = None) -> Bundle:
+    def stage(name: str, pairs: Sequence, epochs: int, pixels: int | None, start: Bundle | None = None) -> Bundle:
         augmentation = Augmentation(rotate=task.rotate)
         recipe = Recipe(epochs, crop=tuple(args.crop), seed=seed, augmentation=augmentation)
         place = folder / name
         resume = (place / "checkpoint").exists()
         return train_bundle(pictures, pairs, pixels, recipe, start=start, folder=place, resume=resume)
 
-    truth, half = list(pictures.train), args.epochs // 2
+    truth, half = pictures.train, args.epochs // 2
     if way == "distilled":
-        return stage("run", truth + list(answers(pictures, args)), half, task.working_pixels)
+        return stage("run", [*truth, *answers(pictures, args)], half, task.working_pixels)
     if way == "few pixels first":
         h, w = pictures.train.size(0)
         first = stage("first", truth, half, (task.working_pixels or h * w) // 2)

@@ -155,12 +155,12 @@ def paired_tests(
     return over_seeds(add, concat) | pictures
 
 
-def over_seeds(add: Sequence[float], concat: Sequence[float]) -> dict[str, Any]:
-    """Mean of concat - add, its 95 % interval, and the paired t-test's p."""
-    test = stats.ttest_rel(concat, add)
+def over_seeds(before: Sequence[float], after: Sequence[float]) -> dict[str, Any]:
+    """Mean of after - before, its 95 % interval, and the paired t-test's p."""
+    test = stats.ttest_rel(after, before)
     interval = test.confidence_interval(0.95)
     return {
-        "difference": round(float(np.subtract(concat, add).mean()), 4),
+        "difference": round(float(np.subtract(after, before).mean()), 4),
         "interval": [round(float(interval.low), 4), round(float(interval.high), 4)],
         "p_seeds": round(float(test.pvalue), 4),
     }
