@@ -1,12 +1,12 @@
 """Does it matter whether a skip connection is added or concatenated?
 
 Both are trained with the same body, recipe and seeds, unless they are in runs/skips/ already; other options, as
---epochs 12, are train.py's. The table shows all rows of benchmarks/skips.json; those measured anew are replaced.
+--epochs 12, are train.py's. The table shows all that is in benchmarks/skips.json, where a row keeps the scores of seeds
+that were trained elsewhere, of the same widths and epochs.
 """
 
 import argparse
 import json
-import math
 import statistics
 import sys
 from collections.abc import Sequence
@@ -20,17 +20,15 @@ from scipy import stats
 
 import train
 from training.datasets import TASKS
-from training.evaluate import evaluate_each
 from training.record import hardware
 from unet.bundle import CARD_FILE, read_config
-from unet.metrics import ConfusionMatrix
 from unet.model import UNetConfig, count_parameters
 from unet.predict import Segmenter
 
 BODIES, SKIPS = ("residual", "crop"), ("add", "concat")
 RESULTS = ROOT / "benchmarks" / "skips.json"
 NETWORKS = ("task", "body", "channels", "skip", "epochs", "score", "parameters", "multiply-adds", "a picture")
-DIFFERENCES = ("task", "body", "concat − add", "95 % interval, over seeds", "p, over seeds", "p, over pictures")
+DIFFERENCES = ("task", "body", "concat − add", "95 % interval, over seeds", "p, over seeds")
 SIDE = 256  # multiply-adds are counted for an answer of this many pixels a side
 
 
@@ -49,9 +47,9 @@ def main(arguments: list[str] | None = None) -> int:
         for seed, skip in product(range(args.seeds), SKIPS):
             if args.train and (status := train_one(task, f"{body}-{skip}", seed, args)):
                 return status
-        found = measure(task, body, args)
-        if found:
-            measured = [row for row in measured if (row["task"], row["body"]) != (task, body)] + [found]
+        before = next((row for row in measured if (row["task"], row["body"]) == (task, body)), None)
+        if found := measure(task, body, args, before):
+            measured = [row for row in measured if row is not before] + [found]
             measured.sort(key=lambda row: (row["task"], row["body"]), reverse=True)
             args.results.write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
     publish("skips", skips(measured), write=args.write)
@@ -77,34 +75,33 @@ def train_one(task: str, architecture: str, seed: int, args: argparse.Namespace)
     return train.main([*given, *args.flags])
 
 
-def score_one(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
-    """Score over val and on each picture; keep the scores."""
-    kept = folder / "scores.json"
-    if not kept.exists():
-        segmenter = Segmenter.load(folder)
-        each = list(evaluate_each(segmenter, dataset(segmenter.bundle.task, args).val))
-        total = sum(each, ConfusionMatrix(len(segmenter.bundle.class_names)))
-        # JSON has no NaN, which a picture without the class scores.
-        pictures = [None if math.isnan(s := score(matrix)) else s for matrix in each]
-        kept.write_text(json.dumps({"score": round(score(total), 4), "pictures": pictures}) + "\n", encoding="utf-8")
-    return json.loads(kept.read_text(encoding="utf-8"))
+def measure(task: str, body: str, args: argparse.Namespace, before: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Compare skips over the seeds of both; None for fewer than two.
 
-
-def measure(task: str, body: str, args: argparse.Namespace) -> dict[str, Any] | None:
-    """Compare skips over the seeds of both; None for fewer than two."""
-    pairs = [{skip: folder_of(task, f"{body}-{skip}", seed, args) for skip in SKIPS} for seed in range(args.seeds)]
-    pairs = [pair for pair in pairs if all(map(is_trained, pair.values()))]
-    if len(pairs) < 2:
+    before: the row so far. Where its networks are alike, it keeps the scores of the seeds that are not measured now.
+    """
+    pairs = {}
+    for seed in range(args.seeds):
+        pair = {skip: folder_of(task, f"{body}-{skip}", seed, args) for skip in SKIPS}
+        if all(map(is_trained, pair.values())):
+            pairs[seed] = pair
+    if not pairs:
         return None
-    check_alike([folder for pair in pairs for folder in pair.values()])
+    kind = kind_of([folder for pair in pairs.values() for folder in pair.values()])
+    scores: dict[str, dict[int, float]] = {skip: {} for skip in SKIPS}
+    if before and kind == {name: before[name] for name in kind}:
+        scores = {skip: dict(zip(before["seeds"], before[skip]["scores"], strict=True)) for skip in SKIPS}
+    for (seed, pair), skip in product(pairs.items(), SKIPS):
+        scores[skip][seed] = score(pair[skip])
+    seeds = sorted(scores["add"])
+    if len(seeds) < 2:
+        return None
     image = dataset(task, args).val.image(0)
-    cells, pictures = {}, {}
+    cells = {}
     for skip in SKIPS:
-        found = [score_one(pair[skip], args) for pair in pairs]
-        pictures[skip] = np.mean(np.array([one["pictures"] for one in found], dtype=float), axis=0)
-        segmenter = Segmenter.load(pairs[0][skip])
+        segmenter = Segmenter.load(next(iter(pairs.values()))[skip])
         cells[skip] = {
-            "scores": [one["score"] for one in found],
+            "scores": [scores[skip][seed] for seed in seeds],
             "parameters": count_parameters(segmenter.net),
             "multiply_adds": multiply_adds(segmenter.net.config),
             "seconds": round(statistics.median([segmenter(image).seconds for _ in range(8)][1:]), 4),
@@ -112,47 +109,36 @@ def measure(task: str, body: str, args: argparse.Namespace) -> dict[str, Any] | 
     return {
         "task": task,
         "body": body,
-        "widths": segmenter.net.config.widths,
+        **kind,
         "metric": "Dice" if len(segmenter.bundle.class_names) == 2 else "mIoU",
-        "seeds": len(pairs),
-        "epochs": segmenter.bundle.training["epochs"],
+        "seeds": seeds,
         "hardware": hardware(),
         "picture": list(image.shape[:2]),
         **cells,
-        "paired": paired_tests(cells["add"]["scores"], cells["concat"]["scores"], pictures["add"], pictures["concat"]),
+        "paired": over_seeds(cells["add"]["scores"], cells["concat"]["scores"]),
     }
 
 
-def check_alike(folders: Sequence[Path]) -> None:
-    """Raise SystemExit where a row's networks are not alike."""
-    found: dict[str, Path] = {}
+def kind_of(folders: Sequence[Path]) -> dict[str, Any]:
+    """Widths and epochs of a row's networks; SystemExit where they differ."""
+    found = {}
     for folder in folders:
         config = read_config(folder)
-        found.setdefault(f"widths {config['config']['widths']}, {config['training']['epochs']} epochs", folder)
+        kind = {"widths": config["config"]["widths"], "epochs": config["training"]["epochs"]}
+        found.setdefault(f"widths {kind['widths']}, {kind['epochs']} epochs", folder)
     if len(found) > 1:
         raise SystemExit(
             f"Only equals are compared. {'; '.join(f'{folder}: {what}' for what, folder in found.items())}. Delete the "
             "networks that you do not want, or train the others with another folder as --runs."
         )
+    return kind
 
 
-def score(confusion: ConfusionMatrix) -> float:
-    """Dice of the second of two classes, mIoU of more."""
-    return float(confusion.dice()[1]) if len(confusion.counts) == 2 else confusion.miou()
-
-
-def paired_tests(
-    add: Sequence[float], concat: Sequence[float], add_pictures: np.ndarray, concat_pictures: np.ndarray
-) -> dict[str, Any]:
-    """Is concat - add real?
-
-    Over seeds, as if trained again: mean difference, its 95 % interval and the paired t-test's p. Over val pictures,
-    each the mean of its seeds, whether these networks differ: Wilcoxon's signed-rank p.
-    """
-    both = np.isfinite(add_pictures) & np.isfinite(concat_pictures)  # a picture without the class has no Dice
-    wilcoxon = stats.wilcoxon(concat_pictures[both], add_pictures[both])
-    pictures = {"p_pictures": round(float(wilcoxon.pvalue), 4), "pictures": int(both.sum())}
-    return over_seeds(add, concat) | pictures
+def score(folder: Path) -> float:
+    """Dice on val of the second of two classes, mIoU of more."""
+    val = read_config(folder)["scores"]["val"]
+    _, *others = val["dice"].values()
+    return (others[0] if len(others) == 1 else val["miou"]) or 0.0  # None: the class was never there, nor found
 
 
 def over_seeds(before: Sequence[float], after: Sequence[float]) -> dict[str, Any]:
@@ -162,7 +148,7 @@ def over_seeds(before: Sequence[float], after: Sequence[float]) -> dict[str, Any
     return {
         "difference": round(float(np.subtract(after, before).mean()), 4),
         "interval": [round(float(interval.low), 4), round(float(interval.high), 4)],
-        "p_seeds": round(float(test.pvalue), 4),
+        "p": round(float(test.pvalue), 4),
     }
 
 
@@ -195,11 +181,10 @@ def skips(measured: Sequence[dict[str, Any]]) -> str:
     return f"{table(NETWORKS, networks, text=4)}\n\n{table(DIFFERENCES, differences, text=2)}"
 
 
-def in_words(paired: dict[str, Any]) -> tuple[str, str, str, str]:
+def in_words(paired: dict[str, Any]) -> tuple[str, str, str]:
     """The last cells of a row of DIFFERENCES."""
-    chances = [paired.get(name) for name in ("p_seeds", "p_pictures")]
-    shown = ("" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}" for p in chances)
-    return f"{paired['difference']:+.4f}", "{:+.4f} to {:+.4f}".format(*paired["interval"]), *shown
+    chance = "< 0.001" if paired["p"] < 0.001 else f"{paired['p']:.3f}"
+    return f"{paired['difference']:+.4f}", "{:+.4f} to {:+.4f}".format(*paired["interval"]), chance
 
 
 if __name__ == "__main__":
