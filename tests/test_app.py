@@ -22,6 +22,7 @@ from bundles import COLORS, NAMES, photo, small_bundle
 from gradio import FileData
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
+from huggingface_hub import constants
 from measuring import serve
 from pages import PATIENCE, SIDES, answers, looked_at, saved, shows, size_of_view, upload, wait_for_other_answer
 from PIL import Image
@@ -1100,37 +1101,38 @@ def test_a_network_that_ran_short_of_memory_says_so(networks_here, monkeypatch, 
     assert asked["notes"] == ["crop-concat: There was too little GPU memory."]
 
 
-def test_without_bundles_it_says_what_to_do(tmp_path, monkeypatch):
-    monkeypatch.setattr(networks, "WEIGHTS", str(tmp_path))
+@pytest.mark.parametrize(
+    ("folder", "sentence"),
+    [("", r"Train them with `python train\.py`"), ("none", "neither a folder here nor a namespace on the Hub")],
+)
+def test_without_bundles_it_says_what_to_do(tmp_path, monkeypatch, folder, sentence):
+    monkeypatch.setattr(networks, "WEIGHTS", str(tmp_path / folder))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     networks.tasks.cache_clear()
-    with pytest.raises(SystemExit, match=r"Train them with `python train\.py`"):
+    with pytest.raises(SystemExit, match=sentence):
         app.build_demo()
     networks.tasks.cache_clear()
 
 
-@pytest.mark.parametrize("trouble", ["weights", "temporary folder", "port"])
-def test_what_keeps_the_page_from_starting_is_said_in_a_sentence(tmp_path, trouble):
+def test_without_a_place_for_uploads_it_says_what_to_do(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("no folder")
-    small_bundles = tmp_path / "weights"
-    for seed, architecture in enumerate(SIDES):
-        small_bundle(architecture, task="garden", seed=seed, divisor=16).save(small_bundles / "garden" / architecture)
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        settings, sentence = {
-            "weights": ({"UNET_WEIGHTS": str(tmp_path / "none")}, "neither a folder here nor a namespace on the Hub"),
-            "temporary folder": ({"GRADIO_TEMP_DIR": str(tmp_path / "file" / "x")}, "set GRADIO_TEMP_DIR to a folder"),
-            "port": (
-                {"GRADIO_SERVER_PORT": str(taken.getsockname()[1]), "GRADIO_NUM_PORTS": "1"},  # else it tries the next
-                "The page cannot be served: Cannot find empty port",
-            ),
-        }[trouble]
-        environment = os.environ | {"UNET_WEIGHTS": str(small_bundles), "HF_HUB_OFFLINE": "1"} | settings
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "file" / "x"))
+    with pytest.raises(SystemExit, match="set GRADIO_TEMP_DIR to a folder"):
+        app.main()
+
+
+def test_a_port_that_is_taken_is_said_in_a_sentence(weights):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        environment = os.environ | {
+            "UNET_WEIGHTS": str(weights),
+            "GRADIO_SERVER_PORT": str(taken.getsockname()[1]),
+            "GRADIO_NUM_PORTS": "1",  # else it tries the next
+        }
         done = subprocess.run(
             [sys.executable, "app.py"], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120
         )
     assert done.returncode == 1
-    assert sentence in done.stderr
+    assert "The page cannot be served: Cannot find empty port" in done.stderr
     assert "Traceback" not in done.stderr
 
 

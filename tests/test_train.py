@@ -235,7 +235,7 @@ def test_a_signal_saves_and_the_printed_command_continues(tmp_path, stop):
     """Stopped by Ctrl-C, or as containers and clusters do, then resumed as advised: as if it had not been stopped."""
     data = write_pairs(tmp_path / "discs", [(40, 48)] * 8)
     arguments = [
-        "--data", str(data), "--architectures", "residual-add", *QUICK, "--epochs", "40",
+        "--data", str(data), "--architectures", "residual-add", *QUICK, "--epochs", "40", "--save-every", "4",
         "--output", str(tmp_path / "weights"), "--runs", str(tmp_path / "runs"),
     ]  # fmt: skip
 
