@@ -132,6 +132,34 @@ def test_pictures_that_a_list_names_and_nobody_has_are_named(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "line", ["seq{}/{}", "images/seq{}/{}.png masks/seq{}/{}.png", "/data/seq{}/images/{}.png", "images/seq{}/{}"]
+)
+@pytest.mark.parametrize("folders", [("images/seq{}", "masks/seq{}"), ("seq{}/images", "seq{}/masks")])
+def test_lists_split_pictures_of_one_name_by_their_folders(tmp_path, line, folders):
+    counts = {1: 10, 2: 5}
+    for seq, count in counts.items():
+        write(tmp_path, *(f"{folder.format(seq)}/{{n}}.png" for folder in folders), {"": count})
+        name = {1: "train", 2: "val"}[seq]
+        text(tmp_path / f"splits/{name}.txt", *(line.format(*(seq, n) * 2) for n in range(count)))
+    dataset = load_dataset(tmp_path)
+    dataset.check()
+    for pairs, seq in ((dataset.train, 1), (dataset.val, 2)):
+        assert len(pairs) == counts[seq]
+        assert all(f"seq{seq}" in path.parts for path in pairs.images)
+
+
+def test_lists_of_names_that_several_pictures_have_are_refused(tmp_path):
+    for seq in (1, 2):
+        write(tmp_path, f"images/seq{seq}/{{n}}.png", f"masks/seq{seq}/{{n}}.png", {"": 3})
+    text(tmp_path / "splits/train.txt", "seq1/0", "1", "seq2/2")
+    text(tmp_path / "splits/val.txt", "seq2/0", "seq1/7")
+    message = refusal(tmp_path)
+    assert message.startswith("2 problems")
+    assert "train.txt lists 1, which can be images/seq1/1.png or images/seq2/1.png: list it with its fold" in message
+    assert "seq1/7 is listed for training" in message
+
+
+@pytest.mark.parametrize(
     ("name", "file", "copy"),
     [("coco_cvat", "annotations/instances_default.json", "annotations/instances_all.json"),
      ("via", "train/via_region_data.json", "train/via_export.json"),

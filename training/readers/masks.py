@@ -9,7 +9,7 @@ import os
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -255,29 +255,64 @@ def _split_by_lists(folder: Folder, masks: list[_File], reading: Reading) -> Non
     """Split by lists such as splits/val.txt, if no folder does."""
     if reading.splits.keys() != {""}:
         return
-    pairs = {pair: _name_of(pair.image.name) for pair in reading.splits[""]}
-    present = set(pairs.values())
+    pairs = {pair.image.relative_to(folder.root): pair for pair in reading.splits[""]}
+    by_name = defaultdict(list)
+    for picture in pairs:
+        by_name[_name_of(picture.name)].append(picture)
+    folders = {part for picture in pairs for part in picture.parent.parts}
     places = {folder.root, *(file.path.parent.parent for file in masks)}
-    lists: dict[str, set[str]] = defaultdict(set)
+    lists: dict[str, set[Path]] = defaultdict(set)
+    missing = set()
     for path in folder.with_ending(".txt"):
         split = ({"trainval": "", "default": ""} | SPLITS).get(path.stem.lower())
-        if split is not None and (path.parent in places or path.parent.name in LIST_FOLDERS):
-            lines = [line.strip() for line in read_text(path).splitlines() if line.strip()]
-            names = {name if (name := _name_of(line)) in present else _name_of(line.split()[0]) for line in lines}
-            if names & present:
-                lists[split] |= names
-    listed = set().union(*(names for split, names in lists.items() if split != "test"))
-    for name in sorted(listed - present):
-        reading.problems.append(f"{name} is listed for training, but its picture or mask is not there: put it back")
+        if split is None or not (path.parent in places or path.parent.name in LIST_FOLDERS):
+            continue
+        words = sorted({_first_of(line.strip(), by_name) for line in read_text(path).splitlines() if line.strip()})
+        if not any(_name_of(word) in by_name for word in words):
+            continue
+        for word in words:
+            found = _listed(word, by_name, folders)
+            lists[split].update(found[:1])
+            if len(found) > 1:
+                reading.problems.append(
+                    f"{path} lists {word}, which can be {found[0]} or {found[1]}: list it with its folders, as here"
+                )
+            elif not found and split != "test":
+                missing.add(word)
+    for word in sorted(missing):
+        reading.problems.append(f"{word} is listed for training, but its picture or mask is not there: put it back")
     if lists.keys() <= {""}:
         return
-    split_of = {name: split for split in ("train", "val", "test") for name in lists.get(split, ())}
+    split_of = {picture: split for split in ("train", "val", "test") for picture in lists.get(split, ())}
     reading.splits = defaultdict(list)
-    for pair, name in pairs.items():
-        if name in split_of or "train" not in lists:
-            reading.splits[split_of.get(name, "")].append(pair)
+    for picture, pair in pairs.items():
+        if picture in split_of or "train" not in lists:
+            reading.splits[split_of.get(picture, "")].append(pair)
     if left_out := len(pairs) - sum(map(len, reading.splits.values())):
         reading.notes.append(f"{left_out} pictures are in no list and are left out")
+
+
+def _first_of(line: str, names: Collection[str]) -> str:
+    """The picture that a line of a list begins with."""
+    first = line.split()[0]  # names may have spaces, and a mask may follow
+    words = (first, line) if Path(first).suffix.lower() in PICTURE_ENDINGS else (line, first)
+    return next((word for word in words if _name_of(word) in names), first)
+
+
+def _listed(word: str, by_name: Mapping[str, list[Path]], folders: set[str]) -> list[Path]:
+    """The pictures that a listed path can mean.
+
+    folders: of all pictures; others that it names are from where the list was written. Of several pictures, those
+    whose path ends most like it.
+    """
+    parents = Path(word).parent.parts
+    known = folders & set(parents)
+    found = {path: path.parent.parts for path in by_name.get(_name_of(word), ()) if known <= set(path.parent.parts)}
+    same = {
+        path: [*(a == b for a, b in zip(parents[::-1], parts[::-1], strict=False)), False].index(False)
+        for path, parts in found.items()
+    }
+    return [path for path, length in same.items() if length == max(same.values())]
 
 
 def _name_of(word: str) -> str:
