@@ -465,6 +465,21 @@ def test_layouts_that_are_nearly_right_are_refused_with_what_is_wrong(tmp_path):
         load_dataset(tmp_path / "loop")
 
 
+def test_links_to_folders_are_followed_once(tmp_path):
+    data = write_dataset(tmp_path / "data", train=6, val=2)
+    (data / "val").rename(tmp_path / "elsewhere")
+    (data / "val").symlink_to(tmp_path / "elsewhere")
+    (data / "train/images/up").symlink_to("../..")
+    (data / "outside").symlink_to(tmp_path)
+    dataset = load_dataset(data)
+    dataset.check()
+    assert (len(dataset.train), len(dataset.val)) == (6, 2)
+    assert all(path.parts[-3] == "val" for path in dataset.val.images)
+    (data / "test").symlink_to("train")
+    with pytest.raises(DataError, match=r"data/train and .*data/test are one folder: take out the link"):
+        load_dataset(data)
+
+
 def test_pictures_beside_a_folder_of_labels_are_read(tmp_path):
     write_pairs(tmp_path, [(20, 24)] * 3)
     for path in (tmp_path / "images").iterdir():

@@ -25,6 +25,7 @@ SPLITS = {
 class Folder:
     """All files under a folder, looked up once.
 
+    Links to folders are followed. Raises DataError for a folder that is found twice, which could be learnt and scored.
     json: contents of the JSON files. broken_json: a sentence about each that cannot be read.
     pictures: by their endings. by_path: pictures with and without ending. by_name: pictures without their folders.
     """
@@ -32,8 +33,17 @@ class Folder:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.files: list[Path] = []
-        for folder, subfolders, files in os.walk(root):
-            subfolders[:] = sorted(name for name in subfolders if not name.startswith((".", "__MACOSX")))
+        found: dict[str, str] = {}
+        for folder, subfolders, files in os.walk(root, followlinks=True):
+            real = os.path.realpath(folder)
+            if found.setdefault(real, folder) != folder:
+                raise DataError(f"{folder} and {found[real]} are one folder: take out the link, or what it points to")
+            subfolders[:] = sorted(
+                name
+                for name in subfolders
+                if not name.startswith((".", "__MACOSX"))
+                and not Path(real).is_relative_to(os.path.realpath(os.path.join(folder, name)))  # a link upwards
+            )
             # A folder named like a picture was meant to be one.
             named = [name for name in subfolders if Path(name).suffix.lower() in PICTURE_ENDINGS]
             self.files += [Path(folder, name) for name in sorted(files + named) if not name.startswith(".")]
