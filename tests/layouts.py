@@ -542,8 +542,15 @@ def side_by_side(root):
 
 
 def corners(box):
+    """The pixels in the corners."""
     left, top, right, bottom = box
     return [(left, top), (right, top), (right, bottom), (left, bottom)]
+
+
+def outline(box):
+    """The corners between pixels, where pixel (0, 0) covers 0 to 1."""
+    left, top, right, bottom = box
+    return corners((left, top, right + 1, bottom + 1))
 
 
 def scenes(root, name, counts):
@@ -558,7 +565,7 @@ def write_yolo(root, picture, label, counts):
     found = {}
     for split, n, path, labels, boxes in scenes(root, picture, counts):
         rows = [
-            " ".join([str(kind - 1), *(f"{x / SIZE[1]:.9f} {y / SIZE[0]:.9f}" for x, y in corners(box))])
+            " ".join([str(kind - 1), *(f"{x / SIZE[1]:.9f} {y / SIZE[0]:.9f}" for x, y in outline(box))])
             for kind, box in boxes
         ]
         text(root / label.format(split=split, n=n), *rows)
@@ -595,7 +602,7 @@ def yolo_roboflow(root):
 CATEGORIES = [{"id": 4, "name": "a", "supercategory": ""}, {"id": 7, "name": "b", "supercategory": ""}]
 
 
-def coco(pictures, categories=CATEGORIES, encode=lambda box: [[float(v) for corner in corners(box) for v in corner]]):
+def coco(pictures, categories=CATEGORIES, encode=lambda box: [[float(v) for corner in outline(box) for v in corner]]):
     """COCO's JSON of [(file name, boxes)]; labels 1 and 2 are the last two categories."""
     content = {"info": {}, "licenses": [], "categories": categories, "images": [], "annotations": []}
     for i, (name, boxes) in enumerate(pictures):
@@ -725,9 +732,9 @@ def via(root):
         for _, n, path, labels, boxes in scenes(root, f"{split}/{{n}}.jpg", {split: count}):
             regions = []
             for label, box in boxes:
-                xs, ys = zip(*corners(box), strict=True)
-                outline = {"name": "polygon", "all_points_x": xs, "all_points_y": ys}
-                regions.append({"shape_attributes": outline, "region_attributes": {"kind": "ab"[label - 1]}})
+                xs, ys = zip(*outline(box), strict=True)
+                form = {"name": "polygon", "all_points_x": xs, "all_points_y": ys}
+                regions.append({"shape_attributes": form, "region_attributes": {"kind": "ab"[label - 1]}})
             content[f"{n}.jpg123"] = {"filename": path.name, "size": 123, "regions": regions, "file_attributes": {}}
             found[split][path] = labels
         dump(root / split / "via_region_data.json", content)

@@ -187,4 +187,4 @@ def test_what_is_written_here_is_read_for_training_as_the_same_masks(layout, tmp
         # Readers number classes as their file lists them: by name in LabelMe, as here in COCO.
         order = np.array([0, *(reading.classes.names.index(name) for name in NAMES[1:])])
         counts.update(order[truth].astype(np.uint8), labels)
-    assert counts.iou().min() >= 0.995
+    assert counts.iou().min() == 1

@@ -7,10 +7,11 @@ import shutil
 import numpy as np
 import pytest
 from layouts import LAYOUTS, SIZE, coco, corners, dump, save, scene, scenes, splits_of, text, write, write_yolo
+from matplotlib.path import Path as Outline
 from PIL import Image
 
 from training.dataset import DataError, load_dataset
-from training.readers import READERS
+from training.readers import READERS, read_folder
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
@@ -229,6 +230,38 @@ def test_small_shapes_lie_on_large_ones_and_holes_are_background(tmp_path):
     expected[5:10, 20:25] = 0
     expected[10:15, 10:15] = 1
     np.testing.assert_array_equal(dataset.train.label_map(0), expected)
+
+
+@pytest.mark.parametrize("tool", ["coco", "via", "yolo"])
+def test_polygons_cover_the_pixels_whose_centres_they_hold(tmp_path, tool):
+    turn = np.linspace(0, 2 * np.pi, 200, endpoint=False)
+    circle, square = np.stack([np.cos(turn), np.sin(turn)], axis=1) * 5 + (14.3, 15.8), np.array(corners((0, 0, 9, 9)))
+    ragged = [np.random.default_rng(n).uniform(-9, 49, (n, 2)) for n in range(3, 9)]  # they leave the picture
+    polygons = {f"{n}.png": polygon.tolist() for n, polygon in enumerate((circle, square, *ragged))}
+    for name, polygon in polygons.items():
+        save(tmp_path / name, scene(0)[0])
+        if tool == "yolo":
+            shares = (np.array(polygon) / SIZE[::-1]).ravel()
+            text((tmp_path / name).with_suffix(".txt"), " ".join(map(repr, [0, *shares.tolist()])))
+    if tool == "yolo":
+        text(tmp_path / "data.yaml", "names: [a]")
+    elif tool == "coco":
+        boxes = [(name, [(1, polygon)]) for name, polygon in polygons.items()]
+        dump(tmp_path / "coco.json", coco(boxes, encode=lambda polygon: [np.ravel(polygon).tolist()]))
+    else:
+        entries = {}
+        for name, polygon in polygons.items():
+            xs, ys = zip(*polygon, strict=True)
+            form = {"name": "polygon", "all_points_x": xs, "all_points_y": ys}
+            entries[name] = {"filename": name, "regions": [{"shape_attributes": form}]}
+        dump(tmp_path / "via.json", entries)
+    masks = {pair.image.name: pair.read_annotation().labels for pair in read_folder(tmp_path).splits[""]}
+    centres = np.stack(np.meshgrid(np.arange(SIZE[1]) + 0.5, np.arange(SIZE[0]) + 0.5), axis=2).reshape(-1, 2)
+    for name, polygon in polygons.items():
+        inside = Outline([*polygon, polygon[0]], closed=True).contains_points(centres).reshape(SIZE)
+        np.testing.assert_array_equal(masks[name], inside)
+    assert masks["0.png"].sum() == pytest.approx(25 * np.pi, rel=0.03)
+    assert masks["1.png"].sum() == 81
 
 
 @pytest.mark.parametrize(

@@ -191,8 +191,9 @@ class ObjectMasks(Pair):
 class Shape:
     """A labelled region: polygons with holes, or a bitmap.
 
-    polygons, holes: (x, y) corners, (n, 2) each. corner: (left, top) of the bitmap.
-    relative: corners are shares of the picture's width and height.
+    polygons, holes: (x, y) corners, (n, 2) each, where pixel (0, 0) covers 0 to 1 on both axes. corner: (left, top) of
+    the bitmap. relative: corners are shares of the picture's width and height. pixel_corners: corners are pixels, and
+    what an outline touches belongs to the shape.
     """
 
     label: int
@@ -201,6 +202,7 @@ class Shape:
     bitmap: np.ndarray | None = None
     corner: tuple[int, int] = (0, 0)
     relative: bool = False
+    pixel_corners: bool = False
 
     def mask(self, size: tuple[int, int]) -> np.ndarray:
         """bool (H, W)."""
@@ -211,8 +213,32 @@ class Shape:
         for fill, outlines in ((1, self.polygons), (0, self.holes)):
             for corners in outlines:
                 points = corners * size[::-1] if self.relative else corners
-                draw.polygon([tuple(point) for point in points.tolist()], fill=fill, outline=fill)
+                if self.pixel_corners:
+                    draw.polygon([tuple(point) for point in points.tolist()], fill=fill, outline=fill)
+                else:
+                    inside, corner = _inside(points, size)
+                    canvas.paste(fill, corner, Image.fromarray(inside))
         return np.asarray(canvas)
+
+
+def _inside(corners: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, tuple[int, int]]:
+    """Which pixels' centres a polygon holds, within its box.
+
+    bool (h, w), and the box's (left, top). Pillow would fill every pixel that the outline touches, half a pixel more
+    on all sides. Raises ValueError for corners that are no numbers.
+    """
+    if not np.isfinite(corners).all():
+        raise ValueError("a corner is no number")
+    ends = np.floor(corners.min(axis=0)), np.ceil(corners.max(axis=0))
+    (left, top), (right, bottom) = (end.clip(0, size[::-1]).astype(int).tolist() for end in ends)
+    (x0, y0), (x1, y1) = corners.T, np.roll(corners, -1, axis=0).T
+    y = np.arange(top, bottom) + 0.5
+    sides, rows = np.nonzero((y0[:, None] <= y) != (y1[:, None] <= y))  # that cross the centres of a row
+    x = x0[sides] + (y[rows] - y0[sides]) / (y1 - y0)[sides] * (x1 - x0)[sides]
+    crossings = np.zeros((bottom - top, right - left + 1), np.uint8)
+    np.add.at(crossings, (rows, np.ceil(x - 0.5).clip(left, right).astype(int) - left), 1)
+    odd = np.cumsum(crossings, axis=1, dtype=np.uint8)[:, :-1] % 2  # crossed so often from the left
+    return odd.astype(bool), (left, top)
 
 
 def rectangle(left: float, top: float, right: float, bottom: float) -> np.ndarray:

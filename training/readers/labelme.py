@@ -58,16 +58,18 @@ def _shape(shape: dict[str, Any], label_of: dict[str, int]) -> Shape | None:
     if kind == "mask":
         bitmap = read_annotation(base64.b64decode(shape["mask"])) > 0
         return Shape(label, bitmap=bitmap, corner=tuple(np.rint(points[0]).astype(int).tolist()))
-    if kind == "polygon" and len(points) > 2:
-        return Shape(label, (points,))
-    if kind == "rectangle":
-        return Shape(label, (rectangle(*points.ravel()),))
-    if kind == "circle":
-        radius = np.hypot(*(points[1] - points[0]))
-        return Shape(label, (ellipse(*points[0], radius, radius),))
     if kind in ("point", "line", "linestrip", "points"):
         return None
-    raise DataError(f"a {kind} of {len(points)} points")
+    if kind == "polygon" and len(points) > 2:
+        outline = points
+    elif kind == "rectangle":
+        outline = rectangle(*points.ravel())
+    elif kind == "circle":
+        radius = np.hypot(*(points[1] - points[0]))
+        outline = ellipse(*points[0], radius, radius)
+    else:
+        raise DataError(f"a {kind} of {len(points)} points")
+    return Shape(label, (outline,), pixel_corners=True)  # LabelMe's own labelme.utils.shape_to_mask fills them so
 
 
 def _is_labelme(content: dict[str, Any]) -> bool:

@@ -53,7 +53,8 @@ def _shape(thing: dict[str, Any], names: list[str]) -> Shape:
         exterior = rectangle(*exterior.ravel())
     elif kind != "polygon":
         raise ValueError(f"a {kind} has no area")
-    return Shape(label, (exterior,), tuple(np.array(hole, float) for hole in thing["points"].get("interior", ())))
+    holes = tuple(np.array(hole, float) for hole in thing["points"].get("interior", ()))
+    return Shape(label, (exterior,), holes, pixel_corners=True)  # its SDK fills them by OpenCV, outlines included
 
 
 def _metas(folder: Folder) -> list[Path]:
