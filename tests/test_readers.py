@@ -3,6 +3,7 @@
 import contextlib
 import json
 import shutil
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from PIL import Image
 
 from training.dataset import DataError, load_dataset
 from training.readers import READERS, read_folder
+from training.readers.base import Drawn, Shape, rectangle
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
@@ -262,6 +264,18 @@ def test_polygons_cover_the_pixels_whose_centres_they_hold(tmp_path, tool):
         np.testing.assert_array_equal(masks[name], inside)
     assert masks["0.png"].sum() == pytest.approx(25 * np.pi, rel=0.03)
     assert masks["1.png"].sum() == 81
+
+
+def test_many_shapes_of_a_large_picture_need_little_memory(tmp_path):
+    size = (1500, 2000)
+    shapes = [Shape(n, (rectangle(9 * n, 9 * n, 9 * n + 5, 9 * n + 5),)) for n in range(1, 101)]
+    pair = Drawn(tmp_path / "a.png", tmp_path / "a.json", tuple(shapes), size)
+    tracemalloc.start()
+    labels = pair.read_annotation().labels
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    np.testing.assert_array_equal(np.bincount(labels.ravel())[1:], [25] * 100)
+    assert peak < 4 * labels.nbytes
 
 
 @pytest.mark.parametrize(

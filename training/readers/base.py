@@ -204,8 +204,8 @@ class Shape:
     relative: bool = False
     pixel_corners: bool = False
 
-    def mask(self, size: tuple[int, int]) -> np.ndarray:
-        """bool (H, W)."""
+    def mask(self, size: tuple[int, int]) -> tuple[np.ndarray, tuple[slice, slice]]:
+        """Its mask within its box, bool (h, w), and the box's rows and columns."""
         canvas = Image.new("1", size[::-1])
         if self.bitmap is not None:
             canvas.paste(Image.fromarray(self.bitmap), self.corner)
@@ -218,7 +218,8 @@ class Shape:
                 else:
                     inside, corner = _inside(points, size)
                     canvas.paste(fill, corner, Image.fromarray(inside))
-        return np.asarray(canvas)
+        left, top, right, bottom = box = canvas.getbbox() or (0, 0, 0, 0)
+        return np.asarray(canvas.crop(box)), np.s_[top:bottom, left:right]
 
 
 def _inside(corners: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, tuple[int, int]]:
@@ -267,12 +268,12 @@ class Drawn(Pair):
         """Draw the shapes. Raises ImageError, DataError."""
         size = self.stated_size or self.size()
         try:
-            masks = [(shape.label, shape.mask(size)) for shape in self.shapes]
+            drawn = [(shape.label, *shape.mask(size)) for shape in self.shapes]
             labels = np.zeros(size, np.uint8)
         except (TypeError, ValueError, IndexError, OverflowError, MemoryError) as error:
             raise DataError(f"{self.annotation} has shapes that cannot be drawn ({error}): export it again") from error
-        for label, mask in sorted(masks, key=lambda drawn: -np.count_nonzero(drawn[1])):
-            labels[mask] = label
+        for label, mask, box in sorted(drawn, key=lambda shape: -np.count_nonzero(shape[1])):
+            labels[box][mask] = label
         return Annotation(labels)
 
 
