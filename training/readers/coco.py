@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from .base import ClassList, DataError, Reading, Shape
 from .folder import Folder, split_in
@@ -54,7 +55,9 @@ def _shape(thing: dict[str, Any], label_of: dict[int, int]) -> Shape | None:
         counts = segmentation["counts"]
         counts = _decompressed(counts) if isinstance(counts, str) else counts
         runs = np.repeat(np.arange(len(counts)) % 2 == 1, counts)
-        return Shape(label, bitmap=runs.reshape(w, h).T)
+        turned = Image.fromarray(runs.reshape(w, h))
+        top, left, *_ = box = turned.getbbox() or (0, 0, 0, 0)  # without it, objects of all pictures fill the memory
+        return Shape(label, bitmap=np.asarray(turned.crop(box)).T, corner=(left, top))
     return Shape(label, tuple(np.array(polygon, float).reshape(-1, 2) for polygon in segmentation))
 
 
