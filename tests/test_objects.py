@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -97,6 +98,25 @@ def test_touching_discs_are_parted_only_where_asked():
     parts = find_objects(segmentation(labels), split=True)
     assert sorted(part.centroid[0] for part in parts) == pytest.approx([20.5, 40.5, 60.5], abs=1)
     assert sum(part.area for part in parts) == labels.sum()
+
+
+def test_pixels_as_near_to_two_centres_belong_to_the_deeper():
+    size = (40, 60)
+    labels = disc(size, 20, 20, 12) | disc(size, 20, 36, 9)
+    left, right = sorted(find_objects(segmentation(labels), split=True), key=lambda part: part.centroid)
+    assert left.box[0] + left.box[2] - 1 == 28
+    assert right.box[0] == 29
+
+
+def test_many_touching_objects_need_the_memory_of_one_picture():
+    labels = disc((20, 20), 9.5, 9.5, 9.5)
+    labels[9:11] = True
+    labels = segmentation(np.tile(labels, 100))
+    tracemalloc.start()
+    assert len(find_objects(labels, split=True)) == 100
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 200 * labels.label_map.size
 
 
 @pytest.mark.parametrize("radius", [3, 10, 30])

@@ -129,8 +129,12 @@ def _split(mask: np.ndarray, numbers: np.ndarray) -> np.ndarray:
             if all(np.hypot(*(positions[i] - positions[j])) > APART * depths[j] for j in centres):
                 centres.append(i)
         if len(centres) > 1:
-            offsets = np.argwhere(part)[:, None] - positions[centres]
-            nearest = (offsets**2).sum(axis=2).argmin(axis=1)
+            pixels = np.argwhere(part)
+            nearest, least = np.zeros(len(pixels), int), np.full(len(pixels), np.inf)
+            for i, centre in enumerate(positions[centres]):  # one by one, for memory; a k-d tree breaks ties by luck
+                squares = ((pixels - centre) ** 2).sum(axis=1)
+                closer = squares < least
+                nearest[closer], least[closer] = i, squares[closer]
             numbers[box][part] = np.where(nearest == 0, number, count + nearest)
             count += len(centres) - 1
     return numbers
