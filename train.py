@@ -86,9 +86,7 @@ def run(args: argparse.Namespace) -> None:
         args.start = Bundle.load(source if Path(source).is_dir() else fetch_bundle(source))
     args.architectures = args.architectures or ([args.start.architecture] if source else DEFAULT_ARCHITECTURES)
     folders = {architecture: args.output / args.task / architecture for architecture in args.architectures}
-    if args.train and not (args.check or args.evaluate):  # what cannot work is refused before hours are spent
-        check_folders(args, folders.values())
-    if args.train and args.push is not None:
+    if args.train and args.push is not None:  # what cannot work is refused before hours are spent
         check_push([(args.task, architecture) for architecture in folders], args.push or None, tag=args.tag)
     if args.push_space and args.static:
         check_name(args.push_space)
@@ -110,17 +108,34 @@ def run(args: argparse.Namespace) -> None:
         print("published:", push_space(ROOT, args.push_space, namespace=args.models, private=args.private))
 
 
-def check_folders(args: argparse.Namespace, folders: Iterable[Path]) -> None:
+def check_folders(folders: Iterable[Path], dataset: Dataset) -> None:
     """Raise DataError before overwriting a bundle of other pictures."""
-    pictures = args.known.title if args.known else args.data.name
+    pictures, classes = dataset.record["name"], [*dataset.class_names]
     for folder in folders:
         with suppress(BundleError):  # nothing that could be lost
-            name = read_config(folder).get("data", {}).get("name")
-            if name and name != pictures:
+            config = read_config(folder)
+            name, trained = config.get("data", {}).get("name"), config.get("class_names")
+            if (name and name != pictures) or (trained and trained != classes):
                 raise DataError(
-                    f"{folder} holds a network trained on other pictures ({name}), and training on {pictures} would "
-                    "overwrite it; give this task another name with --task NAME, or another folder with --output"
+                    f"{folder} holds a network trained on other pictures ({name}: {_listed(trained)}), and training on "
+                    f"{pictures} ({_listed(classes)}) would overwrite it; give this task another name with --task "
+                    "NAME, or another folder with --output, or delete that folder"
                 )
+
+
+def check_classes(folders: Iterable[Path], dataset: Dataset) -> None:
+    """Raise DataError where a bundle tells other classes apart."""
+    for folder in folders:
+        trained = read_config(folder).get("class_names")
+        if trained != [*dataset.class_names]:
+            raise DataError(
+                f"{folder} tells other classes apart ({_listed(trained)}) than the pictures have "
+                f"({_listed(dataset.class_names)}); name them in classes.json as they were, or train again"
+            )
+
+
+def _listed(names: Iterable[str] | None) -> str:
+    return ", ".join(map(str, names or ()))
 
 
 def train_networks(args: argparse.Namespace, folders: dict[str, Path]) -> dict[Path, Bundle]:
@@ -129,6 +144,8 @@ def train_networks(args: argparse.Namespace, folders: dict[str, Path]) -> dict[P
     with accelerator.main_process_first():  # one process fetches, the others find it there
         root = args.data or fetch_dataset(args.task)
     dataset = load_dataset(root, task=args.known, seed=args.seed, classes=args.classes, layout=args.layout)
+    if not args.check:
+        (check_classes if args.evaluate else check_folders)(folders.values(), dataset)
     dataset.check(train=not args.evaluate)
     accelerator.print(dataset.summary())
     if args.check:

@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from accelerate.state import AcceleratorState, PartialState
-from bundles import save_bundle
+from bundles import small_bundle
 from folders import disc, write_dataset, write_pairs, write_side_by_side
 
 import train
@@ -373,7 +374,9 @@ def test_own_folder_named_like_a_known_set_is_not_that_set(tmp_path):
 
 
 def test_a_bundle_of_other_pictures_is_not_overwritten(tmp_path, capsys):
-    folder = save_bundle(tmp_path / "weights/nuclei/residual-add", task="nuclei", data=TASKS["nuclei"].record())
+    bundle = small_bundle("residual-add", classes=2, task="nuclei")
+    bundle.class_names, bundle.data = TASKS["nuclei"].class_names, TASKS["nuclei"].record()
+    folder = bundle.save(tmp_path / "weights/nuclei/residual-add")
     weights = (folder / "model.safetensors").read_bytes()
     given = ["--data", str(write_dataset(tmp_path / "nuclei")), "--architectures", "residual-add"]
     assert run(tmp_path, *given) == 2
@@ -387,6 +390,35 @@ def test_a_bundle_of_other_pictures_is_not_overwritten(tmp_path, capsys):
     assert run(tmp_path, *given, "--task", "mine") == run(tmp_path, *given, "--task", "mine") == 0
 
 
+def test_a_folder_of_the_same_name_with_other_classes_overwrites_nothing(tmp_path, capsys, monkeypatch):
+    first = write_dataset(tmp_path / "a/data", classes={"class_names": ["ground", "disc"]})
+    second = write_dataset(tmp_path / "b/data", classes={"class_names": ["plants", "soil"]})
+    monkeypatch.chdir(first)
+    assert run(tmp_path, "--data", ".", "--architectures", "residual-add") == 0
+    config = tmp_path / "weights/data/residual-add/config.json"
+    kept = config.read_bytes()
+    assert json.loads(kept)["data"] == {"name": "data", "source": "the folder data"}
+    assert run(tmp_path, "--data", str(second), "--architectures", "residual-add") == 2
+    assert "other pictures (data: ground, disc), and training on data (plants, soil)" in capsys.readouterr().err
+    assert config.read_bytes() == kept
+
+
+@pytest.mark.parametrize("names", [["plants", "soil"], ["ground", "disc", "ring"]])
+def test_pictures_of_other_classes_are_not_evaluated(tmp_path, capsys, names):
+    bundle = small_bundle("residual-add", classes=2)
+    bundle.class_names = ("ground", "disc")
+    folder = bundle.save(tmp_path / "weights/mine/residual-add")
+    kept = (folder / "config.json").read_bytes()
+    data = write_dataset(tmp_path / "discs", classes={"class_names": names})
+    given = ["--data", str(data), "--task", "mine", "--architectures", "residual-add", "--evaluate"]
+    assert run(tmp_path, *given) == 2
+    message = capsys.readouterr().err
+    for words in ("(ground, disc)", f"({', '.join(names)})", "classes.json", str(folder)):
+        assert words in message
+    assert [path.name for path in folder.iterdir() if path.name not in ("config.json", "model.safetensors")] == []
+    assert (folder / "config.json").read_bytes() == kept
+
+
 def test_test_split_is_scored_on_its_own(tmp_path, capsys):
     data = write_dataset(tmp_path / "discs")
     write_pairs(data / "test", [(40, 48)] * 3, first_seed=300)
@@ -394,6 +426,10 @@ def test_test_split_is_scored_on_its_own(tmp_path, capsys):
     scores = json.loads((tmp_path / "weights/discs/residual-add/config.json").read_text())["scores"]
     assert (scores["val"]["pictures"], scores["test"]["pictures"]) == (2, 3)
     assert "test, 3 pictures" in capsys.readouterr().out
+    shutil.rmtree(data / "test")
+    assert run(tmp_path, "--data", str(data), "--architectures", "residual-add", "--evaluate") == 0
+    scores = json.loads((tmp_path / "weights/discs/residual-add/config.json").read_text())["scores"]
+    assert "test" not in scores, "nothing that these pictures do not measure is kept"
 
 
 @pytest.mark.parametrize(

@@ -194,7 +194,8 @@ def load_dataset(
     if splits["test"] and all(coding.is_void(one) for one in seen["test"]):
         reading.notes.append("the annotations of test are all void, so it is left out")  # as in Cityscapes
         splits["test"], seen["test"] = [], []
-    record = task.record() if task else {"name": root.name, "source": f"the folder {root.name}"}
+    folder = root.resolve().name  # "." has no name of its own
+    record = task.record() if task else {"name": folder, "source": f"the folder {folder}"}
     layout = reading.layout + (f" ({coding.source})" if coding.source else "")
     note = "; ".join(filter(None, (coding.note, *reading.notes)))
     # A wrong label on a blurred edge teaches a wrong outline; in a score every pixel counts.

@@ -119,6 +119,8 @@ def report(
     measured = scores(total, names, len(each))
     if bundle.scores.get("val") != measured:
         bundle.scores.pop("val" + AVERAGED, None)  # they belong to what was measured before, maybe on other pictures
+    for name in ("test", "prior_result"):  # of the pictures before, which these may lack
+        bundle.scores.pop(name, None)
     bundle.scores["val"] = measured
     bundle.scores["calibration"] = calibrate(segmenter, dataset.val)
     if average:
