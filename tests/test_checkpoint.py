@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -51,6 +52,16 @@ def killed_in_the_second_epoch(folder):
 
     with pytest.raises(Killed):
         train(folder, validate=validate)
+
+
+def test_a_checkpoint_of_two_networks_says_what_to_do(tmp_path):
+    """Once, the network that measures the pace was saved with the other."""
+    killed_in_the_second_epoch(tmp_path)
+    for name in ("model{}.safetensors", "optimizer{}.bin", "custom_checkpoint{}.pkl"):
+        first = tmp_path / "checkpoint" / name.format("_0" * name.startswith("custom"))
+        shutil.copy(first, first.with_name(name.format("_1")))
+    with pytest.raises(TrainingError, match=f"of another version; delete {tmp_path} to start again"):
+        train(tmp_path, resume=True)
 
 
 def test_a_kill_while_the_checkpoint_is_swapped_loses_nothing(tmp_path):

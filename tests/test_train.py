@@ -285,6 +285,8 @@ def test_a_run_cut_off_in_its_second_network_goes_on(tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(train, "evaluate", killed_in_the_second)
         assert run(tmp_path, *arguments) == 130
+    checkpoint = tmp_path / "runs/discs/residual-concat/checkpoint"
+    assert len(list(checkpoint.glob("*.safetensors"))) == 1, "the one that measures the pace is not kept"
     AcceleratorState._reset_state(reset_partial_state=True)
     PartialState._reset_state()
     assert run(tmp_path, *arguments, "--resume") == 0

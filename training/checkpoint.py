@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
@@ -108,7 +109,14 @@ class RunFolder:
                     f"the run in {self.path} was begun with other settings ({'; '.join(changed)}); resume it with the "
                     "same flags and pictures, or delete the folder to start again"
                 )
-            self.accelerator.load_state(str(self.checkpoint))
+            try:
+                self.accelerator.load_state(str(self.checkpoint))
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError as error:  # other tensors than the run's, or those of one network more
+                raise TrainingError(
+                    f"{self.checkpoint} is damaged or of another version; delete {self.path} to start again"
+                ) from error
             if main:  # epochs after the checkpoint are trained again
                 kept = [json.dumps(entry) + "\n" for entry in read_history(self.path) if entry["step"] <= state.step]
                 partial = self.path / (HISTORY_FILE + ".partial")

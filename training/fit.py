@@ -25,7 +25,7 @@ from unet.model import BATCH_NORM_MOMENTUM, UNet
 
 from .augment import PixelStore
 from .checkpoint import Interrupted, RunFolder, RunState, TrainingError
-from .distributed import GlobalBatchNorm, agree, gather
+from .distributed import GlobalBatchNorm, agree, gather, make_accelerator
 from .loss import SegmentationLoss, class_weights
 from .recipe import Recipe
 from .run_length import EpochSchedule, Schedule
@@ -94,9 +94,10 @@ def fit(
     return run.result()
 
 
-def seconds_a_step(net: UNet, store: PixelStore, recipe: Recipe, accelerator: Accelerator) -> float:
+def seconds_a_step(net: UNet, store: PixelStore, recipe: Recipe) -> float:
     """Time a training step on a copy of ``net``."""
-    run = _Run(copy.deepcopy(net), store, recipe, accelerator)
+    # An accelerator of its own: checkpoints hold all that one ever prepared.
+    run = _Run(copy.deepcopy(net), store, recipe, make_accelerator())
     run.start_clock()
     run.train_step()
     first = run.state.seconds

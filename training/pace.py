@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -56,7 +57,8 @@ def measure_pace(
     net: UNet, store: PixelStore, recipe: Recipe, accelerator: Accelerator, segmenter: Segmenter, val: Sequence
 ) -> Pace:
     """Time a few steps and validation pictures, reading included."""
-    step = seconds_a_step(net, store, recipe, accelerator)
+    step = seconds_a_step(net, store, recipe)
+    gc.collect()  # mixed precision wraps the copy into a circle, which would stay on the device
     segmenter(val[0][0])
     started = time.monotonic()
     chosen = sample_indices(len(val), 3)
