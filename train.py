@@ -31,12 +31,12 @@ from typing import Any
 from training import STARTED
 from training.arguments import DEFAULT_ARCHITECTURES, RECIPE, parse_arguments
 from training.augment import Augmentation, PixelStore
-from training.checkpoint import Interrupted, TrainingError, finish, is_finished
+from training.checkpoint import Interrupted, TrainingError, check_settings, finish, is_finished
 from training.dataset import DataError, Dataset, load_dataset
 from training.datasets import DownloadError, fetch_dataset
 from training.distributed import make_accelerator
 from training.evaluate import evaluate, report
-from training.fit import fit
+from training.fit import fit, run_settings
 from training.folds import FEW_PICTURES, fold, summarise
 from training.pace import budgets, measure_pace, time_schedule
 from training.publish import check_name, check_push, check_space, push_bundles, push_space, push_static_space
@@ -166,13 +166,13 @@ def train_networks(args: argparse.Namespace, folders: dict[str, Path]) -> dict[P
     bundles = {}
     for architecture, folder in folders.items():
         run = args.runs / args.task / architecture
-        trained = args.resume and is_finished(run) and folder.is_dir()
-        if trained and "val" in read_config(folder)["scores"]:  # a kill may have cut the report off
-            accelerator.print(f"{folder} is finished already")
-            continue
-        folds = cross_validate(args, architecture, dataset, run) if args.folds and not args.evaluate else None
-        if not (args.evaluate or trained):
-            train_network(args, architecture, dataset, store, folder, run)
+        folds = None
+        if not args.evaluate:
+            trained = train_network(args, architecture, dataset, store, folder, run)
+            if not trained and "val" in read_config(folder)["scores"]:  # a kill may have cut the report off
+                accelerator.print(f"{folder} is finished already")
+                continue
+            folds = cross_validate(args, architecture, dataset, run) if args.folds else None
         if accelerator.is_main_process:
             # A card may become public: a person's own pictures appear in it only if they say so.
             show = args.show_pictures or bool(args.known and args.known.redistributable)
@@ -191,10 +191,8 @@ def cross_validate(args: argparse.Namespace, architecture: str, dataset: Dataset
     for number in range(args.folds):
         part, part_run = fold(dataset, number, args.folds, args.seed), run / f"fold-{number}"
         folder = part_run / "bundle"
-        if not (args.resume and is_finished(part_run) and folder.is_dir()):
-            # Validated at the end alone: nothing is chosen by the pictures that the fold is scored on.
-            store = decode(args, part, part_run)
-            train_network(args, architecture, part, store, folder, part_run, validations=False)
+        # Validated at the end alone: nothing is chosen by the pictures that the fold is scored on.
+        train_network(args, architecture, part, decode(args, part, part_run), folder, part_run, validations=False)
         scores.append(evaluate(Segmenter.load(folder), part.val).miou())
         accelerator.print(f"{architecture}, fold {number + 1} of {args.folds}: mIoU {scores[-1]:.4f}")
     found = summarise(scores, len(dataset.train) + len(dataset.val))
@@ -223,10 +221,11 @@ def train_network(
     run: Path,
     *,
     validations: bool = True,
-) -> None:
-    """Train one architecture and save its bundle in ``folder``.
+) -> bool:
+    """Train one architecture, save its bundle; False if finished before.
 
-    run: the folder of checkpoints and history. validations: score val meanwhile to keep the best weights, not the last.
+    folder: of the bundle. run: of checkpoints and history. validations: score val meanwhile, to keep the best weights
+    and not the last.
     """
     accelerator = make_accelerator(args.track)  # its own: a checkpoint holds all that it ever prepared
     net = build_network(architecture, len(dataset.class_names), width=args.width, seed=args.seed, start=args.start)
@@ -239,6 +238,10 @@ def train_network(
         return evaluate(Segmenter(bundle_of(net)), dataset.val, progress=False).miou()
 
     recipe, why = choose_recipe(args, len(store))
+    identity = {"classes": dataset.class_names, "validation pictures": len(dataset.val)} | started
+    if args.resume and is_finished(run) and folder.is_dir():
+        check_settings(run, run_settings(net.config, store, recipe) | identity)
+        return False
     pace = measure_pace(net, store, recipe, accelerator, Segmenter(bundle_of(net.eval())), dataset.val)
     schedule, budget = None, next(args.budgets)
     if budget is None:
@@ -263,7 +266,7 @@ def train_network(
         save_every=args.save_every,
         schedule=schedule,
         title=f"{args.task} {architecture} ({count_parameters(net) / 1e6:.2f} M)",
-        identity={"classes": dataset.class_names, "validation pictures": len(dataset.val)} | started,
+        identity=identity,
     )
     for tracker in accelerator.trackers:
         tracker.finish()
@@ -272,6 +275,7 @@ def train_network(
         bundle_of(finished.net, training=training).save(folder)
         finish(run)
     accelerator.wait_for_everyone()
+    return True
 
 
 def choose_recipe(args: argparse.Namespace, pictures: int) -> tuple[Recipe, str]:

@@ -318,6 +318,26 @@ def test_a_run_cut_off_in_its_report_makes_it_when_resumed(tmp_path, monkeypatch
     assert (folder / "model.safetensors").read_bytes() == weights, "it was not trained again"
 
 
+def test_a_finished_run_of_other_settings_is_not_said_to_be_this_one(tmp_path, capsys):
+    data = write_pairs(tmp_path / "discs", [(40, 48)] * 5)
+    given = ["--data", str(data), "--architectures", "residual-add", "--folds", "2", "--resume"]
+    assert run(tmp_path, *given) == 0
+    folder = tmp_path / "weights/discs/residual-add"
+    capsys.readouterr()
+    assert run(tmp_path, *given) == 0
+    assert f"{folder} is finished already" in capsys.readouterr().out
+    assert run(tmp_path, *given, "--epochs", "3") == 2
+    assert "was begun with other settings (epochs: 2 then, 3 now)" in capsys.readouterr().err
+    config = json.loads((folder / "config.json").read_text())
+    del config["scores"]["val"]
+    (folder / "config.json").write_text(json.dumps(config))
+    weights = (tmp_path / "runs/discs/residual-add/fold-1/bundle/model.safetensors").stat()
+    assert run(tmp_path, *given) == 0, "the report is made again, of folds that are finished"
+    assert (tmp_path / "runs/discs/residual-add/fold-1/bundle/model.safetensors").stat() == weights
+    assert run(tmp_path, *given, "--evaluate") == 0
+    assert "folds" in json.loads((folder / "config.json").read_text())["scores"], "they belong to the training"
+
+
 def test_help_names_every_task_and_architecture(capsys):
     with pytest.raises(SystemExit):
         train.main(["--help"])

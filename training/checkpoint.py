@@ -86,13 +86,13 @@ class RunFolder:
                     "with --runs"
                 ) from error
         try:
-            self._start_or_resume(json.loads(json.dumps(settings)), state, resume)
+            self._start_or_resume(settings, state, resume)
             yield
         finally:
             lock.release()
 
-    def _start_or_resume(self, settings: dict[str, Any], state: RunState, resume: bool) -> None:
-        main, settings_file = self.accelerator.is_main_process, self.path / SETTINGS_FILE
+    def _start_or_resume(self, settings: Mapping[str, Any], state: RunState, resume: bool) -> None:
+        main = self.accelerator.is_main_process
         if main:
             if is_finished(self.path):
                 finish(self.path)  # a kill may have left its checkpoint
@@ -102,13 +102,7 @@ class RunFolder:
         if self.checkpoint.exists():
             if not resume:
                 raise TrainingError(f"{self.path} holds an unfinished run; add --resume, or delete the folder")
-            begun = json.loads(settings_file.read_text(encoding="utf-8"))
-            changed = [f"{n}: {begun.get(n)} then, {settings[n]} now" for n in settings if begun.get(n) != settings[n]]
-            if changed:
-                raise TrainingError(
-                    f"the run in {self.path} was begun with other settings ({'; '.join(changed)}); resume it with the "
-                    "same flags and pictures, or delete the folder to start again"
-                )
+            check_settings(self.path, settings)
             try:
                 self.accelerator.load_state(str(self.checkpoint))
             except torch.OutOfMemoryError:
@@ -125,7 +119,7 @@ class RunFolder:
         elif main:
             for leftover in (HISTORY_FILE, FINISHED_FILE):
                 (self.path / leftover).unlink(missing_ok=True)
-            settings_file.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+            (self.path / SETTINGS_FILE).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
         self.accelerator.wait_for_everyone()
 
     def save(self, epochs: Sequence[dict[str, Any]]) -> None:
@@ -152,6 +146,18 @@ class RunFolder:
             self.partial.rename(self.checkpoint)
             shutil.rmtree(self.previous, ignore_errors=True)
         self.accelerator.wait_for_everyone()
+
+
+def check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Raise TrainingError where a run began with other settings."""
+    begun = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))
+    settings = json.loads(json.dumps(settings))
+    changed = [f"{n}: {begun.get(n)} then, {settings[n]} now" for n in settings if begun.get(n) != settings[n]]
+    if changed:
+        raise TrainingError(
+            f"the run in {folder} was begun with other settings ({'; '.join(changed)}); resume it with the same flags "
+            "and pictures, or delete the folder to start again"
+        )
 
 
 def finish(folder: Path) -> None:

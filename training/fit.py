@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from unet.model import BATCH_NORM_MOMENTUM, UNet
+from unet.model import BATCH_NORM_MOMENTUM, UNet, UNetConfig
 
 from .augment import PixelStore
 from .checkpoint import Interrupted, RunFolder, RunState, TrainingError
@@ -70,7 +70,7 @@ def fit(
     state = run.state
     run_folder = RunFolder(folder, accelerator)
     with (
-        run_folder.open(run.settings() | dict(identity or {}), state, resume=resume),
+        run_folder.open(run_settings(run.config, store, recipe) | dict(identity or {}), state, resume=resume),
         _stop_signals_as_a_flag() as stopped,
         tqdm(total=run.steps or None, initial=state.step, desc=title, disable=not accelerator.is_main_process,
              dynamic_ncols=True) as bar,
@@ -92,6 +92,14 @@ def fit(
             if stop:
                 raise Interrupted(f"stopped at step {state.step} of {run.steps}; everything is saved in {folder}")
     return run.result()
+
+
+def run_settings(config: UNetConfig, store: PixelStore, recipe: Recipe) -> dict[str, Any]:
+    """What decides every step: recipe, network and pictures."""
+    network = {f"network.{name}": value for name, value in asdict(config).items()}
+    seen = asdict(store.preprocessing)
+    pictures = {"pictures": len(store), "working_pixels": seen.pop("working_pixels")}
+    return asdict(recipe) | network | pictures | {f"pictures.{name}": value for name, value in seen.items()}
 
 
 def seconds_a_step(net: UNet, store: PixelStore, recipe: Recipe) -> float:
@@ -141,13 +149,6 @@ class _Run:
         self.losses: list[Tensor] = []  # of this epoch's steps
         self.unsaved: list[dict[str, Any]] = []  # epochs for the history
         self.model.train()
-
-    def settings(self) -> dict[str, Any]:
-        """What decides every step: recipe, network and pictures."""
-        network = {f"network.{name}": value for name, value in asdict(self.config).items()}
-        seen = asdict(self.store.preprocessing)
-        pictures = {"pictures": len(self.store), "working_pixels": seen.pop("working_pixels")}
-        return asdict(self.recipe) | network | pictures | {f"pictures.{name}": value for name, value in seen.items()}
 
     @property
     def steps(self) -> int:
