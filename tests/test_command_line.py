@@ -1,6 +1,7 @@
 """`python -m unet`: folders are segmented completely, once, and every picture that fails is named."""
 
 import csv
+import dataclasses
 import io
 import json
 import os
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 from bundles import photo, save_nuclei, small_bundle
 
-from unet import Segmenter, read_image
+from unet import Bundle, Segmenter, read_image
 from unet.__main__ import main
 from unet.batch import segment_many
 from unet.images import read_annotation, save_png
@@ -86,6 +87,13 @@ def test_what_is_finished_is_kept_and_what_changed_is_done_again(photos, tmp_pat
     assert main([*command, bundle]) == 0
     changed = {path.name for path, time in times(out).items() if time != first[path]}
     assert changed == {"b.png"}
+    evaluated = Bundle.load(bundle)
+    for change in ({"temperature": 2.0}, {"class_names": ("ground", "road")}, {"palette": [(9, 9, 9), (0, 0, 200)]}):
+        evaluated = dataclasses.replace(evaluated, **change)
+        evaluated.save_config(bundle)
+        first = times(out)
+        assert main([*command, bundle]) == 0
+        assert all(time != first[path] for path, time in times(out).items()), change
     shutil.copytree(other, tmp_path / "retrained")
     assert main([*command, str(tmp_path / "retrained")]) == 0
     assert table(out)[0]["network"] == "crop-concat"

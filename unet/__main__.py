@@ -134,8 +134,9 @@ def _network_names(bundles: Sequence[Bundle]) -> list[str]:
 
 
 def _digest(bundle: Bundle) -> str:
-    """A hash of a network's weights."""
-    digest = hashlib.sha256(repr((bundle.net.config, bundle.preprocessing)).encode())
+    """A hash of all that decides a network's answers."""
+    shown = bundle.class_names, bundle.palette.tolist(), bundle.temperature
+    digest = hashlib.sha256(repr((bundle.net.config, bundle.preprocessing, shown)).encode())
     for tensor in bundle.net.state_dict().values():
         digest.update(tensor.cpu().contiguous().numpy())
     return digest.hexdigest()
