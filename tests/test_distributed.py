@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from folders import write_dataset
-from runs import RECIPE
+from runs import RECIPE, fresh_accelerator
 
 from training.checkpoint import TrainingError
 from training.distributed import make_accelerator
@@ -41,6 +41,12 @@ def test_a_tracker_that_is_not_installed_is_named(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(TrainingError, match="pip install trackio"):
         make_accelerator("trackio")
+
+
+def test_without_cuda_the_cpu_trains_whatever_else_there_is(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("accelerate.state.is_mps_available", lambda: True)
+    assert fresh_accelerator().device.type == "cpu"
 
 
 def test_torchrun_on_cpus_trains_one_network(tmp_path):

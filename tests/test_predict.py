@@ -392,6 +392,17 @@ def test_with_flips_a_mirrored_picture_gets_the_mirrored_answer(name, size):
         assert (probabilities(once, image[:, ::-1]) - plain).abs().max() > 1e-3, "which a single look does not give"
 
 
+def test_without_mkldnn_the_cpu_answers_in_float32(monkeypatch):
+    """PyTorch for Apple's processors has none, and asking it what it supports is an error there."""
+
+    def missing():
+        raise AttributeError("'_OpNamespace' 'mkldnn' object has no attribute '_is_mkldnn_bf16_supported'")
+
+    monkeypatch.setattr("torch.backends.mkldnn.is_available", lambda: False)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", missing, raising=False)
+    assert Segmenter(small_bundle("residual-add", divisor=16), device="cpu").dtype == torch.float32
+
+
 def test_one_look_is_the_plain_answer_bit_for_bit():
     bundle, image = small_bundle("crop-concat", divisor=16), photo(90, 120)
     plain, averaged = Segmenter(bundle), Segmenter(bundle, averaging=TestTimeAugmentation(flip=False, scales=(1.0,)))

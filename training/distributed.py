@@ -23,8 +23,9 @@ def make_accelerator(tracker: str | None = None) -> Accelerator:
     Raises TrainingError where the tracker is not installed.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    # Under torchrun, Accelerate joins processes without a GPU into one group only where it is told to use the CPU.
-    cpu = device.type == "cpu" and int(os.environ.get("WORLD_SIZE", 1)) > 1
+    # Left to choose, Accelerate would take Apple's or Intel's GPU, on which nothing here is tested, and under torchrun
+    # it would not join processes without a GPU into one group.
+    cpu = device.type == "cpu"
     precision = os.environ.get("ACCELERATE_MIXED_PRECISION") or ("bf16" if has_native_bfloat16(device) else "no")
     if tracker and importlib.util.find_spec(tracker) is None:
         raise TrainingError(f"{tracker} is not installed; run `pip install {tracker}`, or leave --track out")

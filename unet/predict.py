@@ -287,4 +287,6 @@ def has_native_bfloat16(device: torch.device) -> bool:
     """Whether bfloat16 is not emulated, which is slow."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    return device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    # PyTorch for Apple's processors is built without mkldnn.
+    mkldnn = device.type == "cpu" and torch.backends.mkldnn.is_available()
+    return mkldnn and torch.ops.mkldnn._is_mkldnn_bf16_supported()
