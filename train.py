@@ -28,7 +28,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from training import STARTED
+from training import STARTED  # isort: skip  # before torch, whose import counts
+
+import torch
+
 from training.arguments import DEFAULT_ARCHITECTURES, RECIPE, parse_arguments
 from training.augment import Augmentation, PixelStore
 from training.checkpoint import Interrupted, TrainingError, check_settings, finish, is_finished
@@ -69,6 +72,13 @@ def main(arguments: list[str] | None = None, *, started: float | None = None) ->
         return 130
     except (BundleError, DataError, DownloadError, ImageError, TrainingError) as error:
         print(f"train.py: {error}", file=sys.stderr)
+        return 2
+    except torch.OutOfMemoryError as error:
+        print(
+            f"train.py: the GPU has too little memory ({str(error).splitlines()[0]}); free some, then run the same "
+            "command again, with --resume, or start again with a smaller --batch-size, --crop or --width",
+            file=sys.stderr,
+        )
         return 2
     except OSError as error:  # a full disk, a folder without permission to write
         print(f"train.py: {error}; mend that, then run the same command again, with --resume", file=sys.stderr)

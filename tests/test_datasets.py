@@ -38,8 +38,11 @@ def camvid_archive():
 
 
 @contextmanager
-def serve(content, *, break_after=None):
-    """An HTTP server with byte ranges; its first answer breaks off after so many bytes."""
+def serve(content, *, break_after=None, chunked=False):
+    """An HTTP server with byte ranges; its first answer breaks off after so many bytes.
+
+    chunked: it says the length of a chunk, and not that of the whole.
+    """
     asked = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -47,8 +50,11 @@ def serve(content, *, break_after=None):
             start = int(self.headers.get("Range", "bytes=0-")[6:].split("-")[0])
             asked.append(start)
             self.send_response(206 if start else 200)
-            self.send_header("Content-Length", str(len(content) - start))
+            length = ("Transfer-Encoding", "chunked") if chunked else ("Content-Length", str(len(content) - start))
+            self.send_header(*length)
             self.end_headers()
+            if chunked:
+                self.wfile.write(b"%x\r\n" % (len(content) - start))
             stop = break_after if break_after and len(asked) == 1 else len(content)
             self.wfile.write(content[start:stop])
 
@@ -108,6 +114,13 @@ def test_fetched_checked_unpacked_and_not_fetched_again(cache, known_set, tmp_pa
     assert 255 in dataset.train.label_map(0), "CamVid's void, 11, is left out"
     assert [p.name for p in cache.iterdir()] == ["streets"], "archive and leftovers are gone"
     assert not list(tmp_path.rglob("escaped.png"))
+
+
+def test_a_chunk_that_breaks_off_is_said_in_a_sentence(cache, known_set):
+    with serve(camvid_archive(), break_after=2000, chunked=True) as (url, _):
+        known_set(url, None)
+        with pytest.raises(DownloadError, match=r"IncompleteRead.*try again"):
+            fetch_dataset("streets")
 
 
 def test_other_annotations_than_the_known_ones_are_refused(cache, known_set):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from accelerate.state import AcceleratorState, PartialState
 from bundles import small_bundle
 from folders import disc, write_dataset, write_pairs, write_side_by_side
@@ -336,6 +337,17 @@ def test_a_finished_run_of_other_settings_is_not_said_to_be_this_one(tmp_path, c
     assert (tmp_path / "runs/discs/residual-add/fold-1/bundle/model.safetensors").stat() == weights
     assert run(tmp_path, *given, "--evaluate") == 0
     assert "folds" in json.loads((folder / "config.json").read_text())["scores"], "they belong to the training"
+
+
+def test_too_little_memory_on_the_gpu_says_what_to_do(tmp_path, capsys, monkeypatch):
+    def fill_the_memory(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory.\nMore words")
+
+    monkeypatch.setattr(train, "measure_pace", fill_the_memory)
+    assert run(tmp_path, "--data", str(write_dataset(tmp_path / "discs"))) == 2
+    (sentence,) = capsys.readouterr().err.splitlines()
+    for words in ("CUDA out of memory.", "--resume", "--batch-size", "--crop", "--width"):
+        assert words in sentence
 
 
 def test_help_names_every_task_and_architecture(capsys):

@@ -17,6 +17,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -202,7 +203,7 @@ def fetch_dataset(task: str) -> Path:
             shutil.unpack_archive(archive, unpacked, **({} if archive.suffix == ".zip" else {"filter": "data"}))
             arranged.mkdir()
             known.arrange(Path(unpacked), arranged)
-    except (OSError, zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, ImageError) as error:
+    except (OSError, HTTPException, zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, ImageError) as error:
         raise DownloadError(f"{url} cannot be fetched ({error}); try again, or {by_hand}") from error
     if known.digest is not None and label_digest(arranged) != known.digest:
         raise DownloadError(
