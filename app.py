@@ -38,7 +38,7 @@ class Components(NamedTuple):
 
     task: gr.Radio
     example: gr.Textbox
-    box: gr.Image
+    ways: gr.HTML
     camera: gr.Image
     gallery: gr.Gallery
     settings: list[Any]  # of the colours: how many, of which space
@@ -94,25 +94,25 @@ def build_demo() -> gr.Blocks:
 def connect(demo: gr.Blocks, state: State, ui: Components) -> None:
     """The events that lead from one section to another.
 
-    A picture's way: dropped, pasted or chosen (scripts/picture.js), it is put into ``ui.box``; picture.take_upload
-    reads it, answer.ask has both networks answer, and answer.show, scores.show and page/inside.py say what they found.
+    A picture's way: dropped, pasted or chosen, scripts/picture.js uploads it; picture.take_upload reads it, answer.ask
+    has both networks answer, and answer.show, scores.show and page/inside.py say what they found.
     """
     # A new picture: it is shown, then its palette and the networks set off together.
     opened = [state.picture, ui.viewer, ui.truth, ui.ask]
     of_task = [ui.gallery, state.sides, *ui.menus, *opened]
-    for event, handler, inputs, outputs in (
-        (demo.load, top.open_page, None, [ui.task, *of_task, *ui.settings]),
-        (ui.task.input, top.take_task, [ui.task, state.sides, state.picture], of_task),
-        (ui.gallery.select, picture.take_example, [ui.task, ui.gallery], opened),
-        (ui.box.input, picture.take_upload, ui.box, [*opened, ui.box]),
-        (ui.camera.input, picture.take_upload, ui.camera, [*opened, ui.camera]),
-        (ui.table.open, batch.open_row, ui.run, opened),
+    for event, handler, inputs, outputs, sent in (
+        (demo.load, top.open_page, None, [ui.task, *of_task, *ui.settings], None),
+        (ui.task.input, top.take_task, [ui.task, state.sides, state.picture], of_task, None),
+        (ui.gallery.select, picture.take_example, [ui.task, ui.gallery], opened, None),
+        (ui.ways.picture, picture.take_upload, ui.ways, opened, "unetPicture.sent"),
+        (ui.camera.input, picture.take_upload, ui.camera, opened, None),
+        (ui.table.open, batch.open_row, ui.run, opened, None),
     ):
-        taken = event(handler, inputs, outputs, **NEWEST, **QUIET)
+        taken = event(handler, inputs, outputs, js=sent, **NEWEST, **QUIET)
         taken.success(None, js="unetPage.repaint", **PRIVATE)
         ask(taken.success, state, ui)
-        # In the browser: by the server's answer, a next picture may lie in the box.
-        taken.failure(None, None, [ui.box, ui.camera], js="() => [null, null]", **PRIVATE)
+        # After a failure Gradio forgets what came meanwhile.
+        taken.failure(None, js="unetPicture.again", **PRIVATE)
         taken.success(lambda: "", None, ui.chart, **QUIET)
         taken.success(picture.name_example, [ui.task, state.picture], ui.example, **QUIET)
 
@@ -123,8 +123,9 @@ def connect(demo: gr.Blocks, state: State, ui: Components) -> None:
         chosen.failure(answer.restore_menus, state.sides, ui.menus, **QUIET)
 
     for event in (ui.truth.upload, ui.truth.clear):
-        inputs = [state.answer, state.picture, ui.truth]
-        taken = event(scores.take_truth, inputs, [state.picture, state.answer], **QUIET)
+        # In the networks' queue: an answer that is on its way would not know of it.
+        inputs = [state.picture, state.answer, ui.truth]
+        taken = event(scores.take_truth, inputs, [state.picture, state.answer], **QUIET | ON_NETWORKS)
         show(taken.success, state, ui)
         taken.failure(None, None, ui.truth, js="() => null", **PRIVATE)
 
@@ -134,7 +135,7 @@ def connect(demo: gr.Blocks, state: State, ui: Components) -> None:
         control.change(None, ui.ask, js="unetPalette.moved", **NEWEST, **PRIVATE)
     # One event for all that repaints: two could end in the other order, and the older palette would stay.
     ui.palette.repaint(palettes.show, [state.picture, *ui.settings], ui.palette, **NEWEST, **QUIET)
-    for event in (ui.palette.rest, ui.ask.input):
+    for event in (ui.palette.rest, ui.ask.input, ui.viewer.again):
         ask(event, state, ui)
     all_colours = ui.viewer.all_colours(lambda: False, None, ui.ask, **QUIET)
     ask(all_colours.success, state, ui)

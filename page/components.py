@@ -33,27 +33,30 @@ def raw(component: Any, payload: Any) -> Any:
     return payload.root if isinstance(payload, GradioRootModel) else payload
 
 
-def _raw(component: type) -> type:
+def _raw(component: type, **more: Any) -> type:
     """A subclass of a component whose preprocess is `raw`."""
     # A class, since Gradio makes a session's component anew after each update, but no class statement: for one, Gradio
     # writes a stub beside this file.
-    return type.__new__(type(component), component.__name__, (component,), {"preprocess": raw})
+    return type.__new__(type(component), component.__name__, (component,), {"preprocess": raw} | more)
 
 
 PictureBox = _raw(gr.Image)
 FileBox = _raw(gr.File)
 Choice = _raw(gr.Radio)
 Number = _raw(gr.Number)
+UploadHTML = _raw(gr.HTML, data_model=FileData)  # a script sets its value to a file that it has uploaded
 
 
-def html(name: str, value: Any = "", *, script: str | None = None, template: str | None = None) -> gr.HTML:
+def html(
+    name: str, value: Any = "", *, script: str | None = None, template: str | None = None, kind: type = gr.HTML
+) -> gr.HTML:
     """HTML that the page's CSS finds by its name.
 
     script: a file in page/scripts; the events that it triggers are the component's. template: where value is no HTML.
     """
     js = (HERE / "scripts" / script).read_text(encoding="utf-8") if script else None
     options = {"html_template": template} if template else {}
-    return gr.HTML(value, elem_id=name, apply_default_css=False, js_on_load=js, **options)
+    return kind(value, elem_id=name, apply_default_css=False, js_on_load=js, **options)
 
 
 # ---- HTML ------------------------------------------------------------------------------------------------------------

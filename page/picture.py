@@ -8,18 +8,18 @@ from typing import Any
 import gradio as gr
 
 from page import networks, viewer
-from page.components import QUIET, PictureBox, html, render
+from page.components import QUIET, PictureBox, UploadHTML, html, render
 from page.session import MAX_PIXELS, Picture, examples, open_picture
 
 #: How a picture is seen and judged from the first moment: (picture, viewer, ground truth, ask in k colours).
 Opened = tuple[Picture, dict[str, Any], str | None, bool]
 
 
-def build() -> tuple[gr.Image, gr.Image, gr.Gallery]:
-    """Draw the section inside gr.Blocks -> (box, camera, gallery)."""
-    buttons = html("ways", render("ways", megapixels=MAX_PIXELS // 10**6), script="picture.js")
-    # Chosen, dropped and pasted files all go through this box, which is not seen; the viewer shows the picture.
-    box = PictureBox(type="filepath", label="Picture", sources=["upload"], buttons=[], elem_id="picture")
+def build() -> tuple[gr.HTML, gr.Image, gr.Gallery]:
+    """Draw the section inside gr.Blocks -> (ways, camera, gallery)."""
+    # Chosen, dropped and pasted files become the value of these buttons; the viewer shows the picture.
+    template = render("ways", megapixels=MAX_PIXELS // 10**6)
+    ways = html("ways", None, script="picture.js", template=template, kind=UploadHTML)
     with gr.Column(visible=False, elem_id="camera") as panel:
         camera = PictureBox(type="filepath", label="Camera", sources=["webcam"], buttons=[], height=260)
         close = gr.Button("Close the camera", size="sm")
@@ -34,10 +34,10 @@ def build() -> tuple[gr.Image, gr.Image, gr.Gallery]:
         interactive=False,
         elem_id="examples",
     )
-    buttons.camera(lambda: gr.Column(visible=True), None, panel, **QUIET)
+    ways.camera(lambda: gr.Column(visible=True), None, panel, **QUIET)
     for event in (close.click, camera.input):
         event(lambda: gr.Column(visible=False), None, panel, **QUIET)
-    return box, camera, gallery
+    return ways, camera, gallery
 
 
 def show_examples(task: str) -> gr.Gallery:
@@ -46,11 +46,9 @@ def show_examples(task: str) -> gr.Gallery:
     return gr.Gallery(captions, selected_index=None)
 
 
-def take_upload(path: str | None) -> tuple[Any, ...]:
-    """Open an upload -> `Opened`, and the emptied box."""
-    if path is None:
-        return (gr.skip(),) * 5
-    return *opened(open_picture(path)), None
+def take_upload(path: str | None) -> Opened:
+    """Open an upload, or a photo -> `Opened`."""
+    return opened(open_picture(path))
 
 
 def take_example(task: str, gallery: gr.Gallery) -> Opened:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 import numpy as np
@@ -38,9 +39,11 @@ def build() -> tuple[gr.File, list[gr.HTML]]:
 
 
 @requires_session
-def take_truth(answer: Answer, picture: Picture, path: str | None) -> tuple[Picture, Answer]:
+def take_truth(picture: Picture, answer: Answer | None, path: str | None) -> tuple[Picture, Any]:
     """Score against a new ground truth, or none."""
     picture = replace(picture, truth=Path(path) if path else None)
+    if answer is None or answer.picture.key != picture.key:  # the networks are still to be asked
+        return picture, gr.skip()
     comparison, truth = scored(answer.comparison, answer.palette, picture.truth)
     return picture, replace(answer, comparison=comparison, truth=truth)
 

@@ -108,7 +108,7 @@ def served(folder):
 # ---- in the browser --------------------------------------------------------------------------------------------------
 
 
-def upload(page, path, box="#picture"):
+def upload(page, path, box="#ways"):
     """path: of a file, or playwright's payload of one."""
     page.locator(f"{box} input[type=file]").first.set_input_files(path)
 

@@ -99,13 +99,13 @@ def client(address):
 
 
 def drop(page, path, selector, kind="image/png"):
-    """Let a file go over an element, as a hand with a mouse does."""
-    page.evaluate(
+    """Let a file go over an element, as a hand with a mouse does -> whether the browser is to open it itself."""
+    return page.evaluate(
         """([bytes, name, type, selector]) => {
             const data = new DataTransfer();
             data.items.add(new File([new Uint8Array(bytes)], name, {type}));
             const drop = new DragEvent("drop", {dataTransfer: data, bubbles: true, cancelable: true});
-            document.querySelector(selector).dispatchEvent(drop);
+            return document.querySelector(selector).dispatchEvent(drop);
         }""",
         [list(path.read_bytes()), path.name, kind, selector],
     )
@@ -404,6 +404,46 @@ def test_of_answers_in_quick_succession_the_newest_is_shown(open_page):
     )
 
 
+@pytest.mark.parametrize("broken", [False, True])
+def test_a_picture_that_comes_while_another_is_opened_is_shown(open_page, picture, tmp_path, broken):
+    page, held = open_page(), []
+    save_png(photo(30, 40), tmp_path / "first.png")
+    if broken:
+        (tmp_path / "first.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(300))
+    page.route("**/queue/join*", lambda route: route.continue_() if held else held.append(route))
+    with page.expect_request("**/queue/join*"):
+        upload(page, tmp_path / "first.png")
+    with page.expect_response("**/upload*"):
+        upload(page, picture)
+    expect(page.locator("#ways .note")).to_be_empty()
+    held[0].continue_()
+    page.wait_for_function("unetViewer.state().width === 83", timeout=PATIENCE)
+    expect(page.locator(".waiting")).to_be_hidden(timeout=PATIENCE)
+    assert size_of_view(page) == (61, 83)
+
+
+def test_an_answer_may_arrive_before_its_picture(open_page, picture):
+    page, held = open_page(), []
+    page.route("**/picture.png", lambda route: route.continue_() if held else held.append(route))
+    with page.expect_response("**/planes.bin"):
+        upload(page, picture)
+    held[0].continue_()
+    wait_for_other_answer(page, 1)
+    assert size_of_view(page) == (61, 83)
+
+
+def test_networks_that_do_not_answer_can_be_asked_again(open_page):
+    page = open_page()
+    page.route("**/queue/join*", lambda route: route.fulfill(status=503, json={"detail": "The queue is full."}))
+    page.get_by_label("Ask the networks about it").check()
+    shows(page, ".waiting", r"The networks did not answer\.\s*Ask again")
+    expect(page.locator("html")).not_to_have_class(re.compile("asking"))
+    page.unroute("**/queue/join*")
+    page.get_by_role("button", name="Ask again").click()
+    shows(page, ".badge", "answered in 8 colours")
+    expect(page.locator(".waiting")).to_be_hidden()
+
+
 def test_a_large_pictures_label_map_is_saved_at_its_full_size(open_page, weights, tmp_path):
     page = open_page(accept_downloads=True)
     large = photo(1000, 1100)
@@ -584,6 +624,19 @@ def test_ground_truth_of_ones_own(open_page, picture, tmp_path):
     shows(page, "#scores", "No ground truth")
 
 
+def test_ground_truth_is_kept_for_a_picture_that_is_not_answered(open_page, picture, tmp_path):
+    page, held = open_page(), []
+    save_png(np.eye(61, 83) > 0, tmp_path / "truth.png")
+    page.route("**/planes.bin", lambda route: held.append(route))
+    upload(page, picture)
+    page.wait_for_function("unetViewer.state().width === 83", timeout=PATIENCE)
+    upload(page, tmp_path / "truth.png", "#truth")
+    shows(page, "#ious", r"street\s*1.2 % of the truth")
+    for route in held:
+        route.continue_()
+    expect(page.locator(".toast-body")).to_have_count(0)
+
+
 def test_many_pictures_come_back_as_one_archive(open_page, tmp_path):
     page = open_page(accept_downloads=True)
     page.get_by_role("button", name="Segment all").click()
@@ -722,7 +775,10 @@ def test_dropped_anywhere_copied_and_saved(open_page, picture):
     page = open_page(permissions=["clipboard-read", "clipboard-write"], accept_downloads=True)
     chip = page.locator(".chip").first
     before, color = answers(page), chip.get_attribute("data-hex")
-    drop(page, picture, "#legend")
+    assert not drop(page, picture, "#legend", "application/pdf")
+    shows(page, "#ways .note", "That is no picture")
+    assert not drop(page, picture, "#truth"), "beside the box for it"
+    assert not drop(page, picture, "#legend", "")  # of HEIC and PPM some browsers know no type
     wait_for_other_answer(page, before)
     assert size_of_view(page) == (61, 83)
 

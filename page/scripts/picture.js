@@ -1,31 +1,46 @@
-// The ways a picture comes in. Chosen, dropped and pasted files all go through the hidden box of the page.
+// The ways a picture comes in. Chosen, dropped and pasted files are all uploaded here; the path is the value.
 const note = element.querySelector(".note");
+const input = element.querySelector("input");
+const NO_PICTURE = "That is no picture: choose a JPEG, PNG, TIFF, HEIC or the like.";
 let noteTimer;
+let turn = 0; // counts the files; one that is uploaded in a later turn is not wanted any more
+let opening; // path of the upload that the server was asked to open last
 
-function say(text) {
+function say(text, seconds = 8) {
   note.textContent = text;
   clearTimeout(noteTimer);
-  noteTimer = setTimeout(() => (note.textContent = ""), 8000);
+  noteTimer = setTimeout(() => (note.textContent = ""), 1000 * seconds);
 }
 
-/** Upload the first picture among ``files``. */
-function take(files) {
-  const picture = [...(files ?? [])].find((file) => file.type.startsWith("image/") || file.type === "");
-  const input = document.querySelector("#picture input[type=file]");
-  if (!picture || !input) return false;
-  const one = new DataTransfer();
-  one.items.add(picture);
-  input.files = one.files;
-  input.dispatchEvent(new Event("change", { bubbles: true }));
-  return true;
+/** Upload the first picture among ``files``, and have it opened. */
+async function take(files) {
+  // A browser may not know the type of HEIC or PPM.
+  const picture = [...files].find((file) => file.type.startsWith("image/") || file.type === "");
+  if (!picture) return say(NO_PICTURE);
+  const mine = ++turn;
+  say(`Uploading ${picture.name} …`, 3600);
+  try {
+    const { path } = await upload(picture);
+    if (mine !== turn) return;
+    say("");
+    props.value = { path, orig_name: picture.name, meta: { _type: "gradio.FileData" } };
+    trigger("picture");
+  } catch (error) {
+    if (mine === turn) say(`${picture.name} did not arrive (${error?.message ?? error}): try it again.`);
+  }
 }
+
+window.unetPicture = {
+  sent: (value) => ((opening = value.path), value),
+  again: () => props.value && props.value.path !== opening && trigger("picture"),
+};
 
 async function paste() {
   const nothing = "There is no picture in the clipboard: copy one first.";
   try {
     for (const item of await navigator.clipboard.read()) {
       const type = item.types.find((name) => name.startsWith("image/"));
-      if (type && take([new File([await item.getType(type)], "pasted.png", { type })])) return;
+      if (type) return take([new File([await item.getType(type)], "pasted.png", { type })]);
     }
     say(nothing);
   } catch {
@@ -49,15 +64,23 @@ async function camera() {
   }
 }
 
-const ways = { choose: () => document.querySelector("#picture input[type=file]")?.click(), camera, paste };
+const ways = { choose: () => input.click(), camera, paste };
 element.addEventListener("click", (event) => ways[event.target.closest("[data-way]")?.dataset.way]?.());
+input.addEventListener("change", () => {
+  take([...input.files]);
+  input.value = ""; // so that the same file can be chosen again
+});
 
 // A picture may be dropped or pasted anywhere on the page, but where files have a box of their own.
 function arrives(files, event) {
-  if (event.target.closest?.("#truth, #batch-files") || !take(files)) return;
+  if (!files?.length || event.target.closest?.("#truth, #batch-files")) return;
   event.preventDefault();
   event.stopPropagation();
+  take(files);
 }
-document.addEventListener("dragover", (event) => event.preventDefault());
+// Not even beside such a box may the browser leave the page for a file.
+for (const kind of ["dragover", "drop"]) {
+  document.addEventListener(kind, (event) => event.dataTransfer?.types.includes("Files") && event.preventDefault());
+}
 document.addEventListener("drop", (event) => arrives(event.dataTransfer?.files, event), true);
 document.addEventListener("paste", (event) => arrives(event.clipboardData?.files, event), true);

@@ -36,7 +36,7 @@ _ALIKE = 20  # CIE76 distance in Lab below which two colours lying apart are eas
 
 
 def build() -> gr.HTML:
-    """Draw the viewer, with ``save_labels`` {side} and ``all_colours``."""
+    """Draw the viewer; events: save_labels {side}, all_colours, again."""
     scripts = [(HERE / name).read_text(encoding="utf-8") for name in ("draw.js", "words.js", "hands.js")]
     return gr.HTML(
         html_template=(HERE / "viewer.html").read_text(encoding="utf-8"),

@@ -30,7 +30,9 @@ const gaze = { zoom: 1, x: 0.5, y: 0.5 }; // zoom 1 shows all; x, y: fraction of
 let answer = null; // what is shown; while the networks work on a new picture, without labels
 let original = null; // the picture as it was opened: {key, picture}
 let colours = null; // the same in k colours: {key, k, picture}
-let latest = 0; // of the answers asked for; older ones that arrive later are dropped
+let newest = null; // key of the picture that was opened last
+let latest = 0; // of the values that were shown; older ones that arrive later are dropped
+let [repaints, repainted] = [0, 0]; // pictures in k colours: how many came, and the number of that which is shown
 let shown = 0; // answers so far
 let layers = new Map(); // drawings of the answer at its own size, made when first looked at
 let pointed = null; // the pixel under the mouse
@@ -42,14 +44,23 @@ let steering = false; // whether arrow keys move the cursor rather than the pict
 /** value: a picture that the networks are asked about, or their answer; see page/viewer/__init__.py. */
 async function show(value) {
   const mine = ++latest;
+  if (!value.planes || newest === null) newest = value.facts.key;
   const [planes, picture] = await Promise.all([
     value.planes ? fetched(value.planes.url).then(inflated) : null,
     decoded(value.picture.url),
   ]).catch(() => []);
-  if (mine !== latest) return;
-  if (!picture) return hint("This picture did not arrive: click the example, or drop it, again.", 10_000);
-  if (planes && original && value.facts.key !== original.key) return; // another picture was opened meanwhile
   const { facts } = value;
+  if (facts.key !== newest) return; // another picture was opened meanwhile
+  if (picture && !value.planes) {
+    if (original) window.unetLive?.stop(); // another picture takes the camera's place
+    original = { key: facts.key, picture };
+    draw();
+  }
+  if (mine !== latest) return; // the answer may arrive before the picture
+  if (!picture) {
+    find("[aria-live]").textContent = "This picture did not arrive: click the example, or drop it, again.";
+    return hint(find("[aria-live]").textContent, 10_000);
+  }
   const before = answer;
   const [height, width] = facts.size;
   const plane = (i) => planes.subarray(i * width * height, (i + 1) * width * height);
@@ -58,8 +69,6 @@ async function show(value) {
     Object.assign(answer, { labels: [plane(0), plane(1)], confidences: [plane(2), plane(3)] });
     answer.truth = facts.truth ? plane(4) : null;
   } else {
-    if (original) window.unetLive?.stop(); // another picture takes the camera's place
-    original = { key: facts.key, picture };
     answer.colors = null;
   }
   layers = new Map();
@@ -76,8 +85,10 @@ async function show(value) {
 
 /** The picture in k colours, after the slider moved: {key, k, picture}. */
 async function paint(value) {
+  const mine = ++repaints;
   const picture = await decoded(value.picture.url).catch(() => null);
-  if (!picture) return;
+  if (!picture || mine < repainted) return;
+  repainted = mine;
   colours = { key: value.key, k: value.k, picture };
   root.dataset.colours = value.k; // tests wait for it
   if (!answer) return;

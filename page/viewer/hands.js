@@ -210,6 +210,7 @@ find(".tools").addEventListener("click", (event) => {
 });
 find('[data-do="fullscreen"]').hidden = !document.fullscreenEnabled;
 find(".badge button").addEventListener("click", () => trigger("all_colours"));
+find(".waiting button").addEventListener("click", () => trigger("again"));
 
 // Made when it opens, and not while it is open: a button that is replaced between press and release does nothing.
 find(".save").addEventListener("toggle", ({ target }) => {

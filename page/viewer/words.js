@@ -160,21 +160,25 @@ let queued = 0; // since when
 function mind() {
   const tracker = element.closest("#viewer")?.querySelector("[data-testid=status-tracker]");
   const busy = Boolean(tracker && !tracker.classList.contains("hide"));
+  const failed = busy && Boolean(tracker.querySelector(".error"));
   const waiting = busy || Boolean(answer && !answer.labels);
-  document.documentElement.classList.toggle("asking", waiting);
+  document.documentElement.classList.toggle("asking", waiting && !failed);
   const words = busy ? tracker.textContent : "";
   const before = Number(/queue:\s*(\d+)/.exec(words)?.[1] ?? 0);
   queued = before ? queued || performance.now() : 0;
   const tiles = /(\d+)\/(\d+)\s*tiles/.exec(words);
   let said = "Asking both networks…";
-  if (before && performance.now() - queued > PATIENCE) {
+  if (failed) {
+    said = "The networks did not answer.";
+  } else if (before && performance.now() - queued > PATIENCE) {
     said = `Asking both networks, ${before} ${before === 1 ? "question" : "questions"} before yours`;
   } else if (tiles) {
     said = `${/Network \d/.exec(words)?.[0] ?? "Networks"}: ${tiles[1]} of ${tiles[2]} tiles`;
   }
   const line = find(".waiting");
   line.hidden = !waiting;
-  if (line.textContent !== said) line.textContent = said;
+  line.classList.toggle("failed", failed);
+  if (line.firstElementChild.textContent !== said) line.firstElementChild.textContent = said;
 }
 
 // ---- about classes and pixels ----------------------------------------------------------------------------------------
