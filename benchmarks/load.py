@@ -50,16 +50,16 @@ def main(arguments: list[str] | None = None) -> int:
     options.add_argument("--clients", type=int, default=50)
     options.add_argument("--seconds", type=float, default=60.0)
     args = options.parse_args(arguments)
-    memory = []
+    memory, failures = [], []
     with tempfile.TemporaryDirectory() as folder, serve(args.weights) as page:
         networks = [Segmenter.load(args.weights / page.task / name) for name in ("residual-add", "crop-concat")]
         visitors = [Visitor(page, number, networks, Path(folder)) for number in range(args.clients)]
         for seconds in (args.seconds / 3, args.seconds):
             answers = rush(visitors, seconds)
+            failures += [answer.failure for answer in answers if answer.failure not in ("", FULL)]
             time.sleep(REST)
             memory.append(page.memory())
         cached = sum(path.stat().st_size for path in page.cache.rglob("*") if path.is_file())
-    failures = [answer.failure for answer in answers if answer.failure not in ("", FULL)]
     if memory[1] > memory[0] * (1 + GROWTH):
         failures.append("the page holds more memory than before")
     if cached > CACHE_BYTES:

@@ -301,6 +301,19 @@ def test_load(weights, capsys, monkeypatch):
     assert found["memory at rest, before and after"][0].count(" MB") == 2
 
 
+@pytest.mark.usefixtures("served")
+def test_a_wrong_answer_while_the_page_warms_up_counts(weights, capsys, monkeypatch):
+    answers = iter([1, 0])
+
+    def ask(_):
+        load.check("ask", next(answers), 0)
+
+    monkeypatch.setattr(load, "REST", 0.0)
+    monkeypatch.setattr(load, "KINDS", {"ask": ask})
+    assert load.main(["--clients", "1", "--seconds", "0", "--weights", str(weights)]) == 1
+    assert "1 × ask: 100.0% away" in capsys.readouterr().err
+
+
 def test_palette(capsys, monkeypatch):
     monkeypatch.setattr(palette, "KS", (2, 8))
     monkeypatch.setattr(palette, "pictures", lambda quick: {"photo": photo(30, 40)})
