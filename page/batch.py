@@ -87,10 +87,15 @@ def _named(files: Sequence[FileData]) -> list[tuple[str, str]]:
 
 def begin(
     task: str, sides: Sides | None, pictures: list[FileData] | None, truths: list[FileData] | None
-) -> tuple[Run, str, gr.Button]:
-    """Begin a run -> (run, progress, disabled button)."""
+) -> tuple[Any, ...]:
+    """Begin a run -> (run, progress, *buttons)."""
     run = take(task, known(sides), pictures, truths)
-    return run, show_progress(run, 0, ["waiting for their turn"]), gr.Button(interactive=False)
+    return run, show_progress(run, 0, ["waiting for their turn"]), *buttons(running=True)
+
+
+def buttons(*, running: bool) -> tuple[gr.Button, ...]:
+    """Either the two that begin a run, or the one that stops it."""
+    return gr.Button(interactive=not running), gr.Button(interactive=not running), gr.Button(interactive=running)
 
 
 def _pixels_of(path: str) -> int:
@@ -122,7 +127,7 @@ def new_archive(run: Run) -> Iterator[tuple[Path, BinaryIO]]:
 
 
 def segment_all(run: Run) -> Iterator[tuple[Any, ...]]:
-    """Segment all pictures, yielding (progress, table, file, stop button)."""
+    """Segment all pictures, yielding (progress, table, file)."""
     bundle = networks.segmenter(run.sides[0].location).bundle
     names = tuple(side.name for side in run.sides)
     rows: list[Row] = []
@@ -141,7 +146,7 @@ def segment_all(run: Run) -> Iterator[tuple[Any, ...]]:
     def table() -> str:
         return batch_table(names, rows, bundle.class_names, bundle.palette) if rows else ""
 
-    yield progress(), "", gr.DownloadButton(visible=False), gr.Button(interactive=True)
+    yield progress(), "", gr.DownloadButton(visible=False)
     # Closing the answers completes the archive, after a stop too.
     with (
         new_archive(run) as (archive, file),
@@ -152,11 +157,11 @@ def segment_all(run: Run) -> Iterator[tuple[Any, ...]]:
             if row is not None:
                 rows.append(row)
                 run.under_way = ""
-            yield progress(), gr.skip() if row is None else table(), gr.skip(), gr.skip()
+            yield progress(), gr.skip() if row is None else table(), gr.skip()
             if row is not None and run.stopped:
                 break
     save = gr.DownloadButton(value=str(archive), visible=True)
-    yield progress(finished=True), table(), save, gr.Button(interactive=False)
+    yield progress(finished=True), table(), save
 
 
 def _with_ticks(answers: Iterator[Row], run: Run) -> Iterator[Row | None]:
@@ -228,25 +233,24 @@ def build(state: State, task: gr.Radio) -> tuple[gr.HTML, gr.State]:
                 elem_id="batch-truths",
             )
             with gr.Row(elem_id="batch-buttons"):
-                begin_button = gr.Button("Segment all", variant="primary", size="sm", min_width=80)
-                stop_button = gr.Button("Stop", interactive=False, size="sm", min_width=60)
-                try_examples = gr.Button("Try the examples", size="sm", min_width=120)
+                begin_button = gr.Button(
+                    "Segment all", variant="primary", size="sm", min_width=80, elem_id="batch-begin"
+                )
+                stop_button = gr.Button("Stop", interactive=False, size="sm", min_width=60, elem_id="batch-stop")
+                try_examples = gr.Button("Try the examples", size="sm", min_width=120, elem_id="batch-examples")
         with gr.Column(scale=8, min_width=320, elem_id="batch-answers"):
             progress = html("batch-progress", render("batch_contents", names=networks.PREFERRED))
             table = html("batch-table", script="batch.js")
             archive = gr.DownloadButton("Save all (ZIP)", visible=False, elem_id="batch-save")
     run = gr.State(time_to_live=HOUR)
     filled = try_examples.click(example_files, task, [pictures, truths], **QUIET)
+    pressed = [begin_button, try_examples, stop_button]
     for started in (begin_button.click, filled.success):
-        checked = started(begin, [task, state.sides, pictures, truths], [run, progress, begin_button], **QUIET)
+        checked = started(begin, [task, state.sides, pictures, truths], [run, progress, *pressed], **QUIET)
         done = checked.success(
-            segment_all,
-            run,
-            [progress, table, archive, stop_button],
-            concurrency_id="many",
-            concurrency_limit=1,
-            **QUIET,
+            segment_all, run, [progress, table, archive], concurrency_id="many", concurrency_limit=1, **QUIET
         )
-        done.then(lambda: gr.Button(interactive=True), None, begin_button, **QUIET)
+        for ended in (done.success, done.failure):  # after an error Gradio calls no `.then`
+            ended(functools.partial(buttons, running=False), None, pressed, **QUIET)
     stop_button.click(stop, run, stop_button, queue=False, **QUIET)
     return table, run

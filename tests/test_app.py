@@ -666,6 +666,34 @@ def test_many_pictures_come_back_as_one_archive(open_page, tmp_path):
     assert labels.shape == (40, 50)
 
 
+def event_of(page, handler):
+    """How a request names the page's event that calls this handler, the first of several."""
+    numbers = page.evaluate("gradio_config.dependencies.map(({ api_name, id }) => [api_name, id])")
+    return f'"fn_index":{dict(numbers)[handler]},'
+
+
+def test_one_run_at_a_time_and_a_full_queue_is_tried_again(open_page, picture):
+    page, held = open_page(), []
+    begin, examples, stop = (page.get_by_role("button", name=n) for n in ("Segment all", "Try the examples", "Stop"))
+    run = event_of(page, "segment_all")
+    page.route(
+        "**/queue/join*", lambda route: held.append(route) if run in route.request.post_data else route.continue_()
+    )
+    page.locator("#batch-pictures input[type=file]").set_input_files(picture)
+    begin.click()
+    expect(stop).to_be_enabled(timeout=PATIENCE)
+    expect(begin).to_be_disabled()
+    expect(examples).to_be_disabled()
+    held.pop().fulfill(status=503, json={"detail": "The queue is full."})
+    for button in (begin, examples):
+        expect(button).to_be_enabled(timeout=PATIENCE)
+    expect(stop).to_be_disabled()
+    page.unroute("**/queue/join*")
+    begin.click()
+    shows(page, "#batch-progress", "1 of 1 pictures · took")
+    expect(examples).to_be_enabled(timeout=PATIENCE)
+
+
 def test_row_of_the_table_opens_above(open_page, picture):
     page = open_page()
     page.locator("#batch-pictures input[type=file]").set_input_files(picture)
