@@ -44,7 +44,6 @@ class Components(NamedTuple):
     settings: list[Any]  # of the colours: how many, of which space
     ask: gr.Checkbox
     palette: gr.HTML
-    chart: gr.HTML
     menus: list[gr.Dropdown]
     viewer: gr.HTML
     answered: list[gr.HTML]
@@ -113,7 +112,8 @@ def connect(demo: gr.Blocks, state: State, ui: Components) -> None:
         ask(taken.success, state, ui)
         # After a failure Gradio forgets what came meanwhile.
         taken.failure(None, js="unetPicture.again", **PRIVATE)
-        taken.success(lambda: "", None, ui.chart, **QUIET)
+        for after in (taken.success, taken.failure):
+            after(None, None, ui.camera, js="() => null", **PRIVATE)
         taken.success(picture.name_example, [ui.task, state.picture], ui.example, **QUIET)
 
     for side, menu in enumerate(ui.menus):

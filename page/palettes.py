@@ -47,8 +47,8 @@ FILES: dict[str, Callable[[Any, Picture], str | bytes]] = {
 }
 
 
-def build(state: State) -> tuple[list[Any], gr.Checkbox, gr.HTML, gr.HTML]:
-    """Draw the section -> (settings, ask, palette, chart)."""
+def build(state: State) -> tuple[list[Any], gr.Checkbox, gr.HTML]:
+    """Draw the section -> (settings, ask, palette)."""
     html("palette-title", TITLE)
     colors = gr.Slider(
         MIN_COLORS, MAX_COLORS, value=DEFAULT_COLORS, step=1, label="Colours", show_label=False, elem_id="colours"
@@ -63,13 +63,16 @@ def build(state: State) -> tuple[list[Any], gr.Checkbox, gr.HTML, gr.HTML]:
         saves = {kind: gr.Button(kind, size="sm", min_width=48) for kind in FILES}
     measure_button = gr.Button("How few do they need?", size="sm", elem_id="measure")
     drawn = html("chart")
-    measure_button.click(measure, [state.answer, space], drawn, **ON_NETWORKS)
+    measured = measure_button.click(measure, [state.answer, space], drawn, **ON_NETWORKS)
+    # Another picture, ground truth, network or space: the chart is of the one before, also while it is being made.
+    changed = [state.picture.change, state.sides.change, space.change]
+    gr.on(changed, None, None, drawn, js="() => ''", cancels=measured, **PRIVATE)
     file = gr.File(visible="hidden")
     for kind, button in saves.items():
         save_as = functools.partial(save, kind=kind)
         saved = button.click(save_as, [state.picture, colors, space], file, **QUIET)
         saved.success(None, file, js="unetPage.download", **PRIVATE)
-    return [colors, space], ask, palette, drawn
+    return [colors, space], ask, palette
 
 
 @requires_session

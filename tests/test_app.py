@@ -746,8 +746,31 @@ def test_chart_of_answers_against_k(open_page):
     titles = drawn.locator("title").all_text_contents()
     assert [title.split(": ")[0] for title in titles] == [*SIDES, "both agree"]
     assert all("64 colours" in title for title in titles)
-    page.locator("#examples button").nth(1).click()  # the chart is of the picture before
+    for change in (
+        page.locator("#examples button").nth(1).click,
+        page.get_by_role("radio", name="OKLab").check,
+        lambda: choose(page, "Left", "crop-concat"),
+        page.locator("#truth").get_by_label("Clear").click,
+    ):
+        change()  # the chart is of what was before
+        expect(drawn).to_have_count(0, timeout=PATIENCE)
+        page.get_by_role("button", name="How few do they need?").click()
+        expect(drawn.locator("title")).to_have_count(3, timeout=PATIENCE)
+
+
+def test_a_new_picture_ends_the_chart_that_is_being_made(open_page, tmp_path):
+    page = open_page()
+    save_png(photo(1000, 1000), tmp_path / "large.png")  # for which ten answers take seconds
+    upload(page, tmp_path / "large.png")
+    wait_for_other_answer(page, 1)
+    drawn = page.get_by_role("img", name=re.compile("their agreement, for 2 to"))
+    page.get_by_role("button", name="How few do they need?").click()
+    expect(drawn).to_be_visible(timeout=PATIENCE)
+    page.locator("#examples button").nth(1).click()
     expect(drawn).to_have_count(0, timeout=PATIENCE)
+    wait_for_other_answer(page, 2)
+    page.wait_for_timeout(2000)
+    expect(drawn).to_have_count(0)
 
 
 def test_new_picture_is_seen_while_the_networks_are_asked(open_page, picture):
