@@ -540,8 +540,17 @@ WITHOUT_TOOLTIP = """() => [...document.querySelectorAll("button, input, select,
     .map((control) => control.outerHTML.slice(0, 200))"""
 
 
-def test_every_control_has_a_tooltip(open_page):
+def test_every_control_has_a_tooltip(open_page, picture):
     page = open_page()
+    save_png(photo(9, 9), picture.with_name("two.png"))
+    page.locator("#batch-pictures input[type=file]").set_input_files([picture, picture.with_name("two.png")])
+    for name, title in {
+        "Remove this file": "Leave this file out",
+        "Segment all": "Both networks, picture by picture",
+        "Stop": "Stop here, and keep what is done",
+    }.items():
+        button = page.locator("#batch-files").get_by_role("button", name=name, exact=True).first
+        expect(button).to_have_attribute("title", title, timeout=PATIENCE)
     page.get_by_role("button", name="Inside the networks").click()
     expect(page.locator("#each-skip")).to_be_visible(timeout=PATIENCE)
     page.wait_for_function(f"({WITHOUT_TOOLTIP})().length === 0", timeout=PATIENCE)
@@ -562,6 +571,8 @@ def test_a_picture_from_the_webcam(open_page):
     page.get_by_role("button", name="Camera").click()
     # Before the camera's first frame the button does nothing.
     page.wait_for_function("() => document.querySelector('#camera video')?.videoWidth > 0")
+    for name, title in (("Close the camera", "Go on without one"), ("capture photo", "Take a picture with the camera")):
+        expect(page.locator("#camera").get_by_role("button", name=name)).to_have_attribute("title", title)
     page.locator("#camera").get_by_label("capture photo").click()
     wait_for_other_answer(page, before)
     expect(page.locator("#camera")).to_have_count(0)
