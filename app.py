@@ -117,10 +117,14 @@ def connect(demo: gr.Blocks, state: State, ui: Components) -> None:
         taken.success(picture.name_example, [ui.task, state.picture], ui.example, **QUIET)
 
     for side, menu in enumerate(ui.menus):
-        take = functools.partial(answer.take_side, side=side)
-        chosen = menu.input(take, [ui.task, state.sides, menu], [state.sides, *ui.menus], **QUIET)
+        take, restore = (functools.partial(step, side=side) for step in (answer.take_side, answer.restore_menu))
+        found = gr.State()
+        # In two steps, since a download takes long: what is on the other side is read after it.
+        fetched = menu.input(answer.find, [ui.task, menu], found, **NEWEST, **QUIET)
+        chosen = fetched.success(take, [ui.task, found, state.sides], [state.sides, *ui.menus], **NEWEST, **QUIET)
         ask(chosen.success, state, ui)
-        chosen.failure(answer.restore_menus, state.sides, ui.menus, **QUIET)
+        for event in (fetched, chosen):
+            event.failure(restore, state.sides, menu, **QUIET)
 
     for event in (ui.truth.upload, ui.truth.clear):
         # In the networks' queue: an answer that is on its way would not know of it.

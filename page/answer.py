@@ -24,6 +24,8 @@ from unet.predict import Segmenter
 PAPER_WIDTH = ARCHITECTURES["crop-concat"].widths[0]  # channels at full resolution
 SHARES = {1: "the paper’s width", 2: "half the paper’s width", 4: "a quarter of the paper’s width"}
 
+Found = tuple[str, Network]  # a network, and the task that it was chosen for
+
 
 def build(state: State, task: str) -> tuple[list[gr.Dropdown], gr.HTML, list[gr.HTML]]:
     """Draw the section -> (menus, viewer, what `show` fills)."""
@@ -55,21 +57,29 @@ def build(state: State, task: str) -> tuple[list[gr.Dropdown], gr.HTML, list[gr.
 # ---- which networks --------------------------------------------------------------------------------------------------
 
 
-def take_side(task: str, sides: Sides | None, name: str | None, *, side: int) -> tuple[Sides, str, str]:
-    """Show another network on a side -> (sides, *menus)."""
-    sides = known(sides)
-    chosen = networks.choose(task, name)
-    if chosen.location == sides[1 - side].location:
+def find(task: str, name: str | None) -> Found:
+    """Find a network by its name, perhaps on the Hub."""
+    return task, networks.choose(task, name)
+
+
+def take_side(task: str, found: Found, sides: Sides | None, *, side: int) -> tuple[Any, ...]:
+    """Show a network that was found on a side -> (sides, *menus)."""
+    sides, (its_task, chosen) = known(sides), found
+    if its_task != task:  # the task was changed while it was fetched
+        return (gr.skip(),) * 3
+    swapped = chosen.location == sides[1 - side].location
+    if swapped:
         gr.Info(f"{chosen.name} was on the other side: the two change places.")
         sides = sides[::-1]
     else:
         sides = (chosen, sides[1]) if side == 0 else (sides[0], chosen)
-    return sides, *restore_menus(sides)
+    # Else the other menu is left alone: what it says may still be on its way.
+    return sides, *(shown.name if swapped or i == side else gr.skip() for i, shown in enumerate(sides))
 
 
-def restore_menus(sides: Sides | None) -> tuple[Any, Any]:
-    """The menus' values, also after a refused choice."""
-    return (gr.skip(), gr.skip()) if sides is None else (sides[0].name, sides[1].name)
+def restore_menu(sides: Sides | None, *, side: int) -> Any:
+    """A menu's value after a refused choice."""
+    return gr.skip() if sides is None else sides[side].name
 
 
 def show_card(sides: Sides | None, event: gr.EventData) -> str:

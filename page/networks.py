@@ -170,7 +170,8 @@ def _fetch(repo_id: str, revision: str | None) -> Path:
     """Fetch a visitor's bundle, deleting the longest unused."""
     cache = visitors_cache()
     try:
-        folder = fetch_bundle(repo_id, revision=revision, anonymous=True, max_bytes=HUB_BYTES, cache=cache)
+        limits = {"anonymous": True, "max_bytes": HUB_BYTES, "cache": cache}
+        folder = fetch_bundle(repo_id, revision=revision, notify=gr.Info, **limits)
         os.utime(folder)
         return folder
     finally:  # what turned out to be no bundle takes its place, too

@@ -505,6 +505,34 @@ def test_either_side_can_be_any_network(open_page):
     expect(card).not_to_be_visible()
 
 
+def test_choices_while_a_network_is_fetched(open_page):
+    """A slow download is a request that is held back here."""
+    page, held = open_page(query="?task=garden", classes=5), []
+    left = event_of(page, "find")
+    page.route(
+        "**/queue/join*", lambda route: held.append(route) if left in route.request.post_data else route.continue_()
+    )
+
+    def let_one_go():
+        while not held:
+            page.wait_for_timeout(50)
+        held.pop().continue_()
+
+    choose(page, "Left", "residual-concat")
+    choose(page, "Right", "residual-add")  # which is on the left until then
+    shows(page, "#headings", "crop-concat.*residual-add")
+    let_one_go()
+    shows(page, "#headings", "residual-concat.*residual-add")
+
+    choose(page, "Left", "crop-concat")
+    choose(page, "Left", "residual-add")
+    let_one_go()
+    let_one_go()
+    shows(page, "#headings", "residual-add.*crop-concat")
+    for side, name in (("Left", "residual-add"), ("Right", "crop-concat")):
+        expect(page.get_by_label(f"{side} network")).to_have_value(name, timeout=PATIENCE)
+
+
 def test_a_link_restores_what_is_seen(open_page, picture):
     settings = "?task=garden&example=flower&left=crop-concat&right=residual-concat&k=5&space=OKLab&quantised=1"
     page = open_page(query=settings, classes=5, colors=5, permissions=["clipboard-read", "clipboard-write"])

@@ -122,6 +122,18 @@ def test_a_network_from_the_hub_at_a_revision(offered, hub, tmp_path):
     assert networks.choose("garden", "crop-concat").card is None
 
 
+def test_a_download_is_said_and_nothing_else(offered, hub, tmp_path, monkeypatch):
+    said, repo_id = [], push(tmp_path / "bundle")
+    monkeypatch.setattr(networks.gr, "Info", said.append)
+    networks.choose("garden", "crop-concat")
+    with pytest.raises(BundleError):
+        networks.choose("garden", "ann/nothing")
+    assert said == []
+    networks.choose("garden", repo_id)
+    networks.choose("garden", repo_id)
+    assert said == [f"Fetching {repo_id} from the Hub …"]
+
+
 def test_what_does_not_fit_is_refused_in_a_sentence(offered, hub, tmp_path):
     def refused(name, reason):
         with pytest.raises(BundleError, match=reason):

@@ -2,12 +2,21 @@
 
 import contextlib
 import re
+from collections.abc import Callable
 from json import JSONDecodeError
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
-from huggingface_hub import HfApi, constants, errors, get_hf_file_metadata, hf_hub_url, scan_cache_dir
+from huggingface_hub import (
+    HfApi,
+    constants,
+    errors,
+    get_hf_file_metadata,
+    hf_hub_url,
+    scan_cache_dir,
+    try_to_load_from_cache,
+)
 
 from .bundle import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, BundleError
 from .model import ARCHITECTURES
@@ -42,12 +51,14 @@ def fetch_bundle(
     anonymous: bool = False,
     max_bytes: int | None = None,
     cache: Path | None = None,
+    notify: Callable[[str], object] = lambda _: None,
 ) -> Path:
     """Download a bundle from the Hub -> its folder.
 
     repo_id: "user/name". revision: a branch, tag or commit. anonymous: ask without a token, for what everybody may see.
     max_bytes: what the files may have together, known before they are fetched. cache: a folder of its own for what is
-    fetched, see `forget_bundles`. Without a network the copy fetched last is used. Raises HubError.
+    fetched, see `forget_bundles`. notify: is told before a download begins. Without a network the copy fetched last is
+    used. Raises HubError.
     """
     what = f"{repo_id} at revision {revision}" if revision else repo_id
     token = False if anonymous else None
@@ -56,6 +67,8 @@ def fetch_bundle(
         size = _bytes_to_fetch(repo_id, revision, token) if anonymous or max_bytes is not None else 0
         if max_bytes is not None and size > max_bytes:
             raise HubError(f"{what} has {size / 1e6:,.1f} MB, and {max_bytes / 1e6:,.1f} MB are the most here")
+        if not isinstance(try_to_load_from_cache(repo_id, WEIGHTS_FILE, cache, revision), str):
+            notify(f"Fetching {what} from the Hub …")
         files = {"revision": revision, "allow_patterns": _FILES, "cache_dir": cache}
         folder = Path(HfApi().snapshot_download(repo_id, token=token, **files))
     except (errors.HFValidationError, *NETWORK_ERRORS) as error:
