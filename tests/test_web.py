@@ -130,6 +130,37 @@ def test_colours_follow_the_slider_and_keys_move_the_divider(page):
     assert page.locator("#picture").get_attribute("style") != before
 
 
+def test_what_was_chosen_last_is_shown(page):
+    """Of two decoders the first is held back, and so is every camera."""
+    page.evaluate(
+        """() => {
+            const { createImageBitmap } = window;
+            window.createImageBitmap = (...picture) => {
+                window.createImageBitmap = createImageBitmap;
+                return new Promise((done) => (window.release = () => done(createImageBitmap(...picture))));
+            };
+            navigator.mediaDevices.getUserMedia = async () => {
+                const stream = document.createElement("canvas").captureStream();
+                await new Promise((allow) => asked.push([stream, allow]));
+                return stream;
+            };
+            window.asked = [];
+        }"""
+    )
+    page.locator("#examples button").first.click()
+    page.wait_for_function("'release' in window")
+    show_street(page)
+    page.evaluate("release()")
+    for _ in range(2):
+        page.locator("#camera").click()
+    page.evaluate("asked.forEach(([_, allow]) => allow())")
+    expect(page.locator("#camera")).to_have_text("Stop")
+    expect(page.locator("canvas").first).to_have_attribute("width", "480")
+    assert page.evaluate("asked.map(([stream]) => stream.active)") == [False, True]
+    page.locator("#camera").click()
+    assert page.evaluate("asked.map(([stream]) => stream.active)") == [False, False]
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_is_accessible(page, scheme):
     page.emulate_media(color_scheme=scheme)

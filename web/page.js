@@ -17,9 +17,8 @@ function element(tag, text = "", attributes = {}, ...children) {
 
 const about = await (await fetch("page.json")).json();
 const names = about.networks.map(({ name }) => name);
-let picture = null; // ImageData
-let shown = null; // { picture, image, answers }: on the stage; image is what the networks saw
-let stream = null; // of the camera
+let [picture, shown] = [null, null]; // ImageData; { picture, image, answers } on the stage: image is what the networks saw
+let [stream, chosen] = [null, 0]; // of the camera; how many pictures and cameras were: one that comes late is left
 let [asked, turn] = [0, Promise.resolve()]; // the networks look at one picture after the other
 
 // ---- pictures come in -------------------------------------------------------------------------------------------------
@@ -37,8 +36,9 @@ function take(source, width, height) {
 
 async function open(blob) {
   if (!blob) return;
-  stop();
-  const bitmap = await createImageBitmap(blob, { colorSpaceConversion: "none" }).catch(() => null);
+  const mine = stop();
+  const bitmap = await createImageBitmap(await blob, { colorSpaceConversion: "none" }).catch(() => null);
+  if (mine !== chosen) return;
   if (!bitmap) return say(`${blob.name ?? "This"} is no picture that this browser can read: use JPEG, PNG or WebP.`);
   take(bitmap, bitmap.width, bitmap.height);
   shown = { picture, image: picture, answers: null };
@@ -48,23 +48,23 @@ async function open(blob) {
 
 function stop() {
   stream?.getTracks().forEach((track) => track.stop());
-  stream = $("video").srcObject = null;
-  $("video").hidden = true;
+  Object.assign($("video"), { srcObject: (stream = null), hidden: true });
   $("#camera").textContent = "Camera";
   document.body.classList.remove("asking");
+  return ++chosen;
 }
 
 async function live() {
   if (stream) return stop();
-  const video = $("video");
-  const wanted = { video: { facingMode: "environment", width: { ideal: 640 } } };
-  stream = await navigator.mediaDevices?.getUserMedia(wanted).catch(() => null);
-  if (!stream) return say("There is no camera that this page may use: allow it in the browser's settings.");
-  const mine = (video.srcObject = stream);
-  video.hidden = false;
+  const [video, mine] = [$("video"), stop()];
+  const wanted = { facingMode: "environment", width: { ideal: 640 } };
+  const opened = await navigator.mediaDevices?.getUserMedia({ video: wanted }).catch(() => null);
+  if (mine !== chosen) return opened?.getTracks().forEach((track) => track.stop());
+  if (!opened) return say("There is no camera that this page may use: allow it in the browser's settings.");
+  stream = opened;
   $("#camera").textContent = "Stop";
-  await video.play();
-  while (stream === mine) {
+  await Object.assign(video, { srcObject: stream, hidden: false }).play().catch(() => null); // stopped at once
+  while (mine === chosen) {
     take(video, video.videoWidth, video.videoHeight);
     await ask();
   }
@@ -244,6 +244,6 @@ const heads = about.networks.map(({ name, facts }) => element("th", "", { scope:
 $("thead tr").append(element("th", about.task, { scope: "col" }), ...heads);
 $("footer p").textContent = about.terms;
 const examples = about.examples.map((path) => element("button", "", { "aria-label": `Example ${path.split("/").pop()}` }, element("img", "", { src: path, alt: "" })));
-examples.forEach((button, i) => (button.onclick = async () => open(await (await fetch(about.examples[i])).blob())));
+examples.forEach((button, i) => (button.onclick = () => open(fetch(about.examples[i]).then((file) => file.blob()))));
 $("#examples").append(...examples);
 examples.length ? examples[0].click() : say("Choose, drop or paste a picture.");
