@@ -31,6 +31,7 @@ from typing import Any
 from training import STARTED  # isort: skip  # before torch, whose import counts
 
 import torch
+from accelerate import Accelerator
 
 from training.arguments import DEFAULT_ARCHITECTURES, RECIPE, parse_arguments
 from training.augment import Augmentation, PixelStore
@@ -253,18 +254,14 @@ def train_network(
         check_settings(run, run_settings(net.config, store, recipe) | identity)
         return False
     pace = measure_pace(net, store, recipe, accelerator, Segmenter(bundle_of(net.eval())), dataset.val)
-    schedule, budget = None, next(args.budgets)
-    if budget is None:
-        forecast = f"{why}: {pace.forecast(recipe, len(store), len(dataset.val))}"
+    if (budget := next(args.budgets)) is None:
+        schedule, forecast = None, f"{why}: {pace.forecast(recipe, len(store), len(dataset.val))}"
     else:
         resized = store.preprocessing.working_pixels is not None
         schedule = time_schedule(pace, dataset, budget, average=args.average, resized=resized)
         forecast = f"{budget / 60:.1f} min with its report; a step takes {pace.step:.2f} s"
     accelerator.print(f"{architecture}: {forecast}")
-    if args.track:
-        settings = {name: str(value) for name, value in dataclasses.asdict(recipe).items()}
-        run_name = {"trackio": {"name": architecture, "resume": "allow"}} if args.track == "trackio" else {}
-        accelerator.init_trackers(f"unet-{args.task}", settings, run_name)
+    start_tracker(args, accelerator, architecture, recipe)
     finished = fit(
         net,
         store,
@@ -286,6 +283,14 @@ def train_network(
         finish(run)
     accelerator.wait_for_everyone()
     return True
+
+
+def start_tracker(args: argparse.Namespace, accelerator: Accelerator, architecture: str, recipe: Recipe) -> None:
+    """Begin a run on the dashboard, if there is one."""
+    if args.track:
+        settings = {name: str(value) for name, value in dataclasses.asdict(recipe).items()}
+        run_name = {"trackio": {"name": architecture, "resume": "allow"}} if args.track == "trackio" else {}
+        accelerator.init_trackers(f"unet-{args.task}", settings, run_name)
 
 
 def choose_recipe(args: argparse.Namespace, pictures: int) -> tuple[Recipe, str]:
