@@ -18,7 +18,7 @@ async function take(files) {
   const picture = [...files].find((file) => file.type.startsWith("image/") || file.type === "");
   if (!picture) return say(NO_PICTURE);
   const mine = ++turn;
-  say(`Uploading ${picture.name} …`, 3600);
+  const slow = setTimeout(() => mine === turn && say(`Uploading ${picture.name} …`, 3600), 500);
   try {
     const { path } = await upload(picture);
     if (mine !== turn) return;
@@ -27,6 +27,8 @@ async function take(files) {
     trigger("picture");
   } catch (error) {
     if (mine === turn) say(`${picture.name} did not arrive (${error?.message ?? error}): try it again.`);
+  } finally {
+    clearTimeout(slow);
   }
 }
 
