@@ -66,7 +66,8 @@ def build(state: State) -> tuple[list[Any], gr.Checkbox, gr.HTML]:
     measured = measure_button.click(measure, [state.answer, space], drawn, **ON_NETWORKS)
     # Another picture, ground truth, network or space: the chart is of the one before, also while it is being made.
     changed = [state.picture.change, state.sides.change, space.change]
-    gr.on(changed, None, None, drawn, js="() => ''", cancels=measured, **PRIVATE)
+    gr.on(changed, None, cancels=measured, **PRIVATE)
+    gr.on(changed, lambda: "", None, drawn, **QUIET)  # after what was on its way from the server
     file = gr.File(visible="hidden")
     for kind, button in saves.items():
         save_as = functools.partial(save, kind=kind)

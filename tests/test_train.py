@@ -237,7 +237,7 @@ def test_a_signal_saves_and_the_printed_command_continues(tmp_path, stop):
     """Stopped by Ctrl-C, or as containers and clusters do, then resumed as advised: as if it had not been stopped."""
     data = write_pairs(tmp_path / "discs", [(40, 48)] * 8)
     arguments = [
-        "--data", str(data), "--architectures", "residual-add", *QUICK, "--epochs", "40", "--save-every", "4",
+        "--data", str(data), "--architectures", "residual-add", *QUICK, "--epochs", "24", "--save-every", "4",
         "--output", str(tmp_path / "weights"), "--runs", str(tmp_path / "runs"),
     ]  # fmt: skip
 
@@ -257,7 +257,7 @@ def test_a_signal_saves_and_the_printed_command_continues(tmp_path, stop):
 
     assert train.main(arguments) == 2, "an unfinished run is not begun anew by accident"
     assert train.main([*arguments, "--resume"]) == 0
-    assert len(history.read_text().splitlines()) == 40
+    assert len(history.read_text().splitlines()) == 24
     weights = (tmp_path / "weights/discs/residual-add/model.safetensors").stat()
     assert train.main([*arguments, "--resume"]) == 0, "a finished network is not trained again"
     assert (tmp_path / "weights/discs/residual-add/model.safetensors").stat() == weights

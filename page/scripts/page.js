@@ -32,6 +32,7 @@ window.unetPage = (() => {
     "#colours button": "Back to 8 colours",
     "#colours input": "How many colours the picture is shown in",
     "#space label": "Where k-means measures how far two colours are apart",
+    ".waiting button": "Ask both networks the same once more",
     "#ask-colours label": "Ask both networks about the picture in k colours",
     "#measure": "Ask both networks about the picture in more and more colours, and draw what comes of it",
     "#downloads button": "Save the picture (PNG) or its colours",
