@@ -99,21 +99,19 @@ def connect(demo: gr.Blocks, state: State, ui: Components) -> None:
     # A new picture: it is shown, then its palette and the networks set off together.
     opened = [state.picture, ui.viewer, ui.truth, ui.ask]
     of_task = [ui.gallery, state.sides, *ui.menus, *opened]
-    for event, handler, inputs, outputs, sent in (
-        (demo.load, top.open_page, None, [ui.task, *of_task, *ui.settings], None),
-        (ui.task.input, top.take_task, [ui.task, state.sides, state.picture], of_task, None),
-        (ui.gallery.select, picture.take_example, [ui.task, ui.gallery], opened, None),
-        (ui.ways.picture, picture.take_upload, ui.ways, opened, "unetPicture.sent"),
-        (ui.camera.input, picture.take_upload, ui.camera, opened, None),
-        (ui.table.open, batch.open_row, ui.run, opened, None),
+    for event, handler, inputs, outputs in (
+        (demo.load, top.open_page, None, [ui.task, *of_task, *ui.settings]),
+        (ui.task.input, top.take_task, [ui.task, state.sides, state.picture], of_task),
+        (ui.gallery.select, picture.take_example, [ui.task, ui.gallery], opened),
+        (functools.partial(ui.ways.picture, js="unetPicture.sent"), picture.take_upload, ui.ways, opened),
+        (ui.camera.input, picture.take_upload, ui.camera, opened),
+        (ui.table.open, batch.open_row, ui.run, opened),
     ):
-        taken = event(handler, inputs, outputs, js=sent, **NEWEST, **QUIET)
+        taken = event(handler, inputs, outputs, **NEWEST, **QUIET)
         taken.success(None, js="unetPage.repaint", **PRIVATE)
         ask(taken.success, state, ui)
         # After a failure Gradio forgets what came meanwhile.
         taken.failure(None, js="unetPicture.again", **PRIVATE)
-        for after in (taken.success, taken.failure):
-            after(None, None, ui.camera, js="() => null", **PRIVATE)
         taken.success(picture.name_example, [ui.task, state.picture], ui.example, **QUIET)
 
     for side, menu in enumerate(ui.menus):

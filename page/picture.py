@@ -34,7 +34,7 @@ def build() -> tuple[gr.HTML, gr.Image, gr.Gallery]:
         interactive=False,
         elem_id="examples",
     )
-    ways.camera(lambda: gr.Column(visible=True), None, panel, **QUIET)
+    ways.camera(lambda: (gr.Column(visible=True), None), None, [panel, camera], **QUIET)  # without the last photo
     for event in (close.click, camera.input):
         event(lambda: gr.Column(visible=False), None, panel, **QUIET)
     return ways, camera, gallery

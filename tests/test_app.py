@@ -606,6 +606,11 @@ def test_a_picture_from_the_webcam(open_page):
     expect(page.locator("#camera")).to_have_count(0)
     shows(page, "#scores", "No ground truth")
 
+    page.get_by_role("button", name="Camera").click()  # it shows what it sees, not the photo
+    page.wait_for_function("() => document.querySelector('#camera video')?.videoWidth > 0")
+    page.locator("#camera").get_by_label("capture photo").click()
+    wait_for_other_answer(page, before + 1)
+
 
 def test_own_picture_is_kept_when_the_task_changes(open_page, picture):
     page = open_page()
