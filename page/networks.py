@@ -187,20 +187,16 @@ def class_names(task: str) -> tuple[str, ...]:
 # ---- loaded ----------------------------------------------------------------------------------------------------------
 
 
-def _load(location: str, device: str | None) -> Segmenter:
-    return Segmenter.load(location, device=device)
-
-
-_load_and_keep = functools.cache(_load)
-_load_for_a_while = functools.lru_cache(maxsize=HUB_NETWORKS)(_load)
+_load_and_keep = functools.cache(Segmenter.load)
+_load_for_a_while = functools.lru_cache(maxsize=HUB_NETWORKS)(Segmenter.load)
 
 
 def segmenter(location: str, device: str | None = None) -> Segmenter:
     """The loaded network; strangers' stay for a while."""
     if any(location in locations.values() for locations in tasks().values()):
-        return _load_and_keep(location, device)
+        return _load_and_keep(location, device=device)
     try:
-        return _load_for_a_while(location, device)
+        return _load_for_a_while(location, device=device)
     except BundleError:
         if Path(location).is_dir():
             raise

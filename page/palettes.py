@@ -23,7 +23,6 @@ from page.session import (
     new_file,
     requires_session,
 )
-from unet.compare import disagreement
 from unet.images import hex_code, indexed_picture, sample
 from unet.metrics import ConfusionMatrix
 from unet.palette import MAX_COLORS
@@ -125,10 +124,10 @@ def _measure(answer: Answer, space: str) -> Iterator[str]:
     lines: list[list[float]] = [[], [], []]
     for k in MEASURED:
         found = segmentations(answer.sides, answer.picture.in_colors(view, k, space))
-        lines[2].append(1 - disagreement(*(segmentation.label_map for segmentation in found)).mean())
+        lines[2].append((found[0].label_map == found[1].label_map).mean())
         for line, segmentation, whole in zip(lines, found, full, strict=False):
             if truth is None:
-                line.append(1 - disagreement(segmentation.label_map, whole.label_map).mean())
+                line.append((segmentation.label_map == whole.label_map).mean())
             else:
                 counts = ConfusionMatrix(classes)
                 counts.update(truth, segmentation.label_map)

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from unet.compare import disagreement
 from unet.overlay import overlay
 
 # Below zero, zero, above zero: two hues that colour-blind eyes keep apart, on a ground that is dark on any page.
@@ -28,11 +27,10 @@ def disagreement_view(
 
     unpainted: classes drawn as the clear picture. Raises ValueError for two sizes.
     """
-    differs = disagreement(label_map, other)
     grey = image.astype(np.float32) @ _LUMA
     fog = np.rint(grey * (1 - _FOG) + _FOG * _FOG_LEVEL).astype(np.uint8)
     said = overlay(image, label_map, palette, opacity=1.0, unpainted=unpainted)
-    return np.where(differs[..., None], said, fog[..., None])
+    return np.where((label_map != other)[..., None], said, fog[..., None])
 
 
 def signed_view(values: np.ndarray, scale: float) -> np.ndarray:

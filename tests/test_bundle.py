@@ -9,7 +9,7 @@ import torch
 from bundles import small_bundle
 from safetensors.torch import load_file, save_file
 
-from unet import ARCHITECTURES, Bundle, BundleError, Preprocessing, UNet
+from unet import ARCHITECTURES, Bundle, BundleError, Preprocessing
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
@@ -33,14 +33,6 @@ def test_weights_may_be_read_by_whoever_may_read_the_config(tmp_path):
     small_bundle("residual-add").save(tmp_path)
     modes = {path.stat().st_mode for path in tmp_path.iterdir()}
     assert len(modes) == 1, "the page may be run by another user than the training"
-
-
-def test_the_hub_s_own_loader_reads_a_bundle_too(tmp_path):
-    bundle = small_bundle("residual-add")
-    bundle.save(tmp_path)
-    net = UNet.from_pretrained(tmp_path, strict=True).eval()
-    x = torch.randn(1, 3, 16, 16)
-    assert torch.equal(net(x), Bundle.load(tmp_path).net(x))
 
 
 def test_numbers_too_large_for_float16_stay_float32(tmp_path):

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from unet.metrics import IGNORE_INDEX
@@ -80,9 +79,8 @@ def draw_examples(
 
 def new_figure(width: float, height: float) -> Figure:
     """An empty figure, width and height in inches."""
-    figure = Figure(figsize=(width, height), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)  # no window, no global state: pyplot would keep both
-    return figure
+    # No window and no global state: pyplot would keep both.
+    return Figure(figsize=(width, height), dpi=110, layout="constrained")
 
 
 def save_figure(figure: Figure, path: str | Path) -> None:

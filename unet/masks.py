@@ -92,7 +92,7 @@ def encode_mask(mask: np.ndarray, palette: Palette, *, ambiguous: str = "nearest
         raise ValueError(f'ambiguous is "nearest" or "ignore", got {ambiguous!r}')
     mask = as_rgb(mask)
     label_map = palette.encode(mask)
-    distance = _distance(mask, palette, label_map)
+    distance = color_distance(mask, palette, label_map)
     if not distance.any():
         return label_map
     flat = _spread(mask, 1) <= 32
@@ -112,7 +112,7 @@ def strange_colors(mask: np.ndarray, palette: Palette) -> np.ndarray:
     JPEG quality 50 and 4:2:0, ringing between the colours of the palette fills less than a thirtieth of that.
     """
     mask = as_rgb(mask)
-    distance = _distance(mask, palette, palette.encode(mask))
+    distance = color_distance(mask, palette, palette.encode(mask))
     if not (distance > SAME_COLOR).any():
         return np.empty((0, 3), np.uint8)
     spread, codes = _spread(mask, 2), codes_of(mask.reshape(-1, 3)).reshape(mask.shape[:2])
@@ -142,7 +142,7 @@ def _are_exact(distinct: int, filling: int) -> bool:
     return distinct <= min(256, 2 * filling)
 
 
-def _distance(mask: np.ndarray, palette: Palette, label_map: np.ndarray) -> np.ndarray:
+def color_distance(mask: np.ndarray, palette: Palette, label_map: np.ndarray) -> np.ndarray:
     """Distance of every pixel from its class's colour."""
     return np.linalg.norm(np.subtract(mask, palette.colors[label_map], dtype=np.float32), axis=2)
 

@@ -19,7 +19,6 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -270,7 +269,7 @@ class Up(nn.Module):
         return self.block(joined) if self.join == "before_block" else joined, x, joined
 
 
-class UNet(nn.Module, PyTorchModelHubMixin, library_name="unet", tags=["u-net", "image-segmentation"], license="mit"):
+class UNet(nn.Module):
     """The network of a :class:`UNetConfig`."""
 
     def __init__(self, config: UNetConfig) -> None:

@@ -7,7 +7,7 @@ import contextlib
 import numpy as np
 
 from unet.images import ImageError
-from unet.masks import palette_of_masks
+from unet.masks import color_distance, palette_of_masks
 from unet.palette import Palette
 
 from ..working_size import sample_indices
@@ -55,5 +55,4 @@ def read(folder: Folder) -> Reading:
 
 def covered(palette: Palette, image: np.ndarray) -> float:
     """The share of pixels near a colour."""
-    distance = np.subtract(image, palette.colors[palette.encode(image)], dtype=np.float32)
-    return float(np.mean((distance**2).sum(axis=2) <= 16**2))
+    return float(np.mean(color_distance(image, palette, palette.encode(image)) <= 16))
