@@ -6,6 +6,7 @@ Each function in LAYOUTS writes one under ``root`` and returns a `Layout`.
 import base64
 import io
 import json
+import unicodedata
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -561,11 +562,11 @@ def scenes(root, name, counts):
             yield split, n, save(root / name.format(split=split, n=n), image), labels, boxes
 
 
-def write_yolo(root, picture, label, counts):
+def write_yolo(root, picture, label, counts, *, first=0):
     found = {}
     for split, n, path, labels, boxes in scenes(root, picture, counts):
         rows = [
-            " ".join([str(kind - 1), *(f"{x / SIZE[1]:.9f} {y / SIZE[0]:.9f}" for x, y in outline(box))])
+            " ".join([str(kind - 1 + first), *(f"{x / SIZE[1]:.9f} {y / SIZE[0]:.9f}" for x, y in outline(box))])
             for kind, box in boxes
         ]
         text(root / label.format(split=split, n=n), *rows)
@@ -597,6 +598,25 @@ def yolo_roboflow(root):
     text(root / "data.yaml", "train: ../train/images", "val: ../valid/images", "nc: 2", "names: ['a', 'b']")
     text(root / "README.dataset.txt", "exported")
     return Layout("YOLO segmentation (data.yaml)", THREE, found["train"], found["valid"], found["test"])
+
+
+@layout
+def yolo_splits_of_any_name(root):
+    """Folders that say nothing, classes that are not numbered from 0, and one called as what lies around all."""
+    found = write_yolo(root, "images/{split}/{n}.jpg", "labels/{split}/{n}.txt", {"one": 3, "other": 2}, first=2)
+    save(root / "images/neither.jpg", scene(99)[0])
+    names = "names: {1: Background, 2: a, 3: b}"
+    text(root / "data.yaml", "path: ../datasets/mine", "train: images/one", "val: [images/other/]", names)
+    return Layout("YOLO segmentation (data.yaml)", train=found["one"], val=found["other"])
+
+
+@layout
+def yolo_lists(root):
+    found = write_yolo(root, "images/{split}{n}.jpg", "labels/{split}{n}.txt", {"x": 3, "xyz": 2})
+    for split, name in (("x", "train"), ("xyz", "val")):
+        text(root / f"{name}.txt", *(f"./images/{path.name}" for path in found[split]))
+    text(root / "data.yaml", "train: train.txt", "val: val.txt", "test:", "names: [a, b]")
+    return Layout("YOLO segmentation (data.yaml)", train=found["x"], val=found["xyz"])
 
 
 CATEGORIES = [{"id": 4, "name": "a", "supercategory": ""}, {"id": 7, "name": "b", "supercategory": ""}]
@@ -643,6 +663,21 @@ def coco_cvat(root):
     pictures = list(scenes(root, "images/default/{n}.jpg", {"": 5}))
     dump(root / "annotations/instances_default.json", coco([(p[2].name, p[4]) for p in pictures]))
     return Layout("COCO (instances_default.json)", unsplit={p[2]: p[3] for p in pictures})
+
+
+@layout
+def coco_exported_one_by_one(root):
+    """Three tasks, whose pictures have the same names; in one there is nothing, in one classes have other numbers."""
+    found = {}
+    for number, task in enumerate(("first", "second", "third")):
+        pictures = list(scenes(root, f"{task}/images/{{n}}é.jpg", {"x" * number: 3}))
+        boxes = [(unicodedata.normalize("NFD", p[2].name.upper()), [] if task == "third" else p[4]) for p in pictures]
+        content = coco(boxes, [kind | {"id": kind["id"] - 4 * number} for kind in CATEGORIES])
+        for image in content["images"] if number else ():
+            image["id"] = str(image["id"])
+        dump(root / task / "annotations/instances_default.json", content)
+        found |= {p[2]: p[3] * (task != "third") for p in pictures}
+    return Layout("COCO (instances_default.json)", unsplit=found)
 
 
 @layout
@@ -722,6 +757,21 @@ def labelme(root):
     save(root / "data_annotated/not yet.jpg", scene(99)[0])
     text(root / "labels.txt", "__ignore__", "_background_", "a", "b")
     return Layout("LabelMe JSON (labels.txt)", unsplit=found)
+
+
+@layout
+def labelme_of_a_program(root):
+    labelme(root)
+    (root / "labels.txt").unlink()
+    (root / "data_annotated/not yet.jpg").unlink()
+    found = {}
+    for _, _, path, labels, _ in scenes(root, "data_annotated/{n}.jpg", {"": 5}):
+        content = json.loads(path.with_suffix(".json").read_text())
+        for shape in content["shapes"]:
+            shape["label"] = {"a": 1, "b": " 2 "}[shape["label"]]
+        dump(path.with_suffix(".json"), content)
+        found[path] = labels
+    return Layout("LabelMe JSON", ("background", "1", "2"), unsplit=found)
 
 
 @layout

@@ -163,6 +163,31 @@ def test_lists_of_names_that_several_pictures_have_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("line", "folder"),
+    [
+        ("images\\{}.png", "."),
+        ('"{}.png"', "."),
+        ("{0}.png,{0}.png", "splits"),
+        ("P{}.PNG", "Splits"),
+        ("{}", "ImageSets"),
+    ],
+)
+def test_lists_are_read_as_people_write_them(tmp_path, line, folder):
+    write(tmp_path, "images/{name}.png", "masks/{name}.png", {"": 5})
+    for name, numbers in (("train", (0, 1, 2)), ("val", (3, 4))):
+        words = (line.format(f"{number:02}" if line.startswith("P") else f"p{number:02}") for number in numbers)
+        text(tmp_path / folder / f"{name}.txt", *words)
+    dataset = load_dataset(tmp_path)
+    assert [path.stem for path in dataset.val.images] == ["p03", "p04"]
+
+
+def test_a_list_of_other_pictures_is_not_passed_over_in_silence(tmp_path):
+    write(tmp_path, "images/{name}.png", "masks/{name}.png", {"": 5})
+    text(tmp_path / "val.txt", "frame7")
+    assert "val.txt is not used: it lists no picture of here, such as frame7" in load_dataset(tmp_path).note
+
+
+@pytest.mark.parametrize(
     ("name", "file", "copy"),
     [("coco_cvat", "annotations/instances_default.json", "annotations/instances_all.json"),
      ("via", "train/via_region_data.json", "train/via_export.json"),
@@ -187,7 +212,8 @@ def test_boxes_are_no_masks(tmp_path):
 @pytest.mark.parametrize(
     ("line", "reason"),
     [("5 0.1 0.1 0.5 0.1 0.5 0.5", "has the class 5"), ("0 0.1 0.1 0.5 0.1 x 0.5", "no class number and polygon"),
-     ("0 0.1 nan 0.5 0.1 0.5 0.5", "has the class 0"), ("0 0.1 0.1 0.5", "no class number and polygon")],
+     ("0 0.1 nan 0.5 0.1 0.5 0.5", "has the class 0"), ("0 0.1 0.1 0.5", "no class number and polygon"),
+     ("0 3 3 20 3 20 15", "corners are shares of the picture")],
 )  # fmt: skip
 def test_broken_yolo_lines_are_named(tmp_path, line, reason):
     LAYOUTS["yolo_roboflow"](tmp_path)
@@ -195,6 +221,54 @@ def test_broken_yolo_lines_are_named(tmp_path, line, reason):
     message = refusal(tmp_path)
     assert "train/labels/1.txt" in message
     assert reason in message
+
+
+def test_what_belongs_to_no_picture_is_said(tmp_path):
+    LAYOUTS["yolo_ultralytics"](tmp_path / "yolo")
+    (tmp_path / "yolo/labels/train/1.txt").rename(tmp_path / "yolo/labels/train/other.txt")
+    assert "train/other.txt has no picture" in refusal(tmp_path / "yolo")
+    LAYOUTS["coco_cvat"](tmp_path / "coco")
+    save(tmp_path / "coco/images/default/new.jpg", scene(99)[0])
+    path = tmp_path / "coco/annotations/instances_default.json"
+    content = json.loads(path.read_text())
+    content["annotations"] += [content["annotations"][0] | {"image_id": 70}] * 3
+    dump(path, content)
+    note = load_dataset(tmp_path / "coco").note
+    assert "1 pictures that no JSON file lists are left out" in note
+    assert "3 annotations in instances_default.json are of pictures that it does not list" in note
+    for image in content["images"]:
+        image["file_name"] = "new.jpg"
+    dump(path, content)
+    save(tmp_path / "coco/images/again/new.jpg", scene(99)[0])
+    assert "lists new.jpg, which can be" in refusal(tmp_path / "coco")
+
+
+def test_splits_that_data_yaml_names_and_nobody_has_are_said(tmp_path):
+    LAYOUTS["yolo_splits_of_any_name"](tmp_path)
+    shutil.rmtree(tmp_path / "images/other")
+    shutil.rmtree(tmp_path / "labels/other")
+    assert "val: images/other/ of data.yaml is not here" in load_dataset(tmp_path).note
+    text(tmp_path / "data.yaml", "train: images/one", "val: images/one", "names: {2: a, 3: b}")
+    dataset = load_dataset(tmp_path)
+    assert "3 pictures that data.yaml has in val are in another split, too" in dataset.note
+    assert not set(dataset.train.images) & set(dataset.val.images)
+
+
+def test_run_lengths_of_another_size_are_refused(tmp_path):
+    pictures = list(scenes(tmp_path, "{n}.jpg", {"": 3}))
+    content = coco([(p[2].name, p[4]) for p in pictures], encode=lambda box: {"size": [9, 9], "counts": [40, 41]})
+    dump(tmp_path / "a.json", content)
+    assert f"gives 0.jpg the sizes (9, 9) and {SIZE}" in refusal(tmp_path)
+    content["images"] = [{key: image[key] for key in ("id", "file_name")} for image in content["images"]]
+    dump(tmp_path / "a.json", content)
+    assert "its annotation (9, 9); they must have one size" in refusal(tmp_path)
+
+
+def test_a_shape_without_a_label_is_named(tmp_path):
+    LAYOUTS["labelme"](tmp_path)
+    path = tmp_path / "data_annotated/2.json"
+    path.write_text(path.read_text().replace('"label": "a"', '"label": null'))
+    assert "2.json: a shape of 2.jpg cannot be read (it has no label)" in refusal(tmp_path)
 
 
 def test_broken_json_is_named(tmp_path):
@@ -353,6 +427,21 @@ def test_masks_that_follow_the_exif_turn_of_photos_are_read(tmp_path):
     dataset = load_dataset(tmp_path)
     dataset.check()
     assert {dataset.train.size(i) for i in range(3)} <= {SIZE, SIZE[::-1]}
+
+
+@pytest.mark.parametrize("turn", [3, 6])
+def test_yolo_outlines_lie_on_photos_as_they_are_turned(tmp_path, turn):
+    truth = LAYOUTS["yolo_lists"](tmp_path)
+    exif = Image.Exif()
+    exif[0x112] = turn
+    for path in truth.train | truth.val:
+        with Image.open(path) as photo:
+            upright = np.asarray(photo)
+        save(path, np.rot90(upright, {3: 2, 6: 1}[turn]), exif=exif)
+    dataset = load_dataset(tmp_path)
+    dataset.check()
+    for path, labels in zip(dataset.val.images, map(dataset.val.label_map, range(2)), strict=True):
+        np.testing.assert_array_equal(labels, truth.val[path])
 
 
 def test_test_split_is_checked_and_kept_apart(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -58,9 +59,20 @@ class ClassList:
     @classmethod
     def of_shapes(cls, names: Iterable[str], source: str, palette: Iterable = ()) -> ClassList:
         """The classes of drawn shapes, after background."""
-        _check_listed("name", names := ("background", *names), source)
+        _check_listed("name", names := ("background", *(name for name in names if not is_background(name))), source)
         colors = tuple(map(tuple, palette))
         return cls(names, source, None, ((0, 0, 0), *colors) if colors else None)
+
+
+def is_background(name: str) -> bool:
+    """Whether a name means the first class of drawn shapes."""
+    return name.strip("_ ").lower() == "background"
+
+
+def labels_of(names: Iterable[str]) -> dict[str, int]:
+    """The index of each name in `ClassList.of_shapes`."""
+    numbers = itertools.count(1)
+    return {name: 0 if is_background(name) else next(numbers) for name in names}
 
 
 def _check_listed(what: str, listed: Sequence, source: str) -> None:
@@ -264,6 +276,11 @@ class Drawn(Pair):
     shapes: tuple[Shape, ...]
     stated_size: tuple[int, int] | None = None
 
+    def exif_turn(self) -> int:
+        """As of every pair; 1 where no size is stated."""
+        # Tools that write no size show photos as their tags say, and YOLO's own training reads them so.
+        return super().exif_turn() if self.stated_size else 1
+
     def read_annotation(self) -> Annotation:
         """Draw the shapes. Raises ImageError, DataError."""
         size = self.stated_size or self.size()
@@ -294,16 +311,20 @@ class Reading:
     listed_in: dict[Path, Path] = field(default_factory=dict)
 
     def add_drawn(
-        self, path: Path, name: str, picture: Path | None, shapes: Iterable, split: str, size: tuple = (None, None)
+        self, path: Path, name: str, found: Sequence[Path], shapes: Iterable, split: str, size: tuple = (None, None)
     ) -> None:
         """Add a picture that a JSON file lists, or a problem.
 
-        path: of the JSON file. picture: None if it is not there. shapes: None for what has no area; what it raises
-        becomes a problem. size: (H, W), or None and zeros.
+        path: of the JSON file. found: the pictures that ``name`` can mean. shapes: None for what has no area; what it
+        raises becomes a problem. size: (H, W), or None and zeros.
         """
-        if picture is None:
+        if not found:
             self.problems.append(f"{path} lists {name}, which is not there: put it back, or take it out")
-        elif picture in self.listed_in:  # it could be learnt from and scored
+        elif len(found) > 1:
+            self.problems.append(
+                f"{path} lists {name}, which can be {found[0]} or {found[1]}: list it with its folders, as here"
+            )
+        elif (picture := found[0]) in self.listed_in:  # it could be learnt from and scored
             self.problems.append(f"{path} lists {name}, which is listed in {self.listed_in[picture].name}: leave one")
         else:
             self.listed_in[picture] = path
@@ -314,3 +335,8 @@ class Reading:
                 self.problems.append(f"{path}: a shape of {name} cannot be read ({why}): export it again")
             else:
                 self.splits[split].append(Drawn(picture, path, drawn, size if all(size) else None))
+
+    def note_unlisted(self, pictures: Sequence[Path]) -> None:
+        """Note how many pictures no JSON file lists."""
+        if left := len(pictures) - len(self.listed_in):
+            self.notes.append(f"{left} pictures that no JSON file lists are left out")

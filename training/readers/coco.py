@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from .base import ClassList, DataError, Reading, Shape
+from .base import ClassList, Reading, Shape, labels_of
 from .folder import Folder, split_in
 
 NAME = "coco"
@@ -25,23 +25,33 @@ def fits(folder: Folder) -> str:
 def read(folder: Folder) -> Reading:
     """Read every annotation file; ids order the classes."""
     files = _annotation_files(folder)
-    categories = _categories(folder, files)
-    names = [name for name in categories.values() if name]
-    label_of = {number: names.index(name) + 1 if name else 0 for number, name in categories.items()}
+    categories = {path: _categories(path, folder.json[path]) for path in files}
+    # Files that were exported one by one may number the same classes differently.
+    names = dict.fromkeys(name for _, name in sorted(pair for listed in categories.values() for pair in listed.items()))
+    labels = labels_of(names)
     reading = Reading("COCO", classes=ClassList.of_shapes(names, files[0].name), problems=folder.broken_json)
     for path in files:
         content, split = folder.json[path], split_in(path.stem) or folder.split_of(path)
+        label_of = {number: labels[name] for number, name in categories[path].items()}
         things = defaultdict(list)
         for thing in content["annotations"]:
-            things[thing["image_id"]].append(thing)
+            things[str(thing["image_id"])].append(thing)
         for image in content["images"]:
-            name, size = image["file_name"], (image.get("height"), image.get("width"))
-            shapes = (_shape(thing, label_of) for thing in things[image["id"]])
-            reading.add_drawn(path, name, folder.find(name, path, split), shapes, split, size)
+            name, drawn = image["file_name"], things.pop(str(image["id"]), ())
+            sizes = {tuple(s["size"]) for thing in drawn if isinstance(s := thing.get("segmentation"), dict)}
+            sizes |= {size} if all(size := (image.get("height"), image.get("width"))) else set()
+            if len(sizes) > 1:
+                reading.problems.append(f"{path} gives {name} the sizes {' and '.join(map(str, sorted(sizes)))}")
+                continue
+            shapes = (_shape(thing, label_of) for thing in drawn)
+            reading.add_drawn(path, name, folder.find(name, path, split), shapes, split, *sizes)
+        if left := sum(map(len, things.values())):
+            reading.notes.append(f"{left} annotations in {path.name} are of pictures that it does not list")
         if boxes := sum(not thing.get("segmentation") for thing in content["annotations"]):
             reading.problems.append(
                 f"{path} has {boxes} annotations without an outline: export outlines (polygons or masks), not boxes"
             )
+    reading.note_unlisted(folder.pictures)
     return reading
 
 
@@ -76,31 +86,32 @@ def _decompressed(text: str) -> list[int]:
     return counts
 
 
-def _categories(folder: Folder, files: list[Path]) -> dict[int, str]:
-    """{id: name}, "" for a background. Raises DataError where files differ."""
+def _categories(path: Path, content: dict[str, Any]) -> dict[int, str]:
+    """{id: name} of one file. Raises DataError for repeated names."""
+    used = {annotation.get("category_id") for annotation in content["annotations"]}
+    groups = {category.get("supercategory") for category in content["categories"]}
     categories = {}
-    for path in files:
-        content = folder.json[path]
-        used = {annotation.get("category_id") for annotation in content["annotations"]}
-        groups = {category.get("supercategory") for category in content["categories"]}
-        for category in content["categories"]:
-            number, name = category["id"], str(category["name"]).strip()
-            if category.get("supercategory") == "none" and name in groups and number not in used:
-                continue  # Roboflow lists the whole data set as a category of its own
-            name = "" if name.strip("_").lower() == "background" else name
-            if categories.setdefault(number, name) != name:
-                raise DataError(f"{path} and {files[0]} give category {number} different names: export them together")
-    return dict(sorted(categories.items()))
+    for category in content["categories"]:
+        number, name = category["id"], str(category["name"]).strip()
+        if category.get("supercategory") == "none" and name in groups and number not in used:
+            continue  # Roboflow lists the whole data set as a category of its own
+        categories[number] = name
+    ClassList.of_shapes(categories.values(), path.name)
+    return categories
 
 
 def _annotation_files(folder: Folder) -> list[Path]:
     files = folder.json_where(_is_coco)
+    if files:  # a file of pictures that show nothing belongs to them
+        files = folder.json_where(lambda content: _is_coco(content) or _is_coco(content, empty=True))
     # Of COCO's own families: instances, stuff, captions.
     return [path for path in files if path.stem.startswith("instances")] or files
 
 
-def _is_coco(content: dict[str, Any]) -> bool:
-    return bool(content.get("categories")) and all(
-        isinstance(entries := content.get(key), list) and any(isinstance(e, dict) and field in e for e in entries)
-        for key, field in (("images", "file_name"), ("annotations", "segmentation"))
-    )
+def _is_coco(content: dict[str, Any], *, empty: bool = False) -> bool:
+    def holds(key: str, field: str) -> bool:
+        entries = content.get(key)
+        return isinstance(entries, list) and any(isinstance(entry, dict) and field in entry for entry in entries)
+
+    outlines = content.get("annotations") == [] if empty else holds("annotations", "segmentation")
+    return bool(content.get("categories")) and holds("images", "file_name") and outlines

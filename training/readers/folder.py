@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
@@ -27,7 +28,7 @@ class Folder:
 
     Links to folders are followed. Raises DataError for a folder that is found twice, which could be learnt and scored.
     json: contents of the JSON files. broken_json: a sentence about each that cannot be read.
-    pictures: by their endings. by_path: pictures with and without ending. by_name: pictures without their folders.
+    pictures: by their endings. by_path: pictures with and without ending. by_name: pictures by their `same_name`.
     """
 
     def __init__(self, root: Path) -> None:
@@ -62,7 +63,7 @@ class Folder:
         self.by_name = defaultdict(list)
         for path in self.pictures:
             self.by_path[path] = path
-            self.by_name[path.name].append(path)
+            self.by_name[same_name(path.name)].append(path)
 
     def with_ending(self, *endings: str) -> list[Path]:
         """Files with one of these endings, such as ".json"."""
@@ -81,18 +82,28 @@ class Folder:
         """The JSON files that hold an object which fits."""
         return [path for path, content in self.json.items() if isinstance(content, dict) and fits(content)]
 
-    def find(self, name: str, near: Path, split: str = "") -> Path | None:
-        """The picture that a file lists, None unless it is one."""
-        parts = PurePosixPath(name.replace("\\", "/")).parts
-        beside = Path(os.path.normpath(near.parent.joinpath(*parts)))
-        if self.by_path.get(beside) == beside:
-            return beside
-        for length in (len(parts), 1):
-            found = [path for path in self.by_name.get(parts[-1], ()) if path.parts[-length:] == parts[-length:]]
-            found = [path for path in found if self.split_of(path) == split] or found
-            if len(found) == 1:
-                return found[0]
-        return None
+    def find(self, name: str, near: Path, split: str = "") -> list[Path]:
+        """The pictures that a file ``near`` them can mean."""
+        path = PurePosixPath(name.replace("\\", "/"))
+        found = self.by_name.get(same_name(path.name), [])
+        beside, tail = (same_name(os.path.normpath(p)) for p in (near.parent / path, path))
+
+        def likeness(picture: Path) -> tuple:
+            return (
+                same_name(str(picture)) == beside,
+                f"/{same_name(picture.as_posix())}".endswith(f"/{tail}"),
+                picture.name == path.name,
+                self.split_of(picture) == split,
+                len(os.path.commonpath([picture, near])),
+            )
+
+        return [picture for picture in found if likeness(picture) == max(map(likeness, found))]
+
+
+def same_name(name: str) -> str:
+    """A name in small letters, as every system spells it."""
+    # macOS spells é as two characters, others as one.
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def words_in(name: str) -> list[str]:

@@ -11,14 +11,12 @@ import numpy as np
 from unet.images import read_annotation
 from unet.metrics import IGNORE_INDEX
 
-from .base import ClassList, DataError, Reading, Shape, ellipse, rectangle
+from .base import ClassList, DataError, Reading, Shape, ellipse, labels_of, rectangle
 from .class_lists import find_classes
 from .folder import Folder
 
 NAME = "labelme"
-
-#: Labels that are no classes of their own.
-SPECIAL = {"_background_": 0, "background": 0, "__ignore__": IGNORE_INDEX}
+IGNORED = "__ignore__"  # what is neither learnt nor scored
 
 
 def fits(folder: Folder) -> str:
@@ -30,10 +28,10 @@ def fits(folder: Folder) -> str:
 def read(folder: Folder) -> Reading:
     """Read every JSON file; labels.txt may list the classes."""
     files = folder.json_where(_is_labelme)
-    labels = {shape["label"] for path in files for shape in folder.json[path]["shapes"]}
+    labels = {_class_name(shape) for path in files for shape in folder.json[path]["shapes"]}
     listed = find_classes(folder)
-    names = [name for name in listed.names or sorted(labels) if name not in SPECIAL]
-    label_of = {name: i + 1 for i, name in enumerate(names)} | SPECIAL
+    names = [name for name in listed.names or sorted(labels) if name not in ("", IGNORED)]
+    label_of = {"_background_": 0, "background": 0, IGNORED: IGNORE_INDEX} | labels_of(names)
     classes = ClassList.of_shapes(names, listed.source)
     reading = Reading("LabelMe JSON", classes=classes, problems=folder.broken_json)
     for path in files:
@@ -41,19 +39,19 @@ def read(folder: Folder) -> Reading:
         name = content["imagePath"].replace("\\", "/")
         picture = path.with_name(PurePosixPath(name).name)
         if folder.by_path.get(picture) != picture:
-            picture = folder.by_path.get(path.with_suffix("")) or folder.find(name, path, split)
+            picture = folder.by_path.get(path.with_suffix(""))
+        found = [picture] if picture else folder.find(name, path, split)
         shapes = (_shape(shape, label_of) for shape in content["shapes"])
-        reading.add_drawn(path, name, picture, shapes, split, (content.get("imageHeight"), content.get("imageWidth")))
-    if left := len(folder.pictures) - sum(map(len, reading.splits.values())):
-        reading.notes.append(f"{left} pictures without a JSON file are left out")
+        reading.add_drawn(path, name, found, shapes, split, (content.get("imageHeight"), content.get("imageWidth")))
+    reading.note_unlisted(folder.pictures)
     return reading
 
 
 def _shape(shape: dict[str, Any], label_of: dict[str, int]) -> Shape | None:
     """None for points and lines, which have no area."""
-    if shape["label"] not in label_of:
-        raise DataError(f"{shape['label']!r} is not in labels.txt")
-    label, kind = label_of[shape["label"]], shape.get("shape_type") or "polygon"
+    if (name := _class_name(shape)) not in label_of:
+        raise DataError(f"its label {name!r} is not in labels.txt" if name else "it has no label")
+    label, kind = label_of[name], shape.get("shape_type") or "polygon"
     points = np.array(shape["points"], float).reshape(-1, 2)
     if kind == "mask":
         bitmap = read_annotation(base64.b64decode(shape["mask"])) > 0
@@ -70,6 +68,11 @@ def _shape(shape: dict[str, Any], label_of: dict[str, int]) -> Shape | None:
     else:
         raise DataError(f"a {kind} of {len(points)} points")
     return Shape(label, (outline,), pixel_corners=True)  # LabelMe's own labelme.utils.shape_to_mask fills them so
+
+
+def _class_name(shape: dict[str, Any]) -> str:
+    label = shape["label"]
+    return "" if label is None else str(label).strip()  # programs write numbers
 
 
 def _is_labelme(content: dict[str, Any]) -> bool:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-import unicodedata
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -20,7 +19,7 @@ from unet.images import ImageError, read_image
 
 from .base import DataError, ObjectMasks, Pair, Reading
 from .class_lists import CONVENTIONS, find_classes
-from .folder import SPLITS, Folder, read_text, words_in
+from .folder import SPLITS, Folder, read_text, same_name, words_in
 
 NAME = "masks"
 
@@ -60,7 +59,7 @@ OTHER_AFFIXES = re.compile(
 #: Of a folder a case, names say nothing.
 ANY_NAME = re.compile(".*", re.DOTALL)
 #: Folders of lists that say to which split pictures belong. ImageSets/Main of Pascal VOC is for other tasks.
-LIST_FOLDERS = frozenset(("Segmentation", "splits", "split", "lists"))
+LIST_FOLDERS = frozenset(("segmentation", "imagesets", "splits", "split", "lists"))
 #: What may lie among pictures without being one of them. Anything else there was meant to be one.
 NOTE_ENDINGS = frozenset(
     (".txt", ".md", ".json", ".xml", ".csv", ".html", ".yml", ".yaml", ".log", ".ini", ".db", ".mat")
@@ -83,8 +82,8 @@ class _File:
 
     def key(self, affixes: re.Pattern | None) -> tuple:
         """What a picture and its mask share, without affixes."""
-        # macOS spells é as two characters, others as one; a.jpg.png is the mask of a.jpg.
-        stem = _name_of(unicodedata.normalize("NFC", self.path.stem))
+        # a.jpg.png is the mask of a.jpg.
+        stem = _name_of(self.path.stem)
         if affixes is not None:
             role = "image" if affixes is IMAGE_AFFIXES else "mask"
             stem = "" if stem.lower() in ROLE_WORDS[role].split() else affixes.sub("", stem, count=1)
@@ -265,10 +264,12 @@ def _split_by_lists(folder: Folder, masks: list[_File], reading: Reading) -> Non
     missing = set()
     for path in folder.with_ending(".txt"):
         split = ({"trainval": "", "default": ""} | SPLITS).get(path.stem.lower())
-        if split is None or not (path.parent in places or path.parent.name in LIST_FOLDERS):
+        if split is None or not (path.parent in places or path.parent.name.lower() in LIST_FOLDERS):
             continue
         words = sorted({_first_of(line.strip(), by_name) for line in read_text(path).splitlines() if line.strip()})
         if not any(_name_of(word) in by_name for word in words):
+            such = f", such as {words[0]}" if words else ""
+            reading.notes.append(f"{path.relative_to(folder.root)} is not used: it lists no picture of here{such}")
             continue
         for word in words:
             found = _listed(word, by_name, folders)
@@ -294,7 +295,8 @@ def _split_by_lists(folder: Folder, masks: list[_File], reading: Reading) -> Non
 
 def _first_of(line: str, names: Collection[str]) -> str:
     """The picture that a line of a list begins with."""
-    first = line.split()[0]  # names may have spaces, and a mask may follow
+    # Names may have spaces and be quoted, and a mask may follow.
+    first, line = (word.strip("\"'") for word in (re.split(r"[\s,;]", line, maxsplit=1)[0], line))
     words = (first, line) if Path(first).suffix.lower() in PICTURE_ENDINGS else (line, first)
     return next((word for word in words if _name_of(word) in names), first)
 
@@ -305,7 +307,7 @@ def _listed(word: str, by_name: Mapping[str, list[Path]], folders: set[str]) -> 
     folders: of all pictures; others that it names are from where the list was written. Of several pictures, those
     whose path ends most like it.
     """
-    parents = Path(word).parent.parts
+    parents = Path(word.replace("\\", "/")).parent.parts
     known = folders & set(parents)
     found = {path: path.parent.parts for path in by_name.get(_name_of(word), ()) if known <= set(path.parent.parts)}
     same = {
@@ -317,5 +319,5 @@ def _listed(word: str, by_name: Mapping[str, list[Path]], folders: set[str]) -> 
 
 def _name_of(word: str) -> str:
     """A picture's name without folders and ending."""
-    path = Path(word)
+    path = Path(same_name(word).replace("\\", "/"))
     return path.stem if path.suffix.lower() in PICTURE_ENDINGS else path.name

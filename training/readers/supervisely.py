@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from .base import ClassList, Reading, Shape, rectangle
+from .base import ClassList, Reading, Shape, is_background, labels_of, rectangle
 from .folder import Folder
 
 NAME = "supervisely"
@@ -26,23 +26,26 @@ def read(folder: Folder) -> Reading:
     """Read every picture; meta.json lists the classes."""
     classes = folder.json[_metas(folder)[0]]["classes"]
     names = [entry["title"] for entry in classes]
-    colors = [tuple(bytes.fromhex(entry["color"].lstrip("#"))) for entry in classes if entry.get("color")]
-    palette = colors if len(set(colors)) == len(names) and (0, 0, 0) not in colors else ()
+    things, label_of = [entry for entry in classes if not is_background(entry["title"])], labels_of(names)
+    colors = [tuple(bytes.fromhex(entry["color"].lstrip("#"))) for entry in things if entry.get("color")]
+    palette = colors if len(set(colors)) == len(things) and (0, 0, 0) not in colors else ()
     listed = ClassList.of_shapes(names, "meta.json", palette)
     reading = Reading("Supervisely", classes=listed, problems=folder.broken_json)
     for path in _annotation_files(folder):
         content = folder.json[path]
         picture = folder.by_path.get(path.parent.with_name("img") / path.stem)
-        shapes = (_shape(thing, names) for thing in content["objects"])
+        shapes = (_shape(thing, label_of) for thing in content["objects"])
         size = (content["size"]["height"], content["size"]["width"])
-        reading.add_drawn(path, f"img/{path.stem}", picture, shapes, folder.split_of(path), size)
+        reading.add_drawn(path, f"img/{path.stem}", [picture] if picture else [], shapes, folder.split_of(path), size)
     missing = set(folder.pictures) - reading.listed_in.keys()
     reading.problems += [f"{path} has no annotation in ann/" for path in sorted(missing) if path.parent.name == "img"]
     return reading
 
 
-def _shape(thing: dict[str, Any], names: list[str]) -> Shape:
-    label, kind = names.index(thing["classTitle"]) + 1, thing["geometryType"]
+def _shape(thing: dict[str, Any], label_of: dict[str, int]) -> Shape:
+    if (title := thing["classTitle"]) not in label_of:
+        raise ValueError(f"meta.json does not list {title}")
+    label, kind = label_of[title], thing["geometryType"]
     if kind == "bitmap":
         packed = io.BytesIO(zlib.decompress(base64.b64decode(thing["bitmap"]["data"])))
         with Image.open(packed) as png:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .base import ClassList, DataError, Reading, Shape, ellipse, rectangle
+from .base import ClassList, DataError, Reading, Shape, ellipse, labels_of, rectangle
 from .folder import Folder
 
 NAME = "via"
@@ -23,11 +23,13 @@ def read(folder: Folder) -> Reading:
     files = folder.json_where(_is_via)
     listed = [(path, entry) for path in files for entry in _entries(folder.json[path]).values()]
     names = sorted({_class_name(region) for _, entry in listed for region in _regions(entry)} - {""}) or ["object"]
+    label_of = labels_of(names)
     reading = Reading("VIA", classes=ClassList.of_shapes(names, files[0].name), problems=folder.broken_json)
     for path, entry in listed:
         name, split = entry["filename"], folder.split_of(path)
-        shapes = (_shape(region, names) for region in _regions(entry))
+        shapes = (_shape(region, label_of) for region in _regions(entry))
         reading.add_drawn(path, name, folder.find(name, path, split), shapes, split)
+    reading.note_unlisted(folder.pictures)
     return reading
 
 
@@ -36,11 +38,11 @@ def _regions(entry: dict[str, Any]) -> list[dict[str, Any]]:
     return list(regions.values()) if isinstance(regions, dict) else regions
 
 
-def _shape(region: dict[str, Any], names: list[str]) -> Shape:
-    name = _class_name(region) or (names[0] if len(names) == 1 else None)
+def _shape(region: dict[str, Any], label_of: dict[str, int]) -> Shape:
+    name = _class_name(region) or (next(iter(label_of)) if len(label_of) == 1 else None)
     if name is None:
         raise ValueError("it has no class: give it its attribute in VIA")
-    label, form = names.index(name) + 1, region["shape_attributes"]
+    label, form = label_of[name], region["shape_attributes"]
     if form["name"] in ("polygon", "polyline"):
         return Shape(label, (np.stack([form["all_points_x"], form["all_points_y"]], axis=1).astype(float),))
     if form["name"] == "rect":

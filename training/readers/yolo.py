@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 import yaml
 
-from .base import ClassList, DataError, Drawn, Reading, Shape
+from .base import ClassList, DataError, Drawn, Reading, Shape, labels_of
 from .class_lists import find_classes
-from .folder import Folder, read_text
+from .folder import Folder, read_text, same_name, split_in
 
 NAME = "yolo"
+LARGEST_SHARE = 2  # outlines may leave the picture; those that go further are in pixels
 
 
 def fits(folder: Folder) -> str:
@@ -26,27 +28,70 @@ def fits(folder: Folder) -> str:
 
 def read(folder: Folder) -> Reading:
     """Read every picture; without a label it is background."""
-    names, source = _names(folder)
-    reading, labels = Reading("YOLO segmentation", classes=ClassList.of_shapes(names, source)), _labels(folder)
-    for picture in folder.pictures:
+    yamls = _yamls(folder)
+    names, source = _names(folder, yamls)
+    reading, labels = Reading("YOLO segmentation", classes=ClassList.of_shapes(names.values(), source)), _labels(folder)
+    label_of = {number: labels_of(names.values())[name] for number, name in names.items()}
+    splits = _splits(folder, yamls[0], reading) if yamls else {}
+    listed = [picture for picture in folder.pictures if not splits or picture in splits or folder.split_of(picture)]
+    for picture in listed:
         path = labels.get(picture)
         try:
             lines = read_text(path).splitlines() if path else ()
-            shapes = tuple(_shape(line, path, len(names)) for line in lines if line.strip())
+            shapes = tuple(_shape(line, path, label_of) for line in lines if line.strip())
         except DataError as error:
             reading.problems.append(str(error))
         else:
-            reading.splits[folder.split_of(picture)].append(Drawn(picture, path or picture, shapes))
-    if unlabelled := len(folder.pictures) - len(labels):
+            split = splits.get(picture) or folder.split_of(picture)
+            reading.splits[split].append(Drawn(picture, path or picture, shapes))
+    if unlabelled := len(set(listed) - labels.keys()):
         reading.notes.append(f"{unlabelled} pictures without a label file are all background, as YOLO has it")
+    if left := len(folder.pictures) - len(listed):
+        reading.notes.append(f"{left} pictures that {yamls[0].name} puts into no split are left out")
     folders = {_label_file(folder.root, picture).parent for picture in folder.pictures}
     stems = {picture.stem for picture in folder.pictures}
     others = sorted(set(folder.with_ending(".txt")) - set(labels.values()))
-    reading.problems += [f"{path} has no picture" for path in others if path.parent in folders and path.stem in stems]
+    reading.problems += [
+        f"{path} has no picture"
+        for path in others
+        if path.parent in folders and (path.stem in stems or _is_label(path))
+    ]
     return reading
 
 
-def _shape(line: str, path: Path, classes: int) -> Shape:
+def _splits(folder: Folder, yaml_file: Path, reading: Reading) -> dict[Path, str]:
+    """The split of every picture that data.yaml lists, {} if it lists none that is here."""
+    content, splits = _content(yaml_file), {}
+    for split in ("train", "val", "test"):
+        entries = content.get(split) or ()
+        for entry in [entries] if isinstance(entries, str) else entries:
+            found = list(_listed(folder, str(entry)))
+            again = sum(splits.setdefault(picture, split) != split for picture in found)
+            if again:
+                reading.notes.append(f"{again} pictures that {yaml_file.name} has in {split} are in another split, too")
+            if not found and split != "test":
+                reading.notes.append(f"{split}: {entry} of {yaml_file.name} is not here")
+    return splits
+
+
+def _listed(folder: Folder, entry: str) -> Iterator[Path]:
+    """The pictures under a folder, or in a list, of data.yaml."""
+    parts = [part for part in PurePosixPath(entry.replace("\\", "/")).parts if part not in ("..", "/")]
+    for file in folder.with_ending(".txt"):
+        if parts[-1:] == [file.name]:
+            for line in filter(None, map(str.strip, read_text(file).splitlines())):
+                yield from folder.find(line, file)[:1]
+            return
+    # Where the file was written, other folders may have led there; what says the split is not among those.
+    last = max((i for i, part in enumerate(parts) if split_in(part)), default=len(parts) - 1)
+    for skipped in range(last + 1):
+        tail = "".join(f"/{same_name(part)}" for part in parts[skipped:]) + "/"
+        if found := [p for p in folder.pictures if tail in f"/{same_name(p.relative_to(folder.root).as_posix())}"]:
+            yield from found
+            return
+
+
+def _shape(line: str, path: Path, label_of: dict[int, int]) -> Shape:
     number, *coordinates = line.split()
     if len(coordinates) == 4:
         raise DataError(f"{path} holds boxes, not outlines: export the data set for segmentation")
@@ -54,26 +99,36 @@ def _shape(line: str, path: Path, classes: int) -> Shape:
         number, corners = int(number), np.array(coordinates, float).reshape(-1, 2)
     except ValueError as error:
         raise DataError(f"{path} has a line that is no class number and polygon, {line[:40]!r}: export it") from error
-    if not 0 <= number < classes or not np.isfinite(corners).all() or len(corners) < 3:
-        raise DataError(f"{path} has the class {number} with {len(corners)} corners; data.yaml names {classes} classes")
-    return Shape(number + 1, (corners,), relative=True)
+    if number not in label_of or not np.isfinite(corners).all() or len(corners) < 3:
+        known = ", ".join(map(str, label_of))
+        raise DataError(f"{path} has the class {number} with {len(corners)} corners; the classes are {known}")
+    if np.abs(corners).max() > LARGEST_SHARE:
+        raise DataError(f"{path} has a corner at {corners.max():g}: corners are shares of the picture, 0 to 1")
+    return Shape(label_of[number], (corners,), relative=True)
 
 
-def _names(folder: Folder) -> tuple[Sequence[str], str]:
-    """The classes, and the file that lists them."""
-    yamls = _yamls(folder)
+def _names(folder: Folder, yamls: Sequence[Path]) -> tuple[dict[int, str], str]:
+    """The classes by their numbers, and the file that lists them."""
     if not yamls and (listed := find_classes(folder)).values == dict(enumerate(range(len(listed.names)))):
-        return listed.names, listed.source  # classes.txt, as Label Studio writes it
+        return dict(enumerate(listed.names)), listed.source  # classes.txt, as Label Studio writes it
     if len(yamls) != 1:
         found = " and ".join(map(str, yamls[:2])) or "none is there"
         raise DataError(f"YOLO labels need one data.yaml that names the classes ({found})")
     path = yamls[0]
     try:
-        names = yaml.safe_load(read_text(path))["names"]
-        names = [names[number] for number in sorted(names)] if isinstance(names, dict) else list(names)
-    except (yaml.YAMLError, KeyError, TypeError) as error:
+        names = _content(path)["names"]
+        names = sorted(names.items()) if isinstance(names, dict) else enumerate(names)
+        return {int(number): str(name) for number, name in names}, path.name
+    except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path} does not list the classes as names: [a, b]") from error
-    return [str(name) for name in names], path.name
+
+
+def _content(path: Path) -> dict[str, Any]:
+    """What data.yaml says. Raises DataError."""
+    try:
+        return dict(yaml.safe_load(read_text(path)))
+    except (yaml.YAMLError, TypeError, ValueError) as error:
+        raise DataError(f"{path} is no readable YAML ({error}): write it as names: [a, b]") from error
 
 
 def _yamls(folder: Folder) -> list[Path]:
