@@ -23,8 +23,6 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +33,8 @@ from accelerate import Accelerator
 
 from training.arguments import DEFAULT_ARCHITECTURES, RECIPE, parse_arguments
 from training.augment import Augmentation, PixelStore
-from training.checkpoint import Interrupted, TrainingError, check_settings, finish, is_finished
+from training.checkpoint import Interrupted, TrainingError, check_no_run, check_settings, finish, is_finished
+from training.checks import check_evaluation, check_folders, is_reported
 from training.dataset import DataError, Dataset, load_dataset
 from training.datasets import DownloadError, fetch_dataset
 from training.distributed import make_accelerator
@@ -43,12 +42,19 @@ from training.evaluate import evaluate, report
 from training.fit import fit, run_settings
 from training.folds import FEW_PICTURES, fold, summarise
 from training.pace import budgets, measure_pace, time_schedule
-from training.publish import check_name, check_push, check_space, push_bundles, push_space, push_static_space
+from training.publish import (
+    check_push,
+    check_space,
+    check_space_name,
+    push_bundles,
+    push_space,
+    push_static_space,
+)
 from training.recipe import Recipe
 from training.record import record_run
 from training.start_from import as_bundle, build_network, start_from
 from training.working_size import sample_indices, suitable_pixels
-from unet.bundle import Bundle, BundleError, read_config
+from unet.bundle import Bundle, BundleError
 from unet.hub import fetch_bundle
 from unet.images import ImageError
 from unet.model import ARCHITECTURES, UNet, count_parameters
@@ -99,10 +105,12 @@ def run(args: argparse.Namespace) -> None:
     folders = {architecture: args.output / args.task / architecture for architecture in args.architectures}
     if args.train and args.push is not None:  # what cannot work is refused before hours are spent
         check_push([(args.task, architecture) for architecture in folders], args.push or None, tag=args.tag)
-    if args.push_space and args.static:
-        check_name(args.push_space)
-    elif args.push_space:
-        check_space(ROOT, args.push_space)
+    if args.push_space:
+        check_space_name(args.push_space)
+        if not args.static:
+            check_space(ROOT)
+        elif len(folders) != 2:
+            raise BundleError("the page without a server shows two networks; name two with --architectures")
     bundles: dict[Path, Bundle] = {}
     if args.train:
         bundles = train_networks(args, folders)
@@ -119,36 +127,6 @@ def run(args: argparse.Namespace) -> None:
         print("published:", push_space(ROOT, args.push_space, namespace=args.models, private=args.private))
 
 
-def check_folders(folders: Iterable[Path], dataset: Dataset) -> None:
-    """Raise DataError before overwriting a bundle of other pictures."""
-    pictures, classes = dataset.record["name"], [*dataset.class_names]
-    for folder in folders:
-        with suppress(BundleError):  # nothing that could be lost
-            config = read_config(folder)
-            name, trained = config.get("data", {}).get("name"), config.get("class_names")
-            if (name and name != pictures) or (trained and trained != classes):
-                raise DataError(
-                    f"{folder} holds a network trained on other pictures ({name}: {_listed(trained)}), and training on "
-                    f"{pictures} ({_listed(classes)}) would overwrite it; give this task another name with --task "
-                    "NAME, or another folder with --output, or delete that folder"
-                )
-
-
-def check_classes(folders: Iterable[Path], dataset: Dataset) -> None:
-    """Raise DataError where a bundle tells other classes apart."""
-    for folder in folders:
-        trained = read_config(folder).get("class_names")
-        if trained != [*dataset.class_names]:
-            raise DataError(
-                f"{folder} tells other classes apart ({_listed(trained)}) than the pictures have "
-                f"({_listed(dataset.class_names)}); name them in classes.json as they were, or train again"
-            )
-
-
-def _listed(names: Iterable[str] | None) -> str:
-    return ", ".join(map(str, names or ()))
-
-
 def train_networks(args: argparse.Namespace, folders: dict[str, Path]) -> dict[Path, Bundle]:
     """Train and score networks; returns bundles by folder."""
     accelerator = make_accelerator()
@@ -156,7 +134,7 @@ def train_networks(args: argparse.Namespace, folders: dict[str, Path]) -> dict[P
         root = args.data or fetch_dataset(args.task)
     dataset = load_dataset(root, task=args.known, seed=args.seed, classes=args.classes, layout=args.layout)
     if not args.check:
-        (check_classes if args.evaluate else check_folders)(folders.values(), dataset)
+        (check_evaluation if args.evaluate else check_folders)(folders.values(), dataset)
     dataset.check(train=not args.evaluate)
     accelerator.print(dataset.summary())
     if args.check:
@@ -165,6 +143,10 @@ def train_networks(args: argparse.Namespace, folders: dict[str, Path]) -> dict[P
     pictures = len(dataset.train) + len(dataset.val)
     if args.folds and args.folds > pictures:
         raise DataError(f"{pictures} pictures cannot be split into {args.folds} folds; give a smaller --folds")
+    if not (args.resume or args.evaluate):  # found now, and not after the training of another network
+        for run in (args.runs / args.task / architecture for architecture in folders):
+            for part in (run, *(fold_run(run, number) for number in range(args.folds or 0))):
+                check_no_run(part)
     if args.evaluate:
         accelerator.print(f"{len(dataset.val)} pictures to validate on")
     else:
@@ -180,7 +162,8 @@ def train_networks(args: argparse.Namespace, folders: dict[str, Path]) -> dict[P
         folds = None
         if not args.evaluate:
             trained = train_network(args, architecture, dataset, store, folder, run)
-            if not trained and "val" in read_config(folder)["scores"]:  # a kill may have cut the report off
+            # A kill may have cut the report off, and folds may be asked for later.
+            if not trained and is_reported(folder, folds=args.folds, average=args.average):
                 accelerator.print(f"{folder} is finished already")
                 continue
             folds = cross_validate(args, architecture, dataset, run) if args.folds else None
@@ -195,12 +178,17 @@ def train_networks(args: argparse.Namespace, folders: dict[str, Path]) -> dict[P
     return bundles
 
 
+def fold_run(run: Path, number: int) -> Path:
+    """The folder of a fold's checkpoints."""
+    return run / f"fold-{number}"
+
+
 def cross_validate(args: argparse.Namespace, architecture: str, dataset: Dataset, run: Path) -> dict[str, Any]:
     """Train and score a network a fold; returns `summarise`."""
     accelerator = make_accelerator()
     scores = []
     for number in range(args.folds):
-        part, part_run = fold(dataset, number, args.folds, args.seed), run / f"fold-{number}"
+        part, part_run = fold(dataset, number, args.folds, args.seed), fold_run(run, number)
         folder = part_run / "bundle"
         # Validated at the end alone: nothing is chosen by the pictures that the fold is scored on.
         train_network(args, architecture, part, decode(args, part, part_run), folder, part_run, validations=False)
@@ -235,8 +223,7 @@ def train_network(
 ) -> bool:
     """Train one architecture, save its bundle; False if finished before.
 
-    folder: of the bundle. run: of checkpoints and history. validations: score val meanwhile, to keep the best weights
-    and not the last.
+    folder: of the bundle. run: of checkpoints and history. validations: score val meanwhile, to keep the best.
     """
     accelerator = make_accelerator(args.track)  # its own: a checkpoint holds all that it ever prepared
     net = build_network(architecture, len(dataset.class_names), width=args.width, seed=args.seed, start=args.start)
@@ -249,7 +236,8 @@ def train_network(
         return evaluate(Segmenter(bundle_of(net)), dataset.val, progress=False).miou()
 
     recipe, why = choose_recipe(args, len(store))
-    identity = {"classes": dataset.class_names, "validation pictures": len(dataset.val)} | started
+    names = dataset.training_names()
+    identity = {"classes": dataset.class_names, "trained_on": names, "validation pictures": len(dataset.val)} | started
     if args.resume and is_finished(run) and folder.is_dir():
         check_settings(run, run_settings(net.config, store, recipe) | identity)
         return False
@@ -278,7 +266,7 @@ def train_network(
     for tracker in accelerator.trackers:
         tracker.finish()
     if accelerator.is_main_process:
-        training = record_run(args.given, ROOT) | started | finished.record
+        training = record_run(args.given, ROOT) | started | finished.record | {"trained_on": names}
         bundle_of(finished.net, training=training).save(folder)
         finish(run)
     accelerator.wait_for_everyone()

@@ -115,6 +115,12 @@ def test_two_truths_for_one_picture_are_no_truth():
     assert (matched, remarks) == ({}, ["The ground truths Café.png and café.tif have one name: none of them is used."])
 
 
+def test_one_truth_for_two_pictures_is_no_truth():
+    matched, remarks = match_truths(["one/1.png", "two/1.png", "two/2.png"], {"1.png": b"1", "2.png": b"2"})
+    assert matched == {"two/2.png": b"2"}
+    assert remarks == ["2 pictures are called like the ground truth 1.png: none is scored."]
+
+
 def test_of_several_pages_the_first_is_read_and_said():
     page = Image.fromarray(photo(9, 9))
     file = io.BytesIO()

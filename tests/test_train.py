@@ -254,6 +254,8 @@ def test_a_signal_saves_and_the_printed_command_continues(tmp_path, stop):
     assert "everything is saved" in errors
     assert shlex.split(errors.splitlines()[-1]) == ["python", "train.py", *arguments, "--resume"]
     assert not (tmp_path / "weights").exists()
+    if stop == signal.SIGTERM:  # from here on it is the same
+        return
 
     assert train.main(arguments) == 2, "an unfinished run is not begun anew by accident"
     assert train.main([*arguments, "--resume"]) == 0
@@ -290,6 +292,9 @@ def test_a_run_cut_off_in_its_second_network_goes_on(tmp_path, monkeypatch):
     assert len(list(checkpoint.glob("*.safetensors"))) == 1, "the one that measures the pace is not kept"
     AcceleratorState._reset_state(reset_partial_state=True)
     PartialState._reset_state()
+    first = (tmp_path / "weights/discs/residual-add/model.safetensors").stat()
+    assert run(tmp_path, *arguments) == 2, "without --resume"
+    assert (tmp_path / "weights/discs/residual-add/model.safetensors").stat() == first, "it was not trained again"
     assert run(tmp_path, *arguments, "--resume") == 0
     whole = tmp_path / "whole"
     assert run(whole, *arguments) == 0
@@ -453,6 +458,28 @@ def test_pictures_of_other_classes_are_not_evaluated(tmp_path, capsys, names):
     assert (folder / "config.json").read_bytes() == kept
 
 
+def test_pictures_that_were_learnt_from_are_not_held_out_later(tmp_path, capsys):
+    data = write_pairs(tmp_path / "discs", [(40, 48)] * 9)
+    given = ["--data", str(data), "--architectures", "residual-add"]
+    assert run(tmp_path, *given) == 0
+    assert run(tmp_path, *given, "--evaluate") == 0
+    kept = (tmp_path / "weights/discs/residual-add/config.json").read_bytes()
+    write_pairs(tmp_path / "more", [(40, 48)], first_seed=99)
+    for kind in ("images", "labels"):
+        (new,) = (tmp_path / "more" / kind).iterdir()
+        shutil.copy(new, data / kind / f"new{new.suffix}")
+    assert run(tmp_path, *given, "--evaluate") == 2
+    assert "has learnt from some of the pictures that are held out now" in capsys.readouterr().err
+    assert (tmp_path / "weights/discs/residual-add/config.json").read_bytes() == kept
+    (data / "train").mkdir()
+    for kind in ("images", "labels"):
+        (new,) = (data / kind).glob("new.*")
+        (data / "val" / kind).mkdir(parents=True)
+        new.rename(data / "val" / kind / new.name)
+        (data / kind).rename(data / "train" / kind)
+    assert run(tmp_path, *given, "--evaluate") == 0, "of a picture that it has not seen"
+
+
 def test_test_split_is_scored_on_its_own(tmp_path, capsys):
     data = write_dataset(tmp_path / "discs")
     write_pairs(data / "test", [(40, 48)] * 3, first_seed=300)
@@ -477,6 +504,8 @@ def test_test_split_is_scored_on_its_own(tmp_path, capsys):
         (["--minutes", "0"], "--minutes: it must be a number above 0"),
         (["--minutes", "5"], "--epochs and --minutes both say how long"),
         (["--tag", "v1"], "--tag names what --push publishes"),
+        (["--task", "a/b"], "--task 'a/b' names a folder and cannot hold / or"),
+        (["--task", ".."], "--task '..' names a folder"),
     ],
 )
 def test_a_wrong_flag_says_what_is_allowed(tmp_path, capsys, flags, allowed):
@@ -501,6 +530,12 @@ def test_one_pixel_at_the_deepest_level_is_refused(tmp_path, capsys):
         ("cats", ["--push", "no one"], "cannot be a user"),
         ("cats", ["--push", "stranger"], "cannot push to 'stranger'"),
         ("cats", ["--push-space", "a b"], "no name for a Space"),
+        ("cats", ["--push", "--push-space", "stranger/page"], "cannot push to 'stranger'"),
+        (
+            "cats",
+            ["--push", "--push-space", "page", "--static", "--architectures", "residual-add"],
+            "shows two networks",
+        ),
     ],
 )
 def test_a_push_that_cannot_work_is_refused_before_the_training(tmp_path, hub, capsys, task, flags, message):
@@ -549,8 +584,16 @@ def test_folds_give_a_mean_and_an_interval(tmp_path, capsys):
     assert 0 <= low <= found["miou"] <= high <= 1
     assert f"95 % interval {low:.4f} to {high:.4f}" in printed
     assert f"(95 % interval {low:.3f} to {high:.3f})" in (folder / "README.md").read_text()
-    again = run(tmp_path, *given, "--folds", "2", "--resume")
-    assert again == 0, "nothing is trained again"
+
+
+def test_folds_may_be_asked_for_later(tmp_path):
+    given = ["--data", str(write_pairs(tmp_path / "discs", [(40, 48)] * 5)), "--architectures", "residual-add"]
+    assert run(tmp_path, *given) == 0
+    weights = (tmp_path / "weights/discs/residual-add/model.safetensors").stat()
+    assert run(tmp_path, *given, "--folds", "2", "--resume") == 0
+    assert (tmp_path / "weights/discs/residual-add/model.safetensors").stat() == weights, "it was not trained again"
+    config = json.loads((tmp_path / "weights/discs/residual-add/config.json").read_text())
+    assert config["scores"]["folds"]["folds"] == 2
 
 
 def test_a_terminal_without_the_letters_of_a_class_gets_them_escaped(tmp_path):

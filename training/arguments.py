@@ -42,6 +42,8 @@ def parse_arguments(arguments: list[str] | None, *, description: str | None = No
         parser.error(
             f"--task {args.task} is not a known one ({', '.join(TASKS)}); say with --data where its pictures are"
         )
+    if args.task in ("", ".", "..") or set(args.task) & set("/\\"):
+        parser.error(f"--task {args.task!r} names a folder and cannot hold / or \\; give one word")
     if args.tag and args.push is None:
         parser.error("--tag names what --push publishes; add --push")
     if args.epochs and args.minutes:

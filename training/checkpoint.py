@@ -99,9 +99,9 @@ class RunFolder:
             elif self.previous.exists() and not self.checkpoint.exists():
                 self.previous.rename(self.checkpoint)  # a kill fell between the two renames of `save`
         self.accelerator.wait_for_everyone()
+        if not resume:
+            check_no_run(self.path)
         if self.checkpoint.exists():
-            if not resume:
-                raise TrainingError(f"{self.path} holds an unfinished run; add --resume, or delete the folder")
             check_settings(self.path, settings)
             try:
                 self.accelerator.load_state(str(self.checkpoint))
@@ -146,6 +146,13 @@ class RunFolder:
             self.partial.rename(self.checkpoint)
             shutil.rmtree(self.previous, ignore_errors=True)
         self.accelerator.wait_for_everyone()
+
+
+def check_no_run(folder: Path) -> None:
+    """Raise TrainingError where a run was begun and not finished."""
+    complete = (CHECKPOINT_FOLDER, f"{CHECKPOINT_FOLDER}.previous")
+    if any((folder / name).exists() for name in complete) and not is_finished(folder):
+        raise TrainingError(f"{folder} holds an unfinished run; add --resume, or delete the folder")
 
 
 def check_settings(folder: Path, settings: Mapping[str, Any]) -> None:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -98,6 +99,7 @@ class Dataset:
 
     test: pictures that are scored once, at the end; may be empty. layout: how the folder was read, in words.
     note: how the classes were found, and what was left out. task: the known set, if it is one.
+    held_out: whether val was drawn from the training pictures, because the folder has none.
     """
 
     train: Pairs
@@ -109,8 +111,14 @@ class Dataset:
     layout: str = ""
     note: str = ""
     task: Task | None = None
+    held_out: bool = False
     _seen: dict[str, list[Seen]] = field(default_factory=dict, repr=False)
     _problems: list[str] = field(default_factory=list, repr=False)
+
+    def training_names(self) -> str:
+        """A digest of the names of the training pictures."""
+        names = "\n".join(sorted(path.name for path in self.train.images))
+        return hashlib.sha256(names.encode(errors="surrogateescape")).hexdigest()[:16]
 
     def summary(self) -> str:
         """One line: layout, pictures and classes."""
@@ -203,7 +211,8 @@ def load_dataset(
         Pairs(tuple(pairs), coding, "ignore" if name == "train" else "nearest") for name, pairs in splits.items()
     )
     names, palette, problems = coding.class_names, coding.colors, reading.problems + wrong
-    dataset = Dataset(train, val, test, names, palette, record, layout, note, task, seen, problems)
+    held_out = not reading.splits.get("val")
+    dataset = Dataset(train, val, test, names, palette, record, layout, note, task, held_out, seen, problems)
     if problems:
         dataset.check()
     return dataset

@@ -241,20 +241,24 @@ def _sending(repo_id: str, state: str) -> Iterator[None]:
 # The page as a Space
 
 
-def check_name(repo_id: str) -> None:
-    """Raise HubError for what cannot name a Space."""
+def check_space_name(repo_id: str) -> str:
+    """The whole name of a Space that the token may write.
+
+    Raises HubError for another, and for what is no name.
+    """
     if not all(map(is_name, repo_id.split("/", 1))):
         raise HubError(
             f"{repo_id!r} is no name for a Space; give 'name' or 'owner/name' in letters, digits and hyphens"
         )
+    owner, _, name = repo_id.rpartition("/")
+    return _writable(HfApi(), owner or None, [name])[0]
 
 
-def check_space(tree: Path, repo_id: str) -> tuple[_Files, RepoCard]:
+def check_space(tree: Path) -> tuple[_Files, RepoCard]:
     """The files that git tracks, and README.md.
 
-    Raises HubError for a wrong name or a tree that would not start.
+    Raises HubError for a tree that would not start.
     """
-    check_name(repo_id)
     try:
         command = ["git", "-C", str(tree), "ls-files", "-z"]
         listing = subprocess.run(command, capture_output=True, encoding="utf-8", check=True).stdout
@@ -297,7 +301,7 @@ def push_space(tree: str | Path, repo_id: str, *, namespace: str | None = None, 
     Raises HubError before anything is sent where a check fails, and where the push breaks off.
     """
     tree = Path(tree)
-    files, card = check_space(tree, repo_id)
+    files, card = check_space(tree)
     bundles = {path.parent for path in files.values() if path.name == WEIGHTS_FILE}
     if namespace:
         files = {name: path for name, path in files.items() if path.parent not in bundles}
@@ -306,8 +310,7 @@ def push_space(tree: str | Path, repo_id: str, *, namespace: str | None = None, 
             raise HubError(f"{namespace} has no bundle on the Hub yet; push them first")
     elif not bundles:
         raise HubError(f"{tree} has no bundle that git tracks; add weights/ to it, or push the bundles and name where")
-    api = HfApi()
-    repo_id = _writable_space(api, repo_id)
+    api, repo_id = HfApi(), check_space_name(repo_id)
     if THUMBNAIL in files:
         card.data.thumbnail = f"{api.endpoint}/spaces/{repo_id}/resolve/main/{THUMBNAIL}"
     files["README.md"] = str(card).encode()
@@ -319,18 +322,11 @@ def push_static_space(networks: Mapping[str, Bundle], repo_id: str, *, private: 
 
     networks: the two that it shows. Raises HubError as `push_space` does, and what `export_page` raises.
     """
-    api = HfApi()
-    repo_id = _writable_space(api, repo_id)
+    api, repo_id = HfApi(), check_space_name(repo_id)
     with tempfile.TemporaryDirectory() as folder:
         paths = [path for path in export_page(networks, folder).rglob("*") if path.is_file()]
         files: _Files = {path.relative_to(folder).as_posix(): path for path in paths}
         return _push_space(api, repo_id, "static", "The page without a server", files, private=private)
-
-
-def _writable_space(api: HfApi, repo_id: str) -> str:
-    check_name(repo_id)
-    owner, _, name = repo_id.rpartition("/")
-    return _writable(api, owner or None, [name])[0]
 
 
 def _push_space(

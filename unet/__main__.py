@@ -93,6 +93,8 @@ def segment(args: argparse.Namespace) -> int:
         _record(archive, name, file, keys[name]) or Row(name, note=notes.get(name, "its process ended early"))
         for name, _, file in every
     ]
+    for stale in (archive.folder / "objects.csv", *archive.folder.glob("*/coco.json")):
+        stale.unlink(missing_ok=True)  # of an earlier run, maybe of other pictures
     write_tables(archive, rows, networks, (class_names, palette))
 
     left_out = [row for row in rows if row.size is None]

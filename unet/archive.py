@@ -2,6 +2,7 @@
 
 import unicodedata
 import zipfile
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
@@ -53,13 +54,16 @@ def match_truths(pictures: Iterable[str], truths: Mapping[str, Source]) -> tuple
     keys, called = {name: _stem(name).casefold() for name in pictures}, {}
     for name in sorted(truths):
         called.setdefault(_stem(name).casefold(), []).append(name)
-    remarks = []
+    remarks, pictures = [], Counter(keys.values())
     for key, names in called.items():
-        if key not in keys.values():
+        if not pictures[key]:
             remarks += [f"No picture is called like the ground truth {name}." for name in names]
         elif len(names) > 1:
             remarks.append(f"The ground truths {' and '.join(names)} have one name: none of them is used.")
-    return {name: truths[called[key][0]] for name, key in keys.items() if len(called.get(key, ())) == 1}, remarks
+        elif pictures[key] > 1:
+            remarks.append(f"{pictures[key]} pictures are called like the ground truth {names[0]}: none is scored.")
+    found = {name: called[key][0] for name, key in keys.items() if pictures[key] == len(called.get(key, ())) == 1}
+    return {name: truths[truth] for name, truth in found.items()}, remarks
 
 
 def picture_files(names: Iterable[str]) -> list[str]:

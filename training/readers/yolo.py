@@ -60,7 +60,7 @@ def read(folder: Folder) -> Reading:
 
 
 def _splits(folder: Folder, yaml_file: Path, reading: Reading) -> dict[Path, str]:
-    """The split of every picture that data.yaml lists, {} if it lists none that is here."""
+    """The splits of the pictures that data.yaml lists."""
     content, splits = _content(yaml_file), {}
     for split in ("train", "val", "test"):
         entries = content.get(split) or ()

@@ -1,0 +1,54 @@
+"""Compare bundles with the pictures of a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from unet.bundle import AVERAGED, BundleError, read_config
+
+from .dataset import DataError, Dataset
+
+
+def check_folders(folders: Iterable[Path], dataset: Dataset) -> None:
+    """Raise DataError before overwriting a bundle of other pictures."""
+    pictures, classes = dataset.record["name"], [*dataset.class_names]
+    for folder in folders:
+        with suppress(BundleError):  # nothing that could be lost
+            config = read_config(folder)
+            name, trained = config.get("data", {}).get("name"), config.get("class_names")
+            if (name and name != pictures) or (trained and trained != classes):
+                raise DataError(
+                    f"{folder} holds a network trained on other pictures ({name}: {_listed(trained)}), and training on "
+                    f"{pictures} ({_listed(classes)}) would overwrite it; give this task another name with --task "
+                    "NAME, or another folder with --output, or delete that folder"
+                )
+
+
+def check_evaluation(folders: Iterable[Path], dataset: Dataset) -> None:
+    """Raise DataError where the pictures cannot score a bundle."""
+    for folder in folders:
+        config = read_config(folder)
+        trained = config.get("class_names")
+        if dataset.held_out and config["training"].get("trained_on", now := dataset.training_names()) != now:
+            raise DataError(
+                f"{folder} has learnt from some of the pictures that are held out now: pictures came or went, or "
+                "--seed is another than then. Put pictures that it has not seen into val/, or train again"
+            )
+        if trained != [*dataset.class_names]:
+            raise DataError(
+                f"{folder} tells other classes apart ({_listed(trained)}) than the pictures have "
+                f"({_listed(dataset.class_names)}); name them in classes.json as they were, or train again"
+            )
+
+
+def is_reported(folder: Path, *, folds: int | None, average: bool) -> bool:
+    """Whether the bundle has every score that is asked for."""
+    scores = read_config(folder)["scores"]
+    wanted = ["val", *(["val" + AVERAGED] if average else [])]
+    return all(name in scores for name in wanted) and folds in (None, scores.get("folds", {}).get("folds"))
+
+
+def _listed(names: Iterable[str] | None) -> str:
+    return ", ".join(map(str, names or ()))
