@@ -34,7 +34,7 @@ from accelerate import Accelerator
 from training.arguments import DEFAULT_ARCHITECTURES, RECIPE, parse_arguments
 from training.augment import Augmentation, PixelStore
 from training.checkpoint import Interrupted, TrainingError, check_no_run, check_settings, finish, is_finished
-from training.checks import check_evaluation, check_folders, is_reported
+from training.checks import check_evaluation, check_folders, is_reported, may_know_val
 from training.dataset import DataError, Dataset, load_dataset
 from training.datasets import DownloadError, fetch_dataset
 from training.distributed import make_accelerator
@@ -154,6 +154,8 @@ def train_networks(args: argparse.Namespace, folders: dict[str, Path]) -> dict[P
         accelerator.print(describe(dataset, store))
         if pictures < FEW_PICTURES and not args.folds:
             accelerator.print(f"{pictures} pictures are few: --folds 5 gives a mean score and its interval")
+    if args.start and may_know_val(args.start, dataset):
+        accelerator.print("the start may have learnt from pictures that are held out now, and score too well on them")
     networks = len(folders) * (1 + (args.folds or 0))
     args.budgets = budgets(args.minutes, networks, args.started)
     bundles = {}

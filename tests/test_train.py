@@ -596,6 +596,17 @@ def test_folds_may_be_asked_for_later(tmp_path):
     assert config["scores"]["folds"]["folds"] == 2
 
 
+def test_a_start_that_may_have_learnt_from_val_is_said(tmp_path, capsys):
+    data = write_pairs(tmp_path / "discs", [(40, 48)] * 9)
+    given = ["--data", str(data), "--architectures", "residual-add"]
+    assert run(tmp_path, *given) == 0
+    start = ["--start-from", str(tmp_path / "weights/discs/residual-add")]
+    assert run(tmp_path / "again", *given, *start) == 0
+    assert "may have learnt" not in capsys.readouterr().out
+    assert run(tmp_path / "other", *given, *start, "--seed", "1") == 0
+    assert "may have learnt from pictures that are held out now" in capsys.readouterr().out
+
+
 def test_a_terminal_without_the_letters_of_a_class_gets_them_escaped(tmp_path):
     data = write_dataset(tmp_path / "cells", classes={"class_names": ["背景", "細胞"]})
     done = subprocess.run(

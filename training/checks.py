@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from unet.bundle import AVERAGED, BundleError, read_config
+from unet.bundle import AVERAGED, Bundle, BundleError, read_config
 
 from .dataset import DataError, Dataset
 
@@ -24,6 +24,13 @@ def check_folders(folders: Iterable[Path], dataset: Dataset) -> None:
                     f"{pictures} ({_listed(classes)}) would overwrite it; give this task another name with --task "
                     "NAME, or another folder with --output, or delete that folder"
                 )
+
+
+def may_know_val(source: Bundle, dataset: Dataset) -> bool:
+    """Whether a bundle has learnt from pictures that are held out."""
+    learnt = source.training.get("trained_on")
+    here = source.data.get("name") == dataset.record["name"]
+    return dataset.held_out and here and learnt not in (None, dataset.training_names())
 
 
 def check_evaluation(folders: Iterable[Path], dataset: Dataset) -> None:
