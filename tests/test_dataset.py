@@ -344,7 +344,8 @@ def save_labels(root, change):
         (lambda labels, _: labels * 0, {}, "holds nothing but “background”", 3),
         (lambda labels, _: labels * 0 + 1, {"class_names": ["a", "b"]}, "holds nothing but “b”", 3),
         (lambda labels, _: labels * 255, {"ignore_index": 255}, "holds nothing but “background”", 3),
-        (lambda labels, _: labels * 128, {}, "has the label 128, and labels are class indices that count from 0", 5),
+        (lambda labels, _: labels * 128, {"class_names": ["a", "b", "c"]}, "has the label 128", 5),
+        (lambda labels, n: labels * (112 + 4 * n), {}, "labels are class indices that count from 0", 5),
         (lambda labels, _: labels + 5, {}, "has the label 6, and labels", 5),
         (lambda labels, n: labels * (200 if n == 1 else 1), {}, "has the label 200, and labels", 1),
         (lambda labels, n: np.arange(labels.size).reshape(labels.shape) % (255 if n == 2 else 2), {},
@@ -360,6 +361,32 @@ def test_labels_that_cannot_be_meant_are_refused_file_by_file(tmp_path, change, 
     assert head.startswith(f"{files} problem")
     assert len(lines) == files
     assert all(reason in line for line in lines)
+
+
+GREY = [[200, 200, 200], [100, 100, 100], [0, 0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("levels", "listed", "names", "classes"),
+    [
+        ((0, 128), {}, ("background", "object"), (0, 1)),
+        ((0, 100, 200), {}, ("grey 0", "grey 100", "grey 200"), (0, 1, 2)),
+        ((0, 127, 255), {}, ("grey 0", "grey 127", "grey 255"), (0, 1, 2)),
+        ((0, 127, 255), {"ignore_index": 255}, ("background", "object"), (0, 1, 255)),
+        ((0, 100, 200), {"class_names": ["a", "b", "c"]}, ("a", "b", "c"), (0, 1, 2)),
+        ((0, 100, 200), {"class_names": ["a", "b", "c"], "palette": GREY}, ("a", "b", "c"), (2, 1, 0)),
+    ],
+)
+def test_greys_that_lie_far_apart_are_classes(tmp_path, levels, listed, names, classes):
+    write_dataset(tmp_path, train=3, val=2, classes=listed)
+    save_labels(
+        tmp_path, lambda labels, _: np.uint8(levels)[np.arange(labels.size).reshape(labels.shape) % len(levels)]
+    )
+    dataset = load_dataset(tmp_path)
+    dataset.check()
+    assert dataset.class_names == names
+    assert "the grey levels 0, " in dataset.note
+    assert dataset.val.label_map(0).reshape(-1)[: len(levels)].tolist() == list(classes)
 
 
 def test_void_in_some_files_and_gaps_among_named_classes_are_nobody_s_mistake(tmp_path):

@@ -364,6 +364,7 @@ MASK = np.uint8([[0, 1, 0], [1, 1, 0]])
         (encoded(np.dstack([LABELS, LABELS * 0 + 255]), "PNG"), LABELS),
         (encoded(MASK.astype(bool), "PNG"), MASK),
         (encoded(MASK * 255, "PNG"), MASK * 255),
+        (encoded(MASK * np.uint16(65535), "PNG"), MASK * 255),
         (png(4, 1, 2, 0, b"\0\x1b"), [[0, 1, 2, 3]]),
         (png(2, 1, 4, 0, b"\0\x3f"), [[3, 15]]),
         (encoded(scene(), "PNG"), scene()),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +26,8 @@ from .readers.side_by_side import covered
 MAX_NAMELESS_CLASSES = 100
 #: The values that masks of background and object have, beside 0 and 1.
 TWO_VALUES = ({0, 255}, {0, 254}, {0, 127})
+BINARY = ("background", "object")
+GREY_STEP = 16  # numbers that lie so far apart are shades for the eye
 #: Colour masks with more classes than this, and with blended edges, are compared with the pictures.
 MAX_BLURRED_CLASSES = 12
 
@@ -211,16 +214,22 @@ def _of_numbers(seen: list[Seen], listed: ClassList, task: Task | None) -> tuple
     if not names and void is None and len(from_1) > 1 and from_1 == list(range(1, len(from_1) + 1)):  # 0 is nowhere
         names = tuple(f"class {n}" for n in from_1)
         listed = ClassList(names, "", {n: n - 1 for n in from_1})
+    levels, note = sorted(values - {void}), ""
+    own = listed.source in ("", "classes.json") and not task  # other lists say which number is which class
+    if own and not binary and len(names) in (0, len(levels)) and _are_grey_levels(levels):
+        names = names or (BINARY if len(levels) == 2 else tuple(f"grey {n}" for n in levels))
+        listed = dataclasses.replace(listed, values=_numbered(levels, listed, void))
+        note = f"the grey levels {', '.join(map(str, levels))} are the classes"
     if not names:
         numbers = {0, 1} if binary else values - {IGNORE_INDEX, void}
         problems += _no_class_indices(seen, numbers, void)
         highest = max(numbers, default=0)
-        names = ("background", "object") if highest <= 1 else tuple(f"class {i}" for i in range(highest + 1))
+        names = BINARY if highest <= 1 else tuple(f"class {i}" for i in range(highest + 1))
     meant = {n: int(n > 0) for n in values} if binary else listed.values or {i: i for i in range(len(names))}
     lookup = [({IGNORE_INDEX: IGNORE_INDEX} | dict(meant)).get(number, -1) for number in range(256)]
     known = next((t.palette for t in (task, *TASKS.values()) if t and t.class_names == names), None)
     colors = (task and known) or listed.palette or known or distinct_colors(len(names))
-    return Coding(tuple(names), np.array(colors, np.uint8), tuple(lookup), source=listed.source), problems
+    return Coding(tuple(names), np.array(colors, np.uint8), tuple(lookup), source=listed.source, note=note), problems
 
 
 def _of_colors(train: list[Seen], listed: ClassList, task: Task | None, count: int | None) -> Coding:
@@ -302,6 +311,18 @@ def _count_from_0(numbers: set[int]) -> bool:
     """Whether these may be nameless classes, with few gaps."""
     highest = max(numbers, default=0)
     return highest < MAX_NAMELESS_CLASSES and 2 * len(numbers) >= highest
+
+
+def _numbered(levels: list[int], listed: ClassList, void: int | None) -> dict[int, int]:
+    """{level: class}, by the greys of the palette, or in order."""
+    greys = {color[0]: i for i, color in enumerate(listed.palette or ()) if len(set(color)) == 1}
+    numbers = {n: i for i, n in enumerate(levels)}
+    return (greys if greys.keys() >= numbers.keys() else numbers) | ({} if void is None else {void: IGNORE_INDEX})
+
+
+def _are_grey_levels(levels: list[int]) -> bool:
+    """Whether these are shades, not numbers that count."""
+    return len(levels) > 1 and all(b - a >= GREY_STEP for a, b in itertools.pairwise(levels))
 
 
 def _are_object_numbers(seen: list[Seen]) -> bool:

@@ -282,11 +282,16 @@ def _picture_to_annotation(picture: Image.Image, name: str, scale: int, *, is_jp
 
 
 def _as_indices(values: np.ndarray, name: str) -> np.ndarray:
-    """Whole numbers 0..255 of any dtype as a new uint8 array."""
+    """Whole numbers 0..255 of any dtype as a new uint8 array.
+
+    A 16-bit mask of black and white becomes 0 and 255.
+    """
     with np.errstate(invalid="ignore"):
         indices = values.astype(np.uint8)
     if not np.array_equal(indices, values):
         low, high = _extremes(values)
+        if ((values == low) | (values == high)).all() and (low, high) == (0, 65535):
+            return np.where(values, np.uint8(255), np.uint8(0))
         wanted = "class indices are whole numbers from 0 to 255, so export an 8-bit index map or colours"
         raise ImageError(f"{name} has values from {low} to {high}: {wanted}.")
     return indices
