@@ -232,7 +232,7 @@ def test_two_requests_at_once_get_the_same_palettes():
 
 
 def test_same_palettes_on_every_run_thread_count_and_arrangement_of_the_pixels():
-    image = photo("china.jpg", 4)
+    image = photo("china.jpg", 8)
     shuffled = np.random.default_rng(0).permutation(image.reshape(-1, 3)).reshape(1, -1, 3)
     for space in ("rgb", "oklab"):
         with threadpool_limits(1):

@@ -204,7 +204,7 @@ def test_a_push_cut_off_at_any_request_leaves_the_old_or_the_new_revision(hub, t
     requests = len(hub.requests)
     last = {repo_id: hub.model(repo_id).files for repo_id in names.values()}
     assert requests > 15
-    for at in range(requests):
+    for at in range(0, requests, 1 if kind == "error" else 3):
         hub.restore(before)
         hub.fault = Fault(at, kind, times)
         refusal = refused(push_bundles, new, tag="v1")

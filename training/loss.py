@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from segmentation_models_pytorch.losses import DiceLoss
 from torch import Tensor, nn
 
 from unet.metrics import IGNORE_INDEX
@@ -17,6 +16,8 @@ class SegmentationLoss(nn.Module):
     """
 
     def __init__(self, num_outputs: int, class_weights: Tensor | None = None, *, dice_weight: float = 1.0) -> None:
+        from segmentation_models_pytorch.losses import DiceLoss  # seconds, of which reading and publishing need none
+
         super().__init__()
         self.dice_weight = dice_weight
         self.register_buffer("class_weights", class_weights if num_outputs > 1 else None)
