@@ -143,10 +143,10 @@ def train_networks(args: argparse.Namespace, folders: dict[str, Path]) -> dict[P
     pictures = len(dataset.train) + len(dataset.val)
     if args.folds and args.folds > pictures:
         raise DataError(f"{pictures} pictures cannot be split into {args.folds} folds; give a smaller --folds")
-    if not (args.resume or args.evaluate):  # found now, and not after the training of another network
-        for run in (args.runs / args.task / architecture for architecture in folders):
-            for part in (run, *(fold_run(run, number) for number in range(args.folds or 0))):
-                check_no_run(part)
+    begun = runs_of(args, folders)
+    if accelerator.is_main_process and not (args.resume or args.evaluate):
+        for run in begun:  # found now, and not after the training of another network
+            check_no_run(run)
     if args.evaluate:
         accelerator.print(f"{len(dataset.val)} pictures to validate on")
     else:
@@ -156,8 +156,7 @@ def train_networks(args: argparse.Namespace, folders: dict[str, Path]) -> dict[P
             accelerator.print(f"{pictures} pictures are few: --folds 5 gives a mean score and its interval")
     if args.start and may_know_val(args.start, dataset):
         accelerator.print("the start may have learnt from pictures that are held out now, and score too well on them")
-    networks = len(folders) * (1 + (args.folds or 0))
-    args.budgets = budgets(args.minutes, networks, args.started)
+    args.budgets = budgets(args.minutes, sum(not is_done(args, *run) for run in begun.items()), args.started)
     bundles = {}
     for architecture, folder in folders.items():
         run = args.runs / args.task / architecture
@@ -180,9 +179,16 @@ def train_networks(args: argparse.Namespace, folders: dict[str, Path]) -> dict[P
     return bundles
 
 
-def fold_run(run: Path, number: int) -> Path:
-    """The folder of a fold's checkpoints."""
-    return run / f"fold-{number}"
+def runs_of(args: argparse.Namespace, folders: dict[str, Path]) -> dict[Path, Path]:
+    """{run: bundle} of every network, and of its folds."""
+    runs = {args.runs / args.task / architecture: folder for architecture, folder in folders.items()}
+    folds = (run / f"fold-{number}" for run in runs for number in range(args.folds or 0))
+    return runs | {run: run / "bundle" for run in folds}
+
+
+def is_done(args: argparse.Namespace, run: Path, folder: Path) -> bool:
+    """Whether --resume finds this network trained."""
+    return args.resume and is_finished(run) and folder.is_dir()
 
 
 def cross_validate(args: argparse.Namespace, architecture: str, dataset: Dataset, run: Path) -> dict[str, Any]:
@@ -190,7 +196,7 @@ def cross_validate(args: argparse.Namespace, architecture: str, dataset: Dataset
     accelerator = make_accelerator()
     scores = []
     for number in range(args.folds):
-        part, part_run = fold(dataset, number, args.folds, args.seed), fold_run(run, number)
+        part, part_run = fold(dataset, number, args.folds, args.seed), run / f"fold-{number}"
         folder = part_run / "bundle"
         # Validated at the end alone: nothing is chosen by the pictures that the fold is scored on.
         train_network(args, architecture, part, decode(args, part, part_run), folder, part_run, validations=False)
@@ -238,9 +244,9 @@ def train_network(
         return evaluate(Segmenter(bundle_of(net)), dataset.val, progress=False).miou()
 
     recipe, why = choose_recipe(args, len(store))
-    names = dataset.training_names()
-    identity = {"classes": dataset.class_names, "trained_on": names, "validation pictures": len(dataset.val)} | started
-    if args.resume and is_finished(run) and folder.is_dir():
+    digest, val = dataset.training_digest(), len(dataset.val)
+    identity = {"classes": dataset.class_names, "training pictures": digest, "validation pictures": val} | started
+    if is_done(args, run, folder):
         check_settings(run, run_settings(net.config, store, recipe) | identity)
         return False
     pace = measure_pace(net, store, recipe, accelerator, Segmenter(bundle_of(net.eval())), dataset.val)
@@ -268,7 +274,7 @@ def train_network(
     for tracker in accelerator.trackers:
         tracker.finish()
     if accelerator.is_main_process:
-        training = record_run(args.given, ROOT) | started | finished.record | {"trained_on": names}
+        training = record_run(args.given, ROOT) | started | finished.record | {"trained_on": digest}
         bundle_of(finished.net, training=training).save(folder)
         finish(run)
     accelerator.wait_for_everyone()

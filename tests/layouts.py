@@ -619,6 +619,17 @@ def yolo_lists(root):
     return Layout("YOLO segmentation (data.yaml)", train=found["x"], val=found["xyz"])
 
 
+@layout
+def yolo_lists_of_cvat(root):
+    """Frames of several videos have the same names."""
+    counts = {"train": 4, "val": 3, "test": 2}
+    found = write_yolo(root, "images/{split}/{n}.png", "labels/{split}/{n}.txt", counts)
+    for split in counts:
+        text(root / f"{split}.txt", *(f"data/images/{split}/{path.name}" for path in found[split]))
+    text(root / "data.yaml", "train: train.txt", "val: val.txt", "test: test.txt", "names: {0: a, 1: b}")
+    return Layout("YOLO segmentation (data.yaml)", THREE, **found)
+
+
 CATEGORIES = [{"id": 4, "name": "a", "supercategory": ""}, {"id": 7, "name": "b", "supercategory": ""}]
 
 
@@ -655,6 +666,8 @@ def coco_of_its_authors(root):
         dump(root / f"annotations/instances_{split}2017.json", coco([(p[2].name, p[4]) for p in pictures]))
         dump(root / f"annotations/captions_{split}2017.json", {"images": [], "annotations": [], "categories": []})
         found[split] = {p[2]: p[3] for p in pictures}
+    hidden = coco([(p[2].name, []) for p in scenes(root, "test2017/xxxx{n}.jpg", {"test": 2})])
+    dump(root / "annotations/instances_test2017.json", hidden)
     return Layout("COCO (instances_train2017.json)", **found)
 
 

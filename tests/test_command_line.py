@@ -137,7 +137,12 @@ def test_scores_and_objects_are_written_where_asked_for(photos, tmp_path, capsys
     assert coco["categories"] == [{"id": 2, "name": "street"}]
     for kind in ("labelme/a.json", "geojson/a.geojson"):
         assert json.loads((out / "residual-add" / kind).read_text())
+    own = out / "annotations" / "coco.json"
+    own.parent.mkdir()
+    own.write_text("{}")
     assert main(["segment", str(photos / "b.png"), "--bundle", bundle, "-o", str(out)]) == 0
+    assert own.exists()
+    own.unlink()
     assert not [*out.rglob("objects.csv"), *out.rglob("coco.json")], "of a.png, which scores.csv does not name"
 
 

@@ -379,14 +379,29 @@ GREY = [[200, 200, 200], [100, 100, 100], [0, 0, 0]]
 )
 def test_greys_that_lie_far_apart_are_classes(tmp_path, levels, listed, names, classes):
     write_dataset(tmp_path, train=3, val=2, classes=listed)
-    save_labels(
-        tmp_path, lambda labels, _: np.uint8(levels)[np.arange(labels.size).reshape(labels.shape) % len(levels)]
-    )
+    stripes = np.arange(40)[:, None] // 5 % len(levels)
+    save_labels(tmp_path, lambda labels, _: np.uint8(levels)[stripes + 0 * labels])
     dataset = load_dataset(tmp_path)
     dataset.check()
     assert dataset.class_names == names
     assert "the grey levels 0, " in dataset.note
-    assert dataset.val.label_map(0).reshape(-1)[: len(levels)].tolist() == list(classes)
+    assert dataset.val.label_map(0)[::5, 7][: len(levels)].tolist() == list(classes)
+
+
+@pytest.mark.parametrize("resample", [Image.Resampling.BOX, Image.Resampling.BILINEAR])
+def test_smoothed_edges_are_no_classes(tmp_path, resample):
+    write_dataset(tmp_path, train=3, val=2)
+    for path in tmp_path.glob("*/labels/*.png"):
+        mask = Image.fromarray(np.asarray(Image.open(path)).repeat(2, 0).repeat(2, 1)[1:, 1:] * np.uint8(255))
+        mask.resize((48, 40), resample).save(path)
+    assert all("without smoothing or object numbers" in line for line in problems(tmp_path)[1:])
+
+
+def test_a_sparse_class_beside_void_is_no_shade(tmp_path):
+    """One class of Pascal VOC: 255 is left out there, as in most sets."""
+    write_dataset(tmp_path, train=3, val=2)
+    save_labels(tmp_path, lambda labels, _: np.where(np.arange(40)[:, None] < 6, 255, labels * 17))
+    assert all("has the label 17" in line for line in problems(tmp_path)[1:])
 
 
 def test_void_in_some_files_and_gaps_among_named_classes_are_nobody_s_mistake(tmp_path):

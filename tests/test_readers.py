@@ -14,6 +14,7 @@ from PIL import Image
 from training.dataset import DataError, load_dataset
 from training.readers import READERS, read_folder
 from training.readers.base import Drawn, Shape, rectangle
+from training.readers.folder import Folder
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
@@ -181,10 +182,29 @@ def test_lists_are_read_as_people_write_them(tmp_path, line, folder):
     assert [path.stem for path in dataset.val.images] == ["p03", "p04"]
 
 
+def test_names_that_only_capitals_tell_apart(tmp_path):
+    truth = write(tmp_path, "images/{name}.png", "masks/{name}.png", {"": 3})[""]
+    for kind in ("images", "masks"):
+        (tmp_path / kind / "p01.png").rename(tmp_path / kind / "P00.png")
+    assert len(read_folder(tmp_path).splits[""]) == len(truth)
+    (tmp_path / "images/p02.png").rename(tmp_path / "images/P02.PNG")
+    (tmp_path / "images/P00.png").unlink()
+    (tmp_path / "masks/P00.png").unlink()
+    assert len(read_folder(tmp_path).splits[""]) == 2
+
+
+def test_many_pictures_of_one_name_are_found_in_little_time(tmp_path):
+    for n in range(300):
+        save(tmp_path / f"case{n}/image.png", np.zeros((2, 2), np.uint8))
+    folder = Folder(tmp_path)
+    for n in range(300):
+        assert folder.find(f"case{n}/image.png", tmp_path / "coco/instances.json") == [tmp_path / f"case{n}/image.png"]
+
+
 def test_a_list_of_other_pictures_is_not_passed_over_in_silence(tmp_path):
     write(tmp_path, "images/{name}.png", "masks/{name}.png", {"": 5})
     text(tmp_path / "val.txt", "frame7")
-    assert "val.txt is not used: it lists no picture of here, such as frame7" in load_dataset(tmp_path).note
+    assert "val.txt is not used: it lists none of these pictures, such as frame7" in load_dataset(tmp_path).note
 
 
 @pytest.mark.parametrize(
@@ -241,6 +261,10 @@ def test_what_belongs_to_no_picture_is_said(tmp_path):
     dump(path, content)
     save(tmp_path / "coco/images/again/new.jpg", scene(99)[0])
     assert "lists new.jpg, which can be" in refusal(tmp_path / "coco")
+    truth = LAYOUTS["yolo_lists_of_cvat"](tmp_path / "cvat")
+    text(tmp_path / "cvat/train.txt", *(path.name for path in truth.train))
+    (tmp_path / "cvat/images/train").rename(tmp_path / "cvat/images/first")
+    assert "train.txt lists 0.png, which can be" in refusal(tmp_path / "cvat")
 
 
 def test_splits_that_data_yaml_names_and_nobody_has_are_said(tmp_path):

@@ -469,7 +469,7 @@ def test_pictures_that_were_learnt_from_are_not_held_out_later(tmp_path, capsys)
         (new,) = (tmp_path / "more" / kind).iterdir()
         shutil.copy(new, data / kind / f"new{new.suffix}")
     assert run(tmp_path, *given, "--evaluate") == 2
-    assert "has learnt from some of the pictures that are held out now" in capsys.readouterr().err
+    assert "may have learnt from pictures that are held out now" in capsys.readouterr().err
     assert (tmp_path / "weights/discs/residual-add/config.json").read_bytes() == kept
     (data / "train").mkdir()
     for kind in ("images", "labels"):

@@ -78,13 +78,7 @@ class RunFolder:
         lock = FileLock(self.path / LOCK_FILE, timeout=0)  # the system releases it however the process ends
         if self.accelerator.is_main_process:
             self.path.mkdir(parents=True, exist_ok=True)
-            try:
-                lock.acquire()
-            except Timeout as error:
-                raise TrainingError(
-                    f"another run is going on in {self.path}; wait for its end, stop it, or choose another folder "
-                    "with --runs"
-                ) from error
+            _acquire(lock, self.path)
         try:
             self._start_or_resume(settings, state, resume)
             yield
@@ -100,7 +94,7 @@ class RunFolder:
                 self.previous.rename(self.checkpoint)  # a kill fell between the two renames of `save`
         self.accelerator.wait_for_everyone()
         if not resume:
-            check_no_run(self.path)
+            _check_no_checkpoint(self.path)
         if self.checkpoint.exists():
             check_settings(self.path, settings)
             try:
@@ -149,7 +143,24 @@ class RunFolder:
 
 
 def check_no_run(folder: Path) -> None:
-    """Raise TrainingError where a run was begun and not finished."""
+    """Raise TrainingError where a run goes on or was not finished."""
+    if (folder / LOCK_FILE).exists():
+        lock = FileLock(folder / LOCK_FILE, timeout=0)
+        _acquire(lock, folder)
+        lock.release()
+    _check_no_checkpoint(folder)
+
+
+def _acquire(lock: FileLock, folder: Path) -> None:
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise TrainingError(
+            f"another run is going on in {folder}; wait for its end, stop it, or choose another folder with --runs"
+        ) from error
+
+
+def _check_no_checkpoint(folder: Path) -> None:
     complete = (CHECKPOINT_FOLDER, f"{CHECKPOINT_FOLDER}.previous")
     if any((folder / name).exists() for name in complete) and not is_finished(folder):
         raise TrainingError(f"{folder} holds an unfinished run; add --resume, or delete the folder")
@@ -157,8 +168,8 @@ def check_no_run(folder: Path) -> None:
 
 def check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     """Raise TrainingError where a run began with other settings."""
-    begun = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))
-    settings = json.loads(json.dumps(settings))
+    begun, settings = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8")), json.loads(json.dumps(settings))
+    begun.setdefault("training pictures", settings.get("training pictures"))  # runs begun earlier did not note it
     changed = [f"{n}: {begun.get(n)} then, {settings[n]} now" for n in settings if begun.get(n) != settings[n]]
     if changed:
         raise TrainingError(

@@ -30,23 +30,23 @@ def may_know_val(source: Bundle, dataset: Dataset) -> bool:
     """Whether a bundle has learnt from pictures that are held out."""
     learnt = source.training.get("trained_on")
     here = source.data.get("name") == dataset.record["name"]
-    return dataset.held_out and here and learnt not in (None, dataset.training_names())
+    return dataset.held_out and here and learnt not in (None, dataset.training_digest())
 
 
 def check_evaluation(folders: Iterable[Path], dataset: Dataset) -> None:
     """Raise DataError where the pictures cannot score a bundle."""
     for folder in folders:
         config = read_config(folder)
-        trained = config.get("class_names")
-        if dataset.held_out and config["training"].get("trained_on", now := dataset.training_names()) != now:
-            raise DataError(
-                f"{folder} has learnt from some of the pictures that are held out now: pictures came or went, or "
-                "--seed is another than then. Put pictures that it has not seen into val/, or train again"
-            )
+        trained, learnt = config.get("class_names"), config["training"].get("trained_on")
         if trained != [*dataset.class_names]:
             raise DataError(
                 f"{folder} tells other classes apart ({_listed(trained)}) than the pictures have "
                 f"({_listed(dataset.class_names)}); name them in classes.json as they were, or train again"
+            )
+        if dataset.held_out and learnt not in (None, dataset.training_digest()):
+            raise DataError(
+                f"{folder} may have learnt from pictures that are held out now: it was trained on others than are left "
+                "here. Put pictures that it has not seen into val/, or give --seed as then, or train again"
             )
 
 

@@ -20,6 +20,7 @@ from unet.images import ImageError, hex_code, read_annotation, save_png
 from .datasets import Task
 from .labels import Coding, Seen, decide, look
 from .readers import DataError, Pair, Reading, read_folder
+from .readers.folder import same_name
 from .working_size import sample_indices
 
 __all__ = ["DataError", "Dataset", "Pairs", "load_dataset"]
@@ -99,7 +100,7 @@ class Dataset:
 
     test: pictures that are scored once, at the end; may be empty. layout: how the folder was read, in words.
     note: how the classes were found, and what was left out. task: the known set, if it is one.
-    held_out: whether val was drawn from the training pictures, because the folder has none.
+    root: the folder. held_out: whether val was drawn from the training pictures, because the folder has none.
     """
 
     train: Pairs
@@ -111,14 +112,15 @@ class Dataset:
     layout: str = ""
     note: str = ""
     task: Task | None = None
+    root: Path = Path()
     held_out: bool = False
     _seen: dict[str, list[Seen]] = field(default_factory=dict, repr=False)
     _problems: list[str] = field(default_factory=list, repr=False)
 
-    def training_names(self) -> str:
-        """A digest of the names of the training pictures."""
-        names = "\n".join(sorted(path.name for path in self.train.images))
-        return hashlib.sha256(names.encode(errors="surrogateescape")).hexdigest()[:16]
+    def training_digest(self) -> str:
+        """A digest of the training pictures' paths in the folder."""
+        names = sorted(same_name(path.relative_to(self.root).as_posix()) for path in self.train.images)
+        return hashlib.sha256("\n".join(names).encode(errors="surrogateescape")).hexdigest()[:16]
 
     def summary(self) -> str:
         """One line: layout, pictures and classes."""
@@ -212,7 +214,7 @@ def load_dataset(
     )
     names, palette, problems = coding.class_names, coding.colors, reading.problems + wrong
     held_out = not reading.splits.get("val")
-    dataset = Dataset(train, val, test, names, palette, record, layout, note, task, held_out, seen, problems)
+    dataset = Dataset(train, val, test, names, palette, record, layout, note, task, root, held_out, seen, problems)
     if problems:
         dataset.check()
     return dataset

@@ -216,7 +216,7 @@ def _of_numbers(seen: list[Seen], listed: ClassList, task: Task | None) -> tuple
         listed = ClassList(names, "", {n: n - 1 for n in from_1})
     levels, note = sorted(values - {void}), ""
     own = listed.source in ("", "classes.json") and not task  # other lists say which number is which class
-    if own and not binary and len(names) in (0, len(levels)) and _are_grey_levels(levels):
+    if own and not binary and len(names) in (0, len(levels)) and _are_shades(levels) and _are_areas(levels, seen[:10]):
         names = names or (BINARY if len(levels) == 2 else tuple(f"grey {n}" for n in levels))
         listed = dataclasses.replace(listed, values=_numbered(levels, listed, void))
         note = f"the grey levels {', '.join(map(str, levels))} are the classes"
@@ -320,9 +320,22 @@ def _numbered(levels: list[int], listed: ClassList, void: int | None) -> dict[in
     return (greys if greys.keys() >= numbers.keys() else numbers) | ({} if void is None else {void: IGNORE_INDEX})
 
 
-def _are_grey_levels(levels: list[int]) -> bool:
-    """Whether these are shades, not numbers that count."""
-    return len(levels) > 1 and all(b - a >= GREY_STEP for a, b in itertools.pairwise(levels))
+def _are_shades(levels: list[int]) -> bool:
+    """Whether these are greys for the eye, not class numbers."""
+    steps = [b - a for a, b in itertools.pairwise(levels)]
+    # As in Pascal VOC, 0, 17 and 255: two classes and void.
+    void = len(levels) > 2 and levels[-1] == IGNORE_INDEX and steps[-1] > 2 * max(steps[:-1])
+    return bool(steps) and min(steps) >= GREY_STEP and not void
+
+
+def _are_areas(levels: list[int], seen: list[Seen]) -> bool:
+    """Whether every level fills 3x3 pixels; smoothed edges do not."""
+    found, filling = set(), set()
+    for one in seen:
+        labels = one.pair.read_annotation().as_numbers().labels
+        found |= one.distinct()
+        filling |= set(labels[ndimage.maximum_filter(labels, 3) == ndimage.minimum_filter(labels, 3)].tolist())
+    return found & set(levels) <= filling
 
 
 def _are_object_numbers(seen: list[Seen]) -> bool:

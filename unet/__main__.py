@@ -17,7 +17,7 @@ from accelerate.utils import gather_object
 from PIL import Image
 from tqdm import tqdm
 
-from .archive import FolderArchive, match_truths, picture_files
+from .archive import FolderArchive, match_truths, network_folders, picture_files
 from .batch import Work
 from .bundle import Bundle, BundleError
 from .export import ONNX_FILE, equal_labels, export
@@ -68,6 +68,7 @@ def segment(args: argparse.Namespace) -> int:
     objects = None if args.objects is None else options
     networks = _network_names(bundles)
     archive = FolderArchive(Path(args.output))
+    again = (archive.folder / "records").is_dir()  # else what lies there is somebody's own
 
     settings = [*map(_digest, bundles), objects]
     keys = {name: _key(settings, path, truths.get(name)) for name, path in pictures.items()}
@@ -93,8 +94,8 @@ def segment(args: argparse.Namespace) -> int:
         _record(archive, name, file, keys[name]) or Row(name, note=notes.get(name, "its process ended early"))
         for name, _, file in every
     ]
-    for stale in (archive.folder / "objects.csv", *archive.folder.glob("*/coco.json")):
-        stale.unlink(missing_ok=True)  # of an earlier run, maybe of other pictures
+    for stale in ("objects.csv", *(f"{folder}/coco.json" for folder in network_folders(networks))) if again else ():
+        (archive.folder / stale).unlink(missing_ok=True)  # maybe of other pictures
     write_tables(archive, rows, networks, (class_names, palette))
 
     left_out = [row for row in rows if row.size is None]

@@ -54,15 +54,15 @@ def match_truths(pictures: Iterable[str], truths: Mapping[str, Source]) -> tuple
     keys, called = {name: _stem(name).casefold() for name in pictures}, {}
     for name in sorted(truths):
         called.setdefault(_stem(name).casefold(), []).append(name)
-    remarks, pictures = [], Counter(keys.values())
+    remarks, counts = [], Counter(keys.values())
     for key, names in called.items():
-        if not pictures[key]:
+        if not counts[key]:
             remarks += [f"No picture is called like the ground truth {name}." for name in names]
         elif len(names) > 1:
             remarks.append(f"The ground truths {' and '.join(names)} have one name: none of them is used.")
-        elif pictures[key] > 1:
-            remarks.append(f"{pictures[key]} pictures are called like the ground truth {names[0]}: none is scored.")
-    found = {name: called[key][0] for name, key in keys.items() if pictures[key] == len(called.get(key, ())) == 1}
+        elif counts[key] > 1:
+            remarks.append(f"{counts[key]} pictures are called like the ground truth {names[0]}: none is scored.")
+    found = {name: called[key][0] for name, key in keys.items() if counts[key] == len(called.get(key, ())) == 1}
     return {name: truths[truth] for name, truth in found.items()}, remarks
 
 

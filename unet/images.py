@@ -289,9 +289,9 @@ def _as_indices(values: np.ndarray, name: str) -> np.ndarray:
     with np.errstate(invalid="ignore"):
         indices = values.astype(np.uint8)
     if not np.array_equal(indices, values):
-        low, high = _extremes(values)
-        if ((values == low) | (values == high)).all() and (low, high) == (0, 65535):
+        if np.isin(values, (0, 65535)).all():
             return np.where(values, np.uint8(255), np.uint8(0))
+        low, high = _extremes(values)
         wanted = "class indices are whole numbers from 0 to 255, so export an 8-bit index map or colours"
         raise ImageError(f"{name} has values from {low} to {high}: {wanted}.")
     return indices

@@ -32,20 +32,26 @@ def read(folder: Folder) -> Reading:
     reading = Reading("COCO", classes=ClassList.of_shapes(names, files[0].name), problems=folder.broken_json)
     for path in files:
         content, split = folder.json[path], split_in(path.stem) or folder.split_of(path)
+        if not content["annotations"] and split == "test":  # of a competition, which keeps them to itself
+            reading.notes.append(f"{path.name} has no annotations and is left out")
+            continue
         label_of = {number: labels[name] for number, name in categories[path].items()}
         things = defaultdict(list)
         for thing in content["annotations"]:
             things[str(thing["image_id"])].append(thing)
         for image in content["images"]:
-            name, drawn = image["file_name"], things.pop(str(image["id"]), ())
-            sizes = {tuple(s["size"]) for thing in drawn if isinstance(s := thing.get("segmentation"), dict)}
-            sizes |= {size} if all(size := (image.get("height"), image.get("width"))) else set()
+            name, drawn = image["file_name"], things.get(str(image["id"]), ())
+            stated = [image.get("height"), image.get("width")]
+            outlines = [thing.get("segmentation") for thing in drawn]
+            sizes = {tuple(outline["size"]) for outline in outlines if isinstance(outline, dict) and "size" in outline}
+            sizes |= {tuple(stated)} if all(stated) else set()
             if len(sizes) > 1:
                 reading.problems.append(f"{path} gives {name} the sizes {' and '.join(map(str, sorted(sizes)))}")
                 continue
             shapes = (_shape(thing, label_of) for thing in drawn)
             reading.add_drawn(path, name, folder.find(name, path, split), shapes, split, *sizes)
-        if left := sum(map(len, things.values())):
+        known = {str(image["id"]) for image in content["images"]}
+        if left := sum(len(drawn) for number, drawn in things.items() if number not in known):
             reading.notes.append(f"{left} annotations in {path.name} are of pictures that it does not list")
         if boxes := sum(not thing.get("segmentation") for thing in content["annotations"]):
             reading.problems.append(
@@ -101,17 +107,24 @@ def _categories(path: Path, content: dict[str, Any]) -> dict[int, str]:
 
 
 def _annotation_files(folder: Folder) -> list[Path]:
-    files = folder.json_where(_is_coco)
-    if files:  # a file of pictures that show nothing belongs to them
-        files = folder.json_where(lambda content: _is_coco(content) or _is_coco(content, empty=True))
+    files = folder.json_where(_has_outlines)
+    if files:  # one whose pictures show nothing belongs to them
+        files += folder.json_where(_is_empty)
     # Of COCO's own families: instances, stuff, captions.
     return [path for path in files if path.stem.startswith("instances")] or files
 
 
-def _is_coco(content: dict[str, Any], *, empty: bool = False) -> bool:
-    def holds(key: str, field: str) -> bool:
-        entries = content.get(key)
-        return isinstance(entries, list) and any(isinstance(entry, dict) and field in entry for entry in entries)
+def _has_outlines(content: dict[str, Any]) -> bool:
+    return _lists_pictures(content) and _holds(content.get("annotations"), "segmentation")
 
-    outlines = content.get("annotations") == [] if empty else holds("annotations", "segmentation")
-    return bool(content.get("categories")) and holds("images", "file_name") and outlines
+
+def _is_empty(content: dict[str, Any]) -> bool:
+    return _lists_pictures(content) and content.get("annotations") == []
+
+
+def _lists_pictures(content: dict[str, Any]) -> bool:
+    return bool(content.get("categories")) and _holds(content.get("images"), "file_name")
+
+
+def _holds(entries: Any, field: str) -> bool:
+    return isinstance(entries, list) and any(isinstance(entry, dict) and field in entry for entry in entries)

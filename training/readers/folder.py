@@ -7,7 +7,7 @@ import os
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -83,21 +83,33 @@ class Folder:
         return [path for path, content in self.json.items() if isinstance(content, dict) and fits(content)]
 
     def find(self, name: str, near: Path, split: str = "") -> list[Path]:
-        """The pictures that a file ``near`` them can mean."""
+        """The pictures that a name listed in ``near`` can mean.
+
+        Of those with this name, the ones whose folders agree most with the listed ones, then whose split and place do.
+        """
         path = PurePosixPath(name.replace("\\", "/"))
-        found = self.by_name.get(same_name(path.name), [])
-        beside, tail = (same_name(os.path.normpath(p)) for p in (near.parent / path, path))
+        beside = Path(os.path.normpath(near.parent / path))
+        if self.by_path.get(beside) == beside:
+            return [beside]
+        listed = same_name(path.as_posix()).split("/")
 
         def likeness(picture: Path) -> tuple:
             return (
-                same_name(str(picture)) == beside,
-                f"/{same_name(picture.as_posix())}".endswith(f"/{tail}"),
+                same_name(str(picture)) == same_name(str(beside)),
+                shared_tail(same_name(picture.as_posix()).split("/"), listed),
                 picture.name == path.name,
                 self.split_of(picture) == split,
                 len(os.path.commonpath([picture, near])),
             )
 
-        return [picture for picture in found if likeness(picture) == max(map(likeness, found))]
+        found = {picture: likeness(picture) for picture in self.by_name.get(listed[-1], ())}
+        best = max(found.values(), default=None)
+        return [picture for picture, alike in found.items() if alike == best]
+
+
+def shared_tail(parts: Sequence[str], others: Sequence[str]) -> int:
+    """How many parts two paths share at their ends."""
+    return [*(a == b for a, b in zip(parts[::-1], others[::-1], strict=False)), False].index(False)
 
 
 def same_name(name: str) -> str:

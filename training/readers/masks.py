@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -19,7 +20,7 @@ from unet.images import ImageError, read_image
 
 from .base import DataError, ObjectMasks, Pair, Reading
 from .class_lists import CONVENTIONS, find_classes
-from .folder import SPLITS, Folder, read_text, same_name, words_in
+from .folder import SPLITS, Folder, read_text, same_name, shared_tail, words_in
 
 NAME = "masks"
 
@@ -80,10 +81,10 @@ class _File:
     folder: str
     case: tuple[str, ...]
 
-    def key(self, affixes: re.Pattern | None) -> tuple:
+    def key(self, affixes: re.Pattern | None, *, capitals: bool = True) -> tuple:
         """What a picture and its mask share, without affixes."""
-        # a.jpg.png is the mask of a.jpg.
-        stem = _name_of(self.path.stem)
+        # macOS spells é as two characters, others as one; a.jpg.png is the mask of a.jpg.
+        stem = _name_of(unicodedata.normalize("NFC", self.path.stem) if capitals else same_name(self.path.stem))
         if affixes is not None:
             role = "image" if affixes is IMAGE_AFFIXES else "mask"
             stem = "" if stem.lower() in ROLE_WORDS[role].split() else affixes.sub("", stem, count=1)
@@ -196,7 +197,12 @@ def _pair_up(folder: Folder, images: list[_File], masks: list[_File], reading: R
     if len({file.case for file in images}) == len({file.case for file in masks}) == 1:  # as 10k/ in images/10k/
         images, masks = ([replace(file, case=()) for file in files] for files in (images, masks))
 
-    ways = [(_by_key(images, a), _by_key(masks, b)) for a in (None, IMAGE_AFFIXES) for b in (None, MASK_AFFIXES)]
+    ways = [
+        (_by_key(images, a, capitals), _by_key(masks, b, capitals))
+        for capitals in (True, False)
+        for a in (None, IMAGE_AFFIXES)
+        for b in (None, MASK_AFFIXES)
+    ]
     pictures, annotations = max(ways, key=lambda way: len(way[0].keys() & way[1].keys()))
     cases, objects = _by_key(images, ANY_NAME), False
     if not pictures.keys() & annotations.keys() and len(cases) == len(images):
@@ -223,10 +229,10 @@ def _pair_up(folder: Folder, images: list[_File], masks: list[_File], reading: R
             reading.problems.append(f"{path} has no picture{_place(images)}")
 
 
-def _by_key(files: list[_File], affixes: re.Pattern | None) -> dict[tuple, list[_File]]:
+def _by_key(files: list[_File], affixes: re.Pattern | None, capitals: bool = True) -> dict[tuple, list[_File]]:
     found = defaultdict(list)
     for file in files:
-        found[file.key(affixes)].append(file)
+        found[file.key(affixes, capitals=capitals)].append(file)
     return found
 
 
@@ -257,7 +263,7 @@ def _split_by_lists(folder: Folder, masks: list[_File], reading: Reading) -> Non
     pairs = {pair.image.relative_to(folder.root): pair for pair in reading.splits[""]}
     by_name = defaultdict(list)
     for picture in pairs:
-        by_name[_name_of(picture.name)].append(picture)
+        by_name[same_name(_name_of(picture.name))].append(picture)
     folders = {part for picture in pairs for part in picture.parent.parts}
     places = {folder.root, *(file.path.parent.parent for file in masks)}
     lists: dict[str, set[Path]] = defaultdict(set)
@@ -267,9 +273,9 @@ def _split_by_lists(folder: Folder, masks: list[_File], reading: Reading) -> Non
         if split is None or not (path.parent in places or path.parent.name.lower() in LIST_FOLDERS):
             continue
         words = sorted({_first_of(line.strip(), by_name) for line in read_text(path).splitlines() if line.strip()})
-        if not any(_name_of(word) in by_name for word in words):
+        if not any(same_name(_name_of(word)) in by_name for word in words):
             such = f", such as {words[0]}" if words else ""
-            reading.notes.append(f"{path.relative_to(folder.root)} is not used: it lists no picture of here{such}")
+            reading.notes.append(f"{path.relative_to(folder.root)} is not used: it lists none of these pictures{such}")
             continue
         for word in words:
             found = _listed(word, by_name, folders)
@@ -298,7 +304,7 @@ def _first_of(line: str, names: Collection[str]) -> str:
     # Names may have spaces and be quoted, and a mask may follow.
     first, line = (word.strip("\"'") for word in (re.split(r"[\s,;]", line, maxsplit=1)[0], line))
     words = (first, line) if Path(first).suffix.lower() in PICTURE_ENDINGS else (line, first)
-    return next((word for word in words if _name_of(word) in names), first)
+    return next((word for word in words if same_name(_name_of(word)) in names), first)
 
 
 def _listed(word: str, by_name: Mapping[str, list[Path]], folders: set[str]) -> list[Path]:
@@ -309,15 +315,13 @@ def _listed(word: str, by_name: Mapping[str, list[Path]], folders: set[str]) -> 
     """
     parents = Path(word.replace("\\", "/")).parent.parts
     known = folders & set(parents)
-    found = {path: path.parent.parts for path in by_name.get(_name_of(word), ()) if known <= set(path.parent.parts)}
-    same = {
-        path: [*(a == b for a, b in zip(parents[::-1], parts[::-1], strict=False)), False].index(False)
-        for path, parts in found.items()
-    }
+    named = by_name.get(same_name(_name_of(word)), ())
+    found = {path: path.parent.parts for path in named if known <= set(path.parent.parts)}
+    same = {path: shared_tail(parts, parents) for path, parts in found.items()}
     return [path for path, length in same.items() if length == max(same.values())]
 
 
 def _name_of(word: str) -> str:
     """A picture's name without folders and ending."""
-    path = Path(same_name(word).replace("\\", "/"))
+    path = Path(word.replace("\\", "/"))
     return path.stem if path.suffix.lower() in PICTURE_ENDINGS else path.name

@@ -12,7 +12,7 @@ import yaml
 
 from .base import ClassList, DataError, Drawn, Reading, Shape, labels_of
 from .class_lists import find_classes
-from .folder import Folder, read_text, same_name, split_in
+from .folder import SPLITS, Folder, read_text, same_name
 
 NAME = "yolo"
 LARGEST_SHARE = 2  # outlines may leave the picture; those that go further are in pixels
@@ -31,7 +31,8 @@ def read(folder: Folder) -> Reading:
     yamls = _yamls(folder)
     names, source = _names(folder, yamls)
     reading, labels = Reading("YOLO segmentation", classes=ClassList.of_shapes(names.values(), source)), _labels(folder)
-    label_of = {number: labels_of(names.values())[name] for number, name in names.items()}
+    known = labels_of(names.values())
+    label_of = {number: known[name] for number, name in names.items()}
     splits = _splits(folder, yamls[0], reading) if yamls else {}
     listed = [picture for picture in folder.pictures if not splits or picture in splits or folder.split_of(picture)]
     for picture in listed:
@@ -64,29 +65,33 @@ def _splits(folder: Folder, yaml_file: Path, reading: Reading) -> dict[Path, str
     content, splits = _content(yaml_file), {}
     for split in ("train", "val", "test"):
         entries = content.get(split) or ()
-        for entry in [entries] if isinstance(entries, str) else entries:
-            found = list(_listed(folder, str(entry)))
-            again = sum(splits.setdefault(picture, split) != split for picture in found)
-            if again:
+        for entry in map(str, entries if isinstance(entries, (list, tuple)) else [entries]):
+            found = list(_listed(folder, entry, split, reading))
+            if again := sum(splits.setdefault(picture, split) != split for picture in found):
                 reading.notes.append(f"{again} pictures that {yaml_file.name} has in {split} are in another split, too")
             if not found and split != "test":
                 reading.notes.append(f"{split}: {entry} of {yaml_file.name} is not here")
     return splits
 
 
-def _listed(folder: Folder, entry: str) -> Iterator[Path]:
+def _listed(folder: Folder, entry: str, split: str, reading: Reading) -> Iterator[Path]:
     """The pictures under a folder, or in a list, of data.yaml."""
     parts = [part for part in PurePosixPath(entry.replace("\\", "/")).parts if part not in ("..", "/")]
-    for file in folder.with_ending(".txt"):
-        if parts[-1:] == [file.name]:
-            for line in filter(None, map(str.strip, read_text(file).splitlines())):
-                yield from folder.find(line, file)[:1]
-            return
-    # Where the file was written, other folders may have led there; what says the split is not among those.
-    last = max((i for i, part in enumerate(parts) if split_in(part)), default=len(parts) - 1)
-    for skipped in range(last + 1):
-        tail = "".join(f"/{same_name(part)}" for part in parts[skipped:]) + "/"
-        if found := [p for p in folder.pictures if tail in f"/{same_name(p.relative_to(folder.root).as_posix())}"]:
+    for file in (file for file in folder.with_ending(".txt") if parts[-1:] == [file.name]):
+        for line in filter(None, map(str.strip, read_text(file).splitlines())):
+            found = folder.find(line, file, split)
+            yield from found[:1]
+            if len(found) > 1:
+                reading.problems.append(
+                    f"{file} lists {line}, which can be {found[0]} or {found[1]}: list it with its folders, as here"
+                )
+        return
+    paths = {picture: f"/{same_name(picture.relative_to(folder.root).as_posix())}" for picture in folder.pictures}
+    # Where the file was written, other folders may have led there; the one that says the split is not among those.
+    last = max((i for i, part in enumerate(parts) if part.lower() in SPLITS), default=len(parts) - 1)
+    for skipped in range(max(0, last) + 1):
+        inside = "/".join(["", *map(same_name, parts[skipped:]), ""])
+        if found := [picture for picture, path in paths.items() if inside in path]:
             yield from found
             return
 
