@@ -57,7 +57,15 @@ def parser(description: str, *, quick: str = "", weights: bool = False, data: bo
         add("--weights", type=Path, default=ROOT / "weights", help="bundles, as TASK/ARCHITECTURE")
     if data:
         where = "where a task's pictures are (default: downloaded once)"
-        add("--data", nargs="+", default=[], type=lambda text: text.split("=", 1), metavar="TASK=FOLDER", help=where)
+        add(
+            "--data",
+            nargs="+",
+            action="extend",
+            default=[],
+            type=lambda text: text.split("=", 1),
+            metavar="TASK=FOLDER",
+            help=where,
+        )
     return made
 
 
