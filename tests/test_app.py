@@ -1154,7 +1154,7 @@ def test_what_a_visitor_walks_away_from_is_deleted(run_of_large_pictures, tmp_pa
 
 def test_importing_loads_no_weights_and_touches_no_network(weights):
     program = (
-        "import socket\n"
+        "import socket, sys\n"
         "def refuse(*_): raise AssertionError('the network was touched')\n"
         "socket.socket.connect = refuse\n"
         "import app\n"
@@ -1162,6 +1162,7 @@ def test_importing_loads_no_weights_and_touches_no_network(weights):
         "def load(*_, **__): raise AssertionError('a network was loaded')\n"
         "Segmenter.load = load\n"
         "app.build_demo()\n"
+        "assert 'torch._dynamo' not in sys.modules, 'torch has loaded its compiler, which takes a second'\n"
     )
     environment = os.environ | {"UNET_WEIGHTS": str(weights)}
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=environment, check=True, timeout=90)

@@ -349,6 +349,7 @@ def count_parameters(net: nn.Module) -> int:
 
 def _initialise(layer: nn.Module) -> None:
     """Gaussian weights, as the paper's section 3."""
-    if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+    # On the meta device there is nothing to fill, and torch would load its compiler for it, which takes a second.
+    if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d) and not layer.weight.is_meta:
         nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
         nn.init.zeros_(layer.bias)
