@@ -18,7 +18,7 @@ from tqdm import tqdm
 from unet.images import ImageError, hex_code, read_annotation, save_png
 
 from .datasets import Task
-from .labels import Coding, Seen, decide, look
+from .labels import Coding, Scan, find_coding, scan
 from .readers import DataError, Pair, Reading, read_folder
 from .readers.folder import same_name
 from .working_size import sample_indices
@@ -114,7 +114,7 @@ class Dataset:
     task: Task | None = None
     root: Path = Path()
     held_out: bool = False
-    _seen: dict[str, list[Seen]] = field(default_factory=dict, repr=False)
+    _seen: dict[str, list[Scan]] = field(default_factory=dict, repr=False)
     _problems: list[str] = field(default_factory=list, repr=False)
 
     def training_digest(self) -> str:
@@ -197,10 +197,10 @@ def load_dataset(
     reading = read_folder(root, layout)
     splits = _split(reading, seed)
     seen = {
-        name: [look(pair, reading.classes) for pair in tqdm(pairs, f"reading {name}", leave=False, disable=None)]
+        name: [scan(pair, reading.classes) for pair in tqdm(pairs, f"reading {name}", leave=False, disable=None)]
         for name, pairs in splits.items()
     }
-    coding, wrong = decide(seen, reading.classes, task, classes)
+    coding, wrong = find_coding(seen, reading.classes, task, classes)
     if splits["test"] and all(coding.is_void(one) for one in seen["test"]):
         reading.notes.append("the annotations of test are all void, so it is left out")  # as in Cityscapes
         splits["test"], seen["test"] = [], []

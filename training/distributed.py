@@ -41,7 +41,7 @@ def gather(x: Tensor, accelerator: Accelerator) -> Tensor:
     return torch.cat(distributed.all_gather(x)) if accelerator.num_processes > 1 else x
 
 
-def agree(values: Sequence[float], accelerator: Accelerator) -> list[float]:
+def reduce_max(values: Sequence[float], accelerator: Accelerator) -> list[float]:
     """Take the largest of each value over all processes."""
     # What decides the next step must be the same for all, or they would wait for each other for ever.
     if accelerator.num_processes == 1:

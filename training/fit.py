@@ -25,7 +25,7 @@ from unet.model import BATCH_NORM_MOMENTUM, UNet, UNetConfig
 
 from .augment import PixelStore
 from .checkpoint import Interrupted, RunFolder, RunState, TrainingError
-from .distributed import GlobalBatchNorm, agree, gather, make_accelerator
+from .distributed import GlobalBatchNorm, gather, make_accelerator, reduce_max
 from .loss import SegmentationLoss, class_weights
 from .recipe import Recipe
 from .run_length import EpochSchedule, Schedule
@@ -80,7 +80,7 @@ def fit(
             run.train_step()
             bar.total = run.steps
             bar.update()
-            (stop,) = agree([stopped()], accelerator)
+            (stop,) = reduce_max([stopped()], accelerator)
             epoch_ends = state.step % run.steps_per_epoch == 0 or run.is_over
             if epoch_ends or state.step % RECENT == 0:
                 bar.set_postfix_str(f"loss {run.recent_loss():.3f}, best {max(0, state.best_score):.3f}")
@@ -166,7 +166,7 @@ class _Run:
         self.is_over = self.schedule.is_over(self.state)
 
     def _read_clock(self) -> None:
-        (self.state.seconds,) = agree([self.clock() - self.started], self.accelerator)
+        (self.state.seconds,) = reduce_max([self.clock() - self.started], self.accelerator)
         self.is_over |= self.schedule.is_over(self.state)
 
     def train_step(self) -> None:

@@ -33,7 +33,7 @@ MAX_BLURRED_CLASSES = 12
 
 
 @dataclass(frozen=True, kw_only=True)
-class Seen(Annotation):
+class Scan(Annotation):
     """What one annotation holds.
 
     labels: its different labels, uint8 (1, n), or (1, n, 3); none where there are more than 256 colours.
@@ -85,7 +85,7 @@ class Coding:
             labels = encode_mask(labels, self.palette, ambiguous=ambiguous)
         return self._classes(labels, name)
 
-    def classes_in(self, seen: Seen) -> set[int] | None:
+    def classes_in(self, seen: Scan) -> set[int] | None:
         """The classes in an annotation; None if only its pixels tell. Raises DataError."""
         if seen.problem:
             raise DataError(seen.problem)
@@ -106,7 +106,7 @@ class Coding:
             labels = distances.argmin(axis=1)
         return set(self._classes(labels, seen.path.name).tolist()) - {IGNORE_INDEX}
 
-    def is_void(self, seen: Seen) -> bool:
+    def is_void(self, seen: Scan) -> bool:
         """Whether an annotation has nothing but void."""
         try:
             return self.classes_in(seen) == set()
@@ -134,12 +134,12 @@ class Coding:
         return lookup.astype(np.uint8)[labels]
 
 
-def look(pair: Pair, listed: ClassList) -> Seen:
+def scan(pair: Pair, listed: ClassList) -> Scan:
     """Read an annotation once and say what it holds."""
     try:
         annotation = pair.read_annotation()
     except (ImageError, DataError) as error:
-        return Seen(np.empty((1, 0), np.uint8), pair=pair, problem=str(error))
+        return Scan(np.empty((1, 0), np.uint8), pair=pair, problem=str(error))
     labels, found = annotation.labels, {}
     if labels.ndim == 3:
         counted = Image.fromarray(labels).getcolors(256) or ()
@@ -151,11 +151,11 @@ def look(pair: Pair, listed: ClassList) -> Seen:
         distinct = np.flatnonzero(np.bincount(labels.reshape(-1), minlength=256)).astype(np.uint8)[None]
         touching = ((a * b == 2).any() for a, b in ((labels[1:], labels[:-1]), (labels[:, 1:], labels[:, :-1])))
         found["is_trimap"] = distinct.tolist() == [[1, 2, 3]] and not any(touching)
-    return Seen(distinct, annotation.table, annotation.lossy, pair=pair, size=labels.shape[:2], **found)
+    return Scan(distinct, annotation.table, annotation.lossy, pair=pair, size=labels.shape[:2], **found)
 
 
-def decide(
-    seen: dict[str, list[Seen]], listed: ClassList, task: Task | None, count: int | None
+def find_coding(
+    seen: dict[str, list[Scan]], listed: ClassList, task: Task | None, count: int | None
 ) -> tuple[Coding, list[str]]:
     """The coding of all annotations, and problems with labels.
 
@@ -187,7 +187,7 @@ def decide(
     return dataclasses.replace(coding, by_table=by_table), problems
 
 
-def _tables_are_colors(seen: list[Seen], listed: ClassList) -> bool:
+def _tables_are_colors(seen: list[Scan], listed: ClassList) -> bool:
     """Whether palette files mean colours, not numbers.
 
     They do where the class list has them, where they are black and white, and where files number them differently:
@@ -200,7 +200,7 @@ def _tables_are_colors(seen: list[Seen], listed: ClassList) -> bool:
     return len(used) > len({n for n, _ in used}) or colors <= {(0, 0, 0), (255, 255, 255)}
 
 
-def _of_numbers(seen: list[Seen], listed: ClassList, task: Task | None) -> tuple[Coding, list[str]]:
+def _of_numbers(seen: list[Scan], listed: ClassList, task: Task | None) -> tuple[Coding, list[str]]:
     values = set().union(*(one.distinct() for one in seen))
     void = next((n for n, value in (listed.values or {}).items() if value == IGNORE_INDEX), None)
     names, problems = listed.names or (task.class_names if task else ()), []
@@ -232,7 +232,7 @@ def _of_numbers(seen: list[Seen], listed: ClassList, task: Task | None) -> tuple
     return Coding(tuple(names), np.array(colors, np.uint8), tuple(lookup), source=listed.source, note=note), problems
 
 
-def _of_colors(train: list[Seen], listed: ClassList, task: Task | None, count: int | None) -> Coding:
+def _of_colors(train: list[Scan], listed: ClassList, task: Task | None, count: int | None) -> Coding:
     """The colours listed, of the known set, or found."""
     exact = False
     if listed.palette:
@@ -272,7 +272,7 @@ def _of_colors(train: list[Seen], listed: ClassList, task: Task | None, count: i
     )
 
 
-def _are_photos(train: list[Seen], palette: Palette) -> bool:
+def _are_photos(train: list[Scan], palette: Palette) -> bool:
     """Whether the masks' colours fill the pictures too."""
     alike = 0
     for one in train:
@@ -281,7 +281,7 @@ def _are_photos(train: list[Seen], palette: Palette) -> bool:
     return alike * 2 > len(train)
 
 
-def _masks_of_two_kinds(seen: list[Seen]) -> list[str]:
+def _masks_of_two_kinds(seen: list[Scan]) -> list[str]:
     """Problems: some masks have 1, others 255."""
     of_one, of_white = ([one for one in seen if value in one.labels] for value in (1, 255))
     if any(1 in one.labels for one in of_white):  # then 255 is void
@@ -294,7 +294,7 @@ def _masks_of_two_kinds(seen: list[Seen]) -> list[str]:
     ]
 
 
-def _no_class_indices(seen: list[Seen], numbers: set[int], void: int | None) -> list[str]:
+def _no_class_indices(seen: list[Scan], numbers: set[int], void: int | None) -> list[str]:
     """Problems: labels that are no indices of nameless classes."""
     if _count_from_0(numbers):
         return []
@@ -328,7 +328,7 @@ def _are_shades(levels: list[int]) -> bool:
     return bool(steps) and min(steps) >= GREY_STEP and not void
 
 
-def _are_areas(levels: list[int], seen: list[Seen]) -> bool:
+def _are_areas(levels: list[int], seen: list[Scan]) -> bool:
     """Whether every level fills 3x3 pixels; smoothed edges do not."""
     found, filling = set(), set()
     for one in seen:
@@ -338,7 +338,7 @@ def _are_areas(levels: list[int], seen: list[Seen]) -> bool:
     return found & set(levels) <= filling
 
 
-def _are_object_numbers(seen: list[Seen]) -> bool:
+def _are_object_numbers(seen: list[Scan]) -> bool:
     """Whether every number is one connected region, of many."""
     for one in seen:
         labels = one.pair.read_annotation().labels

@@ -16,7 +16,7 @@ from unet.predict import Segmenter
 from .augment import PixelStore
 from .checkpoint import TrainingError
 from .dataset import Dataset
-from .distributed import agree
+from .distributed import reduce_max
 from .evaluate import MOST_TRIED_ON
 from .fit import seconds_a_step
 from .recipe import Recipe
@@ -64,7 +64,7 @@ def measure_pace(
     chosen = sample_indices(len(val), 3)
     for i in chosen:
         segmenter(val[i][0])
-    return Pace(*agree([step, (time.monotonic() - started) / len(chosen)], accelerator))
+    return Pace(*reduce_max([step, (time.monotonic() - started) / len(chosen)], accelerator))
 
 
 def time_schedule(pace: Pace, dataset: Dataset, budget: float, *, average: bool, resized: bool) -> TimeSchedule:

@@ -153,7 +153,7 @@ def _writable(api: HfApi, namespace: str | None, names: list[str]) -> list[str]:
 
 def _plan(api: HfApi, repo_id: str, folder: Path, bundle: Bundle, *, private: bool, tag: str | None) -> _Push:
     """What a push of this bundle will change."""
-    revision, present = _look(api, repo_id, "model", private=private)
+    revision, present = _repo_state(api, repo_id, "model", private=private)
     card = folder / CARD_FILE
     if CARD_FILE in present:
         card = Path(hf_hub_download(repo_id, CARD_FILE, revision=revision))
@@ -180,7 +180,7 @@ def _plan(api: HfApi, repo_id: str, folder: Path, bundle: Bundle, *, private: bo
     return _Push(repo_id, "model", message, files, stale, revision, tag)
 
 
-def _look(api: HfApi, repo_id: str, kind: str, *, private: bool) -> tuple[str | None, list[str]]:
+def _repo_state(api: HfApi, repo_id: str, kind: str, *, private: bool) -> tuple[str | None, list[str]]:
     """Revision and files; HubError if public against ``private``."""
     try:
         info = api.repo_info(repo_id, repo_type=kind)
@@ -334,7 +334,7 @@ def _push_space(
 ) -> str:
     """Make a Space of these files; returns its address."""
     with _asking():
-        revision, present = _look(api, repo_id, "space", private=private)
+        revision, present = _repo_state(api, repo_id, "space", private=private)
         variables = api.get_space_variables(repo_id) if revision else {}
     stale = [name for name in present if name not in files and name != ".gitattributes"]
     current = variables[WEIGHTS_VARIABLE].value if WEIGHTS_VARIABLE in variables else None

@@ -74,10 +74,10 @@ class Work:
 
     def rows(self, pictures: Iterable[tuple[str, Source, str]]) -> Iterator[Row]:
         """Segment pictures, (name, source, file name), in order."""
-        return _beside(self._finish, self._answered(pictures), self.ahead)
+        return _map_ahead(self._finish, self._answered(pictures), self.ahead)
 
     def _answered(self, pictures: Iterable[tuple[str, Source, str]]) -> Iterator[tuple[Any, ...]]:
-        for picture, image, notes in _beside(self._read, pictures, self.ahead):
+        for picture, image, notes in _map_ahead(self._read, pictures, self.ahead):
             answers = self.ask(image) if image is not None else ()
             if answers:
                 self.classes = answers[0].class_names, answers[0].palette
@@ -127,7 +127,7 @@ class Work:
         return scores
 
 
-def _beside(function: Callable[[Item], Result], items: Iterable[Item], ahead: int) -> Iterator[Result]:
+def _map_ahead(function: Callable[[Item], Result], items: Iterable[Item], ahead: int) -> Iterator[Result]:
     """``map`` in a thread, ``ahead`` results ahead."""
     if not ahead:  # in the caller's context
         yield from map(function, items)
