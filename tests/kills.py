@@ -6,6 +6,7 @@ or in the middle of a file, where the limit on a file's size strikes.
 
 import dataclasses
 import hashlib
+import importlib
 import json
 import os
 import random
@@ -25,6 +26,7 @@ SHORT = dataclasses.replace(RECIPE, epochs=2, batch_size=3)
 TOUCHES = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir")  # audit events
 
 torch.set_num_threads(1)  # a pool of threads would not survive the fork
+importlib.import_module("segmentation_models_pytorch")  # of the loss: once, and not in every child
 store = PixelStore([disc(36, 44, i) for i in range(4)], None, "cpu")
 
 
