@@ -143,9 +143,9 @@ def train_networks(args: argparse.Namespace, folders: dict[str, Path]) -> dict[P
     pictures = len(dataset.train) + len(dataset.val)
     if args.folds and args.folds > pictures:
         raise DataError(f"{pictures} pictures cannot be split into {args.folds} folds; give a smaller --folds")
-    begun = runs_of(args, folders)
+    runs = runs_of(args, folders)
     if accelerator.is_main_process and not (args.resume or args.evaluate):
-        for run in begun:  # found now, and not after the training of another network
+        for run in runs:  # found now, and not after the training of another network
             check_no_run(run)
     if args.evaluate:
         accelerator.print(f"{len(dataset.val)} pictures to validate on")
@@ -156,7 +156,7 @@ def train_networks(args: argparse.Namespace, folders: dict[str, Path]) -> dict[P
             accelerator.print(f"{pictures} pictures are few: --folds 5 gives a mean score and its interval")
     if args.start and may_know_val(args.start, dataset):
         accelerator.print("the start may have learnt from pictures that are held out now, and score too well on them")
-    args.budgets = budgets(args.minutes, sum(not is_done(args, *run) for run in begun.items()), args.started)
+    args.budgets = budgets(args.minutes, sum(not is_done(args, *run) for run in runs.items()), args.started)
     bundles = {}
     for architecture, folder in folders.items():
         run = args.runs / args.task / architecture

@@ -82,6 +82,8 @@ def test_a_truth_that_does_not_fit_is_refused(truth, message):
         compare(FIRST, SECOND).with_truth(truth)
 
 
-def test_other_classes_are_refused():
+def test_other_classes_and_sizes_are_refused():
     with pytest.raises(ValueError, match="different classes, sky, road, tree and background, hand"):
         compare(FIRST, segmentation([[0, 0, 1, 1], [0, 0, 1, 1]], ("background", "hand")))
+    with pytest.raises(ValueError, match="must have one size"):
+        compare(FIRST, segmentation([[0, 0]]))

@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from torch.optim.swa_utils import AveragedModel
 
 CHECKPOINT_FOLDER = "checkpoint"
+PREVIOUS_FOLDER = "checkpoint.previous"  # complete, too: a kill may fall between two renames
 SETTINGS_FILE = "recipe.json"
 HISTORY_FILE = "history.jsonl"
 FINISHED_FILE = "finished"
@@ -66,7 +67,7 @@ class RunFolder:
     def __init__(self, path: Path, accelerator: Accelerator) -> None:
         self.path, self.accelerator = Path(path), accelerator
         self.checkpoint = self.path / CHECKPOINT_FOLDER
-        self.partial, self.previous = (self.checkpoint.with_suffix(suffix) for suffix in (".partial", ".previous"))
+        self.partial, self.previous = self.checkpoint.with_suffix(".partial"), self.path / PREVIOUS_FOLDER
 
     @contextmanager
     def open(self, settings: Mapping[str, Any], state: RunState, *, resume: bool) -> Iterator[None]:
@@ -161,8 +162,7 @@ def _acquire(lock: FileLock, folder: Path) -> None:
 
 
 def _check_no_checkpoint(folder: Path) -> None:
-    complete = (CHECKPOINT_FOLDER, f"{CHECKPOINT_FOLDER}.previous")
-    if any((folder / name).exists() for name in complete) and not is_finished(folder):
+    if any((folder / name).exists() for name in (CHECKPOINT_FOLDER, PREVIOUS_FOLDER)) and not is_finished(folder):
         raise TrainingError(f"{folder} holds an unfinished run; add --resume, or delete the folder")
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from unet.bundle import AVERAGED, Bundle, BundleError, read_config
 
@@ -28,22 +29,20 @@ def check_folders(folders: Iterable[Path], dataset: Dataset) -> None:
 
 def may_know_val(source: Bundle, dataset: Dataset) -> bool:
     """Whether a bundle has learnt from pictures that are held out."""
-    learnt = source.training.get("trained_on")
-    here = source.data.get("name") == dataset.record["name"]
-    return dataset.held_out and here and learnt not in (None, dataset.training_digest())
+    return source.data.get("name") == dataset.record["name"] and _trained_on_others(source.training, dataset)
 
 
 def check_evaluation(folders: Iterable[Path], dataset: Dataset) -> None:
     """Raise DataError where the pictures cannot score a bundle."""
     for folder in folders:
         config = read_config(folder)
-        trained, learnt = config.get("class_names"), config["training"].get("trained_on")
+        trained = config.get("class_names")
         if trained != [*dataset.class_names]:
             raise DataError(
                 f"{folder} tells other classes apart ({_listed(trained)}) than the pictures have "
                 f"({_listed(dataset.class_names)}); name them in classes.json as they were, or train again"
             )
-        if dataset.held_out and learnt not in (None, dataset.training_digest()):
+        if _trained_on_others(config["training"], dataset):
             raise DataError(
                 f"{folder} may have learnt from pictures that are held out now: it was trained on others than are left "
                 "here. Put pictures that it has not seen into val/, or give --seed as then, or train again"
@@ -55,6 +54,12 @@ def is_reported(folder: Path, *, folds: int | None, average: bool) -> bool:
     scores = read_config(folder)["scores"]
     wanted = ["val", *(["val" + AVERAGED] if average else [])]
     return all(name in scores for name in wanted) and folds in (None, scores.get("folds", {}).get("folds"))
+
+
+def _trained_on_others(training: Mapping[str, Any], dataset: Dataset) -> bool:
+    """Whether pictures drawn for val may have been trained on."""
+    # Bundles of before do not say.
+    return dataset.held_out and training.get("trained_on") not in (None, dataset.training_digest())
 
 
 def _listed(names: Iterable[str] | None) -> str:

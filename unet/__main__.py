@@ -94,8 +94,9 @@ def segment(args: argparse.Namespace) -> int:
         _record(archive, name, file, keys[name]) or Row(name, note=notes.get(name, "its process ended early"))
         for name, _, file in every
     ]
-    for stale in ("objects.csv", *(f"{folder}/coco.json" for folder in network_folders(networks))) if again else ():
-        (archive.folder / stale).unlink(missing_ok=True)  # maybe of other pictures
+    if again:  # its tables may be of other pictures
+        for stale in ("objects.csv", *(f"{folder}/coco.json" for folder in network_folders(networks))):
+            (archive.folder / stale).unlink(missing_ok=True)
     write_tables(archive, rows, networks, (class_names, palette))
 
     left_out = [row for row in rows if row.size is None]

@@ -66,12 +66,16 @@ class Comparison:
 def compare(first: Segmentation, second: Segmentation) -> Comparison:
     """Compare two segmentations of one picture.
 
-    Raises ValueError for two sets of classes.
+    Raises ValueError for two sizes and for two sets of classes.
     """
     if first.class_names != second.class_names:
         raise ValueError(
             f"the two networks know different classes, {', '.join(first.class_names)} and "
             f"{', '.join(second.class_names)}; compare two networks of one task"
+        )
+    if first.label_map.shape != second.label_map.shape:
+        raise ValueError(
+            f"the label maps are {first.label_map.shape} and {second.label_map.shape}; they must have one size"
         )
     agreement = float((first.label_map == second.label_map).mean())
     label_maps, shares = (first.label_map, second.label_map), np.stack([first.shares(), second.shares()])

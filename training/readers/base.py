@@ -321,9 +321,7 @@ class Reading:
         if not found:
             self.problems.append(f"{path} lists {name}, which is not there: put it back, or take it out")
         elif len(found) > 1:
-            self.problems.append(
-                f"{path} lists {name}, which can be {found[0]} or {found[1]}: list it with its folders, as here"
-            )
+            self.add_ambiguous(path, name, found)
         elif (picture := found[0]) in self.listed_in:  # it could be learnt from and scored
             self.problems.append(f"{path} lists {name}, which is listed in {self.listed_in[picture].name}: leave one")
         else:
@@ -335,6 +333,12 @@ class Reading:
                 self.problems.append(f"{path}: a shape of {name} cannot be read ({why}): export it again")
             else:
                 self.splits[split].append(Drawn(picture, path, drawn, size if all(size) else None))
+
+    def add_ambiguous(self, path: Path, name: str, found: Sequence[Path]) -> None:
+        """Add the problem that a listed name can mean several pictures."""
+        self.problems.append(
+            f"{path} lists {name}, which can be {found[0]} or {found[1]}: list it with its folders, as here"
+        )
 
     def note_unlisted(self, pictures: Sequence[Path]) -> None:
         """Note how many pictures no JSON file lists."""

@@ -281,9 +281,7 @@ def _split_by_lists(folder: Folder, masks: list[_File], reading: Reading) -> Non
             found = _listed(word, by_name, folders)
             lists[split].update(found[:1])
             if len(found) > 1:
-                reading.problems.append(
-                    f"{path} lists {word}, which can be {found[0]} or {found[1]}: list it with its folders, as here"
-                )
+                reading.add_ambiguous(path, word, found)
             elif not found and split != "test":
                 missing.add(word)
     for word in sorted(missing):

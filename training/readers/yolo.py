@@ -82,9 +82,7 @@ def _listed(folder: Folder, entry: str, split: str, reading: Reading) -> Iterato
             found = folder.find(line, file, split)
             yield from found[:1]
             if len(found) > 1:
-                reading.problems.append(
-                    f"{file} lists {line}, which can be {found[0]} or {found[1]}: list it with its folders, as here"
-                )
+                reading.add_ambiguous(file, line, found)
         return
     paths = {picture: f"/{same_name(picture.relative_to(folder.root).as_posix())}" for picture in folder.pictures}
     # Where the file was written, other folders may have led there; the one that says the split is not among those.
